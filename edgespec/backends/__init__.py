@@ -1,0 +1,38 @@
+"""Backends by name; each is imported only when a model is opened with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgespec.errors import UsageError
+
+BACKENDS = {
+    "llamacpp": "edgespec.backends.llamacpp:LlamaCppModel",
+}
+ENDINGS = {".gguf": "llamacpp"}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is opened. n_context 0: what it was trained for, at most 4096; n_threads 0: all cores."""
+
+    n_context: int = 0
+    n_threads: int = 0
+    device: str = "auto"  # auto, cpu, or a name `edgespec devices` lists
+    n_gpu_layers: int = -1  # -1 all that the device can take
+    kv_type: str = "f16"  # f16 | q8_0 | q4_0
+    hidden_states: bool = False
+    max_leaves: int = 8  # most leaves of a forking forward
+
+
+def open_model(path: Path, options: ModelOptions) -> Any:
+    """The model in `path` by the backend its ending names. Raises: UsageError, ModelFileError, ContextError."""
+    name = ENDINGS.get(path.suffix)
+    if name is None:
+        known = ", ".join(ENDINGS)
+        raise UsageError(f"{path.name} has ending {path.suffix!r}: expected one of {known}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    return getattr(import_module(module), attribute)(path, options)

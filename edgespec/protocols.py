@@ -1,0 +1,129 @@
+"""What can be plugged in: a language model, a drafter, a tokenizer. Three to five methods each.
+
+Any backend can serve as target or as drafter. The contracts below are what tests/conformance
+checks of every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.types import Draft, FloatArray, Verdict
+
+Law = Callable[[FloatArray, Sequence[int]], FloatArray]
+"""(logits [V], the ids before it) -> probabilities [V]: a sampling chain bound to its parameters."""
+
+
+class LanguageModel(Protocol):
+    """Token ids in, logits out, with a cache of what was read so far.
+
+    n_vocab: V. n_context: most tokens the cache holds. can_branch: whether `parents` may fork.
+    """
+
+    n_vocab: int
+    n_context: int
+    can_branch: bool
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        ...
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Read tokens into the cache without computing logits (a prompt).
+
+        Raises: ContextError before anything is read if they do not fit; Cancelled.
+        """
+        ...
+
+    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+        """Logits [n, V] after each token; a view that the next call overwrites.
+
+        parents: for each token the index of its parent among these tokens, -1 for the last token
+        in the cache; None is a chain. After a forking forward only `keep` may follow.
+        Raises: ContextError before anything is read if they do not fit; Cancelled.
+        """
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of the last forward's tokens keep only `rows` (a path from the top), drop the others."""
+        ...
+
+    def truncate(self, n: int) -> None:
+        """Forget everything after the first n tokens; n <= length."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory; further calls are an error; closing twice is not."""
+        ...
+
+
+class Drafter(Protocol):
+    """Proposes what the target will say next, in the target's token ids.
+
+    Whatever it proposes, the output keeps the target's law; a bad drafter only costs time.
+    """
+
+    name: str
+
+    def draft(
+        self,
+        context: Sequence[int],
+        k: int,
+        *,
+        law: Law | None = None,
+        u: NDArray[np.float64] | None = None,
+    ) -> Draft:
+        """At most k tokens to follow `context` (at least one id); fewer or none if unsure.
+
+        With `law` and `u` [k] tokens may be drawn from law(own logits, context so far) with these
+        uniforms, and `probs` then holds the rows drawn from; otherwise the likeliest tokens
+        and no `probs`. `context` may have changed anywhere since the last call.
+        """
+        ...
+
+    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+        """Learn from a finished round; `context` already ends with the emitted tokens."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to the target's token ids and back, by bytes."""
+
+    bos: int | None
+    eos: int | None  # the one a chat template writes as eos_token
+    stop_tokens: frozenset[int]  # every end-of-generation token
+    chat_template: str | None  # Jinja source from the model's own metadata
+
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """Ids of text; special: spellings of control tokens become those tokens."""
+        ...
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes one token stands for; control tokens give b"" unless `special`."""
+        ...
+
+
+class Controller(Protocol):
+    """Decides from measured costs and acceptance how many tokens to draft."""
+
+    @property
+    def reason(self) -> str:
+        """Why drafting is paused, in a sentence; empty while it is not."""
+        ...
+
+    def next_length(self) -> int:
+        """Draft length of the coming round, 0 to pause drafting."""
+        ...
+
+    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
+        """Learn from a finished round and what it cost."""
+        ...

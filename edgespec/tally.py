@@ -1,0 +1,63 @@
+"""Counts and times of one generation while it runs; `stats()` freezes them."""
+
+from __future__ import annotations
+
+import time
+
+from edgespec.types import Draft, Stats, Verdict
+
+
+class Tally:
+    """Adds up rounds; all times in seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.n_prompt = self.n_tokens = self.n_rounds = 0
+        self.n_drafted = self.n_tested = self.n_accepted = 0
+        self.accepted_by_position: list[int] = []
+        self.tested_by_position: list[int] = []
+        self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
+        self.ended = self.started
+
+    def count(self, draft: Draft, verdict: Verdict) -> None:
+        """One round's tokens."""
+        n_accepted = len(verdict.accepted)
+        self.n_tokens += len(verdict.tokens)
+        self.n_rounds += 1
+        self.n_drafted += len(draft)
+        self.n_tested += verdict.n_tested
+        self.n_accepted += n_accepted
+        while len(self.tested_by_position) < verdict.n_tested:
+            self.tested_by_position.append(0)
+            self.accepted_by_position.append(0)
+        for i in range(verdict.n_tested):
+            self.tested_by_position[i] += 1
+            self.accepted_by_position[i] += i < n_accepted
+
+    def time(self, start: float, drafted: float, verified: float, end: float) -> None:
+        """One round's clock readings, in order."""
+        if not self.n_rounds:
+            self.ttft_s = end - self.started
+        self.draft_s += drafted - start
+        self.target_s += verified - drafted
+        self.decode_s += end - start
+        self.ended = end
+
+    def stats(self, note: str = "") -> Stats:
+        """What was counted so far."""
+        return Stats(
+            n_prompt=self.n_prompt,
+            n_tokens=self.n_tokens,
+            n_rounds=self.n_rounds,
+            n_drafted=self.n_drafted,
+            n_tested=self.n_tested,
+            n_accepted=self.n_accepted,
+            accepted_by_position=tuple(self.accepted_by_position),
+            tested_by_position=tuple(self.tested_by_position),
+            wall_s=self.ended - self.started,
+            ttft_s=self.ttft_s,
+            decode_s=self.decode_s,
+            target_s=self.target_s,
+            draft_s=self.draft_s,
+            note=note,
+        )

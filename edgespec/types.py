@@ -1,0 +1,181 @@
+"""The values that travel between the parts: what is drafted, what is emitted, how it is sampled.
+
+Frozen dataclasses without behaviour beyond their own consistency; each prints itself in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen from the target's logits, and when to stop.
+
+    The chain is: logit bias, repeat / frequency / presence penalties over the last
+    `penalty_last_n` tokens, then temperature 0 (greedy) or top-k, top-p, min-p, temperature.
+    `seed` None draws a fresh one. With a seed the text does not depend on the drafter.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0 keeps all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_last_n: int = 64
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    max_tokens: int = 512
+    stop_tokens: frozenset[int] = frozenset()
+    verification: str = "auto"  # auto | match | rejection | block
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature <= 0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Proposed tokens as a tree below the last token of the context; a chain is the usual case.
+
+    tokens: k ids. parents: k indices of earlier nodes, -1 for the context's last token.
+    probs: [k, V] law each token was drawn from, or None when the law is unknown (always the
+    case in a branching tree). sources: who proposed each node. confidence: k estimates of the
+    probability that the node and all above it are accepted, or empty.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    probs: FloatArray | None = None
+    sources: tuple[str, ...] = ()
+    confidence: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parents and self.tokens:
+            object.__setattr__(self, "parents", tuple(range(-1, len(self.tokens) - 1)))
+        assert len(self.parents) == len(self.tokens)
+        assert all(parent < node for node, parent in enumerate(self.parents))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every node is the child of the one before it."""
+        return self.parents == tuple(range(-1, len(self.tokens) - 1))
+
+    def path(self, node: int) -> tuple[int, ...]:
+        """Tokens from the first level down to `node`; empty for -1."""
+        out: list[int] = []
+        while node >= 0:
+            out.append(self.tokens[node])
+            node = self.parents[node]
+        return tuple(reversed(out))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one round emits: the accepted draft nodes and, unless cut, one token of the target's own.
+
+    tokens: emitted ids, at least one. accepted: the draft nodes they came from, in order;
+    len(accepted) is len(tokens) - 1, or len(tokens) when a stop token inside the draft cut it.
+    n_tested: draft nodes on the accepted path plus the one that was refused, if any.
+    """
+
+    tokens: tuple[int, ...]
+    accepted: tuple[int, ...]
+    n_tested: int
+
+    def until(self, stop_tokens: frozenset[int], n_left: int) -> Verdict:
+        """The same round cut after its first stop token and after `n_left` tokens."""
+        n = next((i + 1 for i, t in enumerate(self.tokens) if t in stop_tokens), len(self.tokens))
+        n = min(n, n_left)
+        if n == len(self.tokens):
+            return self
+        accepted = self.accepted[:n]
+        return Verdict(self.tokens[:n], accepted, min(self.n_tested, len(accepted)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round of the engine: what it emitted and what it had drafted."""
+
+    verdict: Verdict
+    draft: Draft
+
+    @property
+    def from_draft(self) -> tuple[bool, ...]:
+        """For each emitted token, whether the drafter proposed it."""
+        n_accepted = len(self.verdict.accepted)
+        return tuple(i < n_accepted for i in range(len(self.verdict.tokens)))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of streamed text: UTF-8 complete, the token that ended it and who proposed it."""
+
+    text: str
+    token: int
+    from_draft: bool
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts and times of one generation; times in seconds.
+
+    acceptance_rate = n_accepted / n_tested; block_efficiency = n_tokens / n_rounds;
+    overhead_s is what is neither target nor drafter.
+    """
+
+    n_prompt: int = 0
+    n_tokens: int = 0
+    n_rounds: int = 0
+    n_drafted: int = 0
+    n_tested: int = 0
+    n_accepted: int = 0
+    accepted_by_position: tuple[int, ...] = ()
+    tested_by_position: tuple[int, ...] = ()
+    wall_s: float = 0.0
+    ttft_s: float = 0.0
+    decode_s: float = 0.0
+    target_s: float = 0.0
+    draft_s: float = 0.0
+    note: str = ""  # why drafting paused, if it did
+
+    @property
+    def overhead_s(self) -> float:
+        return self.decode_s - self.target_s - self.draft_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.n_tokens / self.decode_s if self.decode_s > 0 else 0.0
+
+    @property
+    def acceptance_rate(self) -> float:
+        return self.n_accepted / self.n_tested if self.n_tested else 0.0
+
+    @property
+    def block_efficiency(self) -> float:
+        return self.n_tokens / self.n_rounds if self.n_rounds else 0.0
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a loaded model is, for reports; `quant` in llama.cpp's words ("F16", "Q4_K - Medium")."""
+
+    path: str
+    sha256: str
+    backend: str
+    architecture: str
+    n_params: int
+    quant: str
+    n_bytes: int

@@ -1,0 +1,130 @@
+"""Which drafted tokens are kept and what follows them: pure functions of (draft, p, uniforms).
+
+Whatever the draft, the emitted tokens have the law of p, the target's. Three rules: `match` for
+any draft, chain or tree; `reject` and `block` for a chain whose own law q is known.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.errors import ShapeError
+from edgespec.types import Draft, FloatArray, Verdict
+
+
+class Rows(Protocol):
+    """Anything that gives the target's law [V] by row: an array [k + 1, V] or `sampling.Laws`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> FloatArray: ...
+
+
+def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "rejection") -> Verdict:
+    """Drafted tokens the target agrees to, plus one token of its own.
+
+    p: row 0 is the target's law after the context, row i + 1 after draft node i. u: [k + 1, 2]
+    independent uniforms in [0, 1) by depth. method: "match", "rejection" or "block"; a draft
+    without `probs` is always matched.
+    Raises: ShapeError if p has not k + 1 rows or u fewer.
+    """
+    k = len(draft)
+    if len(p) != k + 1 or len(u) < k + 1:
+        raise ShapeError(
+            f"{k} drafted tokens with {len(p)} rows of p and {len(u)} of u: expected {k + 1}"
+        )
+    if draft.probs is None or method == "match":
+        return match(draft, p, u)
+    if not draft.is_chain:
+        raise ShapeError(
+            "a branching draft came with `probs`: leave them out, its tokens are matched"
+        )
+    return (block if method == "block" else reject)(draft, draft.probs, p, u)
+
+
+def match(draft: Draft, p: Rows, u: NDArray[np.float64]) -> Verdict:
+    """Draw the target's token at every node and follow it as long as it was drafted.
+
+    The emitted tokens are a function of p and u[:, 1] alone: any draft, or none, gives the same.
+    Source: recursive rejection with point-mass proposals, as in EAGLE-2, arXiv 2406.16858.
+    """
+    children: dict[tuple[int, int], int] = {}
+    for node in range(len(draft) - 1, -1, -1):  # of equal siblings the first stays
+        children[draft.parents[node], draft.tokens[node]] = node
+    parents = set(draft.parents)
+    tokens: list[int] = []
+    accepted: list[int] = []
+    node = -1
+    while True:
+        token = pick(p[node + 1], u[len(tokens), 1])
+        tokens.append(token)
+        child = children.get((node, token))
+        if child is None:
+            return Verdict(tuple(tokens), tuple(accepted), len(accepted) + (node in parents))
+        accepted.append(child)
+        node = child
+
+
+def reject(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
+    """Keep token x with probability min(1, p(x) / q(x)); at the first refusal draw from (p - q)+.
+
+    q: [k, V] the law each token was drawn from.
+    Source: Leviathan et al. 2022, arXiv 2211.17192, algorithm 1.
+    """
+    k = len(draft)
+    for i, x in enumerate(draft.tokens):
+        p_i = p[i]
+        if u[i, 0] * q[i, x] >= p_i[x]:
+            token = pick(residual(p_i, q[i]), u[i, 1])
+            return Verdict((*draft.tokens[:i], token), tuple(range(i)), i + 1)
+    return Verdict((*draft.tokens, pick(p[k], u[k, 1])), tuple(range(k)), k)
+
+
+def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
+    """Keep the longest prefix that passes a joint test: never fewer tokens on average than `reject`.
+
+    q: [k, V] the law each token was drawn from. Identical to `reject` when greedy.
+    Source: Sun et al. 2024, arXiv 2403.10444, algorithm 2.
+    """
+    k = len(draft)
+    ratio, ratios, n_kept = 1.0, [1.0], 0
+    for i, x in enumerate(draft.tokens):
+        ratio = min(1.0, ratio * float(p[i][x]) / float(q[i, x]))
+        ratios.append(ratio)
+        if i + 1 == k:
+            chance = ratio
+        else:
+            gain = float(np.maximum(ratio * p[i + 1].astype(np.float64) - q[i + 1], 0).sum())
+            chance = gain / (gain + 1 - ratio) if gain + 1 - ratio > 0 else 1.0
+        if u[i, 0] < chance:
+            n_kept = i + 1
+    if n_kept == k:
+        law = p[k]
+    else:
+        law = residual(np.float32(ratios[n_kept]) * p[n_kept], q[n_kept])
+    token = pick(law, u[n_kept, 1])
+    return Verdict((*draft.tokens[:n_kept], token), tuple(range(n_kept)), min(n_kept + 1, k))
+
+
+def residual(p: FloatArray, q: FloatArray) -> FloatArray:
+    """(p - q)+ [V], not normalised; p itself where rounding leaves nothing."""
+    rest = np.maximum(p - q, 0)
+    return rest if rest.any() else p
+
+
+def pick(p: FloatArray, u: float) -> int:
+    """The id at which the running sum of p [V] (need not sum to 1) passes the share u of its total.
+
+    An id of probability 0 is never picked. For u uniform in [0, 1) the id has law p / sum(p).
+    """
+    top = int(p.argmax())
+    if p[top] == 1:  # a point mass, the greedy case
+        return top
+    passed = np.cumsum(p, dtype=np.float64)
+    token = int(np.searchsorted(passed, u * passed[-1], side="right"))
+    if token == len(p):  # u * total rounded up to the total
+        token = int(np.flatnonzero(p)[-1])
+    return token
