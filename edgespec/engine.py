@@ -118,7 +118,7 @@ def rows_above(draft: Draft) -> tuple[int, ...] | None:
 
 
 def method_of(params: SamplingParams) -> str:
-    """How drafts are verified: with a seed, or greedily, by matching, whose text ignores the draft."""
+    """How drafts are verified: greedily or with a seed by matching, whose text ignores drafts."""
     if params.verification != "auto":
         return params.verification
     return "match" if params.greedy or params.seed is not None else "rejection"

@@ -1,4 +1,4 @@
-"""The errors EdgeSpec raises on purpose. Each message is one line: value seen - expected - what to do.
+"""The errors EdgeSpec raises on purpose, each in one line: seen - expected - what to do.
 
 EdgeSpecError
 ├── UsageError              bad flags, values or configuration (exit code 2)

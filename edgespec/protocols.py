@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgespec.types import Draft, FloatArray, Verdict
 
 Law = Callable[[FloatArray, Sequence[int]], FloatArray]
-"""(logits [V], the ids before it) -> probabilities [V]: a sampling chain bound to its parameters."""
+"""(logits [V], the ids before) -> probabilities [V]: a sampling chain with its parameters."""
 
 
 class LanguageModel(Protocol):

@@ -84,7 +84,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one round emits: the accepted draft nodes and, unless cut, one token of the target's own.
+    """What one round emits: accepted draft nodes and, unless cut, one token of the target's own.
 
     tokens: emitted ids, at least one. accepted: the draft nodes they came from, in order;
     len(accepted) is len(tokens) - 1, or len(tokens) when a stop token inside the draft cut it.
@@ -170,7 +170,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model is, for reports; `quant` in llama.cpp's words ("F16", "Q4_K - Medium")."""
+    """What a loaded model is; `quant` in llama.cpp's words ("F16", "Q4_K - Medium")."""
 
     path: str
     sha256: str

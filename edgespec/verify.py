@@ -51,9 +51,8 @@ def match(draft: Draft, p: Rows, u: NDArray[np.float64]) -> Verdict:
     The emitted tokens are a function of p and u[:, 1] alone: any draft, or none, gives the same.
     Source: recursive rejection with point-mass proposals, as in EAGLE-2, arXiv 2406.16858.
     """
-    children: dict[tuple[int, int], int] = {}
-    for node in range(len(draft) - 1, -1, -1):  # of equal siblings the first stays
-        children[draft.parents[node], draft.tokens[node]] = node
+    nodes = zip(draft.parents, draft.tokens, strict=True)
+    children = {place: node for node, place in enumerate(nodes)}  # of equal siblings the last
     parents = set(draft.parents)
     tokens: list[int] = []
     accepted: list[int] = []
@@ -84,7 +83,7 @@ def reject(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verd
 
 
 def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
-    """Keep the longest prefix that passes a joint test: never fewer tokens on average than `reject`.
+    """Keep the longest prefix that passes a joint test: on average no fewer tokens than `reject`.
 
     q: [k, V] the law each token was drawn from. Identical to `reject` when greedy.
     Source: Sun et al. 2024, arXiv 2403.10444, algorithm 2.
@@ -101,10 +100,8 @@ def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdi
             chance = gain / (gain + 1 - ratio) if gain + 1 - ratio > 0 else 1.0
         if u[i, 0] < chance:
             n_kept = i + 1
-    if n_kept == k:
-        law = p[k]
-    else:
-        law = residual(np.float32(ratios[n_kept]) * p[n_kept], q[n_kept])
+    share = np.float32(ratios[n_kept])
+    law = p[k] if n_kept == k else residual(share * p[n_kept], q[n_kept])
     token = pick(law, u[n_kept, 1])
     return Verdict((*draft.tokens[:n_kept], token), tuple(range(n_kept)), min(n_kept + 1, k))
 

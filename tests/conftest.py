@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of texts, prompts and vocabularies (EDGESPEC_TEST_DATA, default ../shared/data)."""
+    """Texts, prompts and vocabularies (EDGESPEC_TEST_DATA, default ../shared/data)."""
     folder = Path(os.environ.get("EDGESPEC_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         reason = f"no test data at {folder}: set EDGESPEC_TEST_DATA"

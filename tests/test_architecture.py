@@ -105,7 +105,9 @@ def test_the_error_tree_in_the_docstring_is_the_real_one():
 
 
 def test_no_source_file_exceeds_400_lines():
-    sources = [p for folder in ("edgespec", "export", "models") for p in (ROOT / folder).rglob("*.py")]
+    sources = [
+        p for folder in ("edgespec", "export", "models") for p in (ROOT / folder).rglob("*.py")
+    ]
     assert len(sources) > 20
     long = {p.name: n for p in sources if (n := len(p.read_text().splitlines())) > 400}
     assert not long

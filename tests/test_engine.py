@@ -1,4 +1,4 @@
-"""The loop keeps the target's law with every drafter: exact enumeration over dyadic table models."""
+"""The loop keeps the target's law with every drafter: enumeration over dyadic table models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgespec.engine import Engine
 from edgespec.errors import ContextError, UsageError
 from edgespec.types import Draft, SamplingParams
 
-# Quarters and halves: every threshold lies on the grid's cell borders, so midpoints integrate exactly.
+# Quarters and halves: every threshold is a border of the grid's cells, so midpoints are exact.
 P_ROWS = np.float32([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.75, 0.25]])
 Q_ROWS = np.float32([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
 

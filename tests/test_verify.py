@@ -1,4 +1,4 @@
-"""The three verification rules emit the target's law. No random numbers: thresholds are bisected."""
+"""The verification rules emit the target's law. No random numbers: thresholds are bisected."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def emitted_law(rule: str, n_vocab: int, k: int, p, q) -> dict[tuple[int, ...], 
         rows = np.stack([p[x[:i]] for i in range(k + 1)])
 
         def verdict(tests, u_pick=0.0, draft=draft, rows=rows) -> Verdict:
-            u = np.array([*zip(tests, [u_pick] * k), (0.0, u_pick)], float)
+            u = np.array([*zip(tests, [u_pick] * k, strict=True), (0.0, u_pick)], float)
             return accept(draft, rows, u, method=rule)
 
         for n_kept, chance in enumerate(kept_chances(rule, k, verdict)):
@@ -145,7 +145,10 @@ def test_block_verification_keeps_at_least_as_many_tokens(chain):
 
             def verdict(tests, draft=draft, rows=rows, rule=rule):
                 return accept(
-                    draft, rows, np.array([*zip(tests, [0.0] * k), (0, 0)], float), method=rule
+                    draft,
+                    rows,
+                    np.array([*zip(tests, [0.0] * k, strict=True), (0, 0)], float),
+                    method=rule,
                 )
 
             chances = kept_chances(rule, k, verdict)
@@ -164,7 +167,7 @@ def trees(draw):
 @given(draft=trees(), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_matched_tree_emits_what_plain_decoding_emits(draft, seed):
-    """For all uniforms on a grid the verdict is a prefix of plain decoding with the same uniforms."""
+    """For all uniforms on a grid the verdict is a prefix of plain decoding with the same ones."""
 
     def law(prefix: tuple[int, ...]) -> np.ndarray:
         rng = np.random.default_rng([seed, *prefix])
@@ -184,7 +187,9 @@ def test_a_matched_tree_emits_what_plain_decoding_emits(draft, seed):
         assert draft.path(verdict.accepted[-1] if verdict.accepted else -1) == verdict.tokens[:-1]
         if len(verdict.tokens) < len(plain):  # it stopped because nobody drafted the token
             node = verdict.accepted[-1] if verdict.accepted else -1
-            below = [t for t, parent in zip(draft.tokens, draft.parents) if parent == node]
+            below = [
+                t for t, above in zip(draft.tokens, draft.parents, strict=True) if above == node
+            ]
             assert verdict.tokens[-1] not in below
 
 

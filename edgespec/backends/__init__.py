@@ -17,7 +17,10 @@ ENDINGS = {".gguf": "llamacpp"}
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How a model is opened. n_context 0: what it was trained for, at most 4096; n_threads 0: all cores."""
+    """How a model is opened.
+
+    n_context 0: what it was trained for, at most 4096. n_threads 0: all cores.
+    """
 
     n_context: int = 0
     n_threads: int = 0
@@ -29,7 +32,10 @@ class ModelOptions:
 
 
 def open_model(path: Path, options: ModelOptions) -> Any:
-    """The model in `path` by the backend its ending names. Raises: UsageError, ModelFileError, ContextError."""
+    """The model in `path`, by the backend its ending names.
+
+    Raises: UsageError, ModelFileError, ContextError.
+    """
     name = ENDINGS.get(path.suffix)
     if name is None:
         known = ", ".join(ENDINGS)

@@ -1,4 +1,4 @@
-"""A language model that is a table: its law after every prefix is known, so laws can be tested exactly."""
+"""A language model that is a table: its law is known after every prefix, so laws can be tested."""
 
 from __future__ import annotations
 

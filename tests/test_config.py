@@ -1,0 +1,139 @@
+"""config.py: each option once, precedence, and errors that name the nearest key."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentParser, Namespace
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from edgespec.config import (
+    Config,
+    add_flags,
+    cache_folder,
+    config_file,
+    from_environment,
+    from_file,
+    options,
+    resolve,
+    variable_of,
+    with_values,
+)
+from edgespec.errors import UsageError
+from edgespec.session import load
+
+
+def flags(*words: str) -> Namespace:
+    parser = ArgumentParser()
+    add_flags(parser)
+    return parser.parse_args(words)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "c.toml", "top_k = 1\nthreads = 1\nctx_size = 1\n")
+    environ = {"EDGESPEC_THREADS": "2", "EDGESPEC_CTX_SIZE": "2"}
+    config = resolve(flags("-c", "3"), environ, path=file)
+    assert (config.top_k, config.threads, config.ctx_size, config.min_p) == (1, 2, 3, 0.0)
+
+
+def test_the_users_own_file_is_read_if_there(tmp_path: Path) -> None:
+    environ = {"EDGESPEC_HOME": str(tmp_path)}
+    assert resolve(flags(), environ) == Config()
+    written(tmp_path / "config.toml", 'drafter = "ngram"\n')
+    assert resolve(flags(), environ).drafter == "ngram"
+
+
+def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
+    base = Config(max_tokens=64)
+    environ = {"EDGESPEC_HOME": str(tmp_path)}
+    assert resolve(flags(), environ, base=base).max_tokens == 64
+    assert resolve(flags("-n", "9"), environ, base=base).max_tokens == 9
+
+
+def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
+    samples = {"speculative": "on", "drafter": "ngram", "stop": "x"}
+    for one, option in options():
+        sample = samples.get(one.name, "5")
+        read = getattr(from_environment(Config(), {variable_of(one.name): sample}), one.name)
+        assert read != getattr(Config(), one.name), one.name
+        quoted = f'{one.name} = "{sample}"'
+        assert getattr(from_file(Config(), written(tmp_path / "c", quoted)), one.name) == read
+        for flag in option.flags:
+            config = resolve(flags(flag, sample), {"EDGESPEC_HOME": str(tmp_path)})
+            assert getattr(config, one.name) == read, flag
+
+
+def test_load_takes_every_option_with_the_same_default() -> None:
+    keywords = inspect.signature(load).parameters
+    for one in fields(Config):
+        default = keywords[one.name].default
+        assert (default or "") == one.default or default == one.default, one.name
+    assert set(keywords) == {one.name for one in fields(Config)} | {"progress"}
+
+
+def test_stop_may_be_given_several_times() -> None:
+    given = resolve(flags("--stop", "a", "--stop", "b"), {"EDGESPEC_HOME": "/nowhere"})
+    assert given.stop == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("draft_token = 4", "unknown key 'draft_token': did you mean 'draft_tokens'"),
+        ("draft-tokens = 4", "unknown key 'draft-tokens': did you mean 'draft_tokens'"),
+        ("zzzzz = 1", "unknown key 'zzzzz': known keys are pair, model"),
+        ("threads = -1", "threads is '-1': expected a whole number, 0 or more"),
+        ("threads = true", "threads is True: expected N"),
+        ("threads = 1.5", "threads is '1.5': expected a whole number"),
+        ('temperature = "hot"', "temperature is 'hot': expected a number"),
+        ("temperature = nan", "temperature is 'nan': expected a number"),
+        ('draft_tokens = "many"', "draft_tokens is 'many': expected a number of tokens, or auto"),
+        ('speculative = "yes"', "speculative is 'yes': expected one of auto, on, off"),
+        ('drafter = "oracle"', "drafter is 'oracle': expected auto, model, ngram, none"),
+        ('drafter = "ngram,none"', "drafter is 'ngram,none': expected one name, or different"),
+        ("stop = 3", "stop is 3: expected a text or a list of texts"),
+        ("[threads]\nx = 1", "threads is {'x': 1}: expected N"),
+        ("threads = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_key_and_remedy(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    file = written(tmp_path / "config.toml", text)
+    with pytest.raises(UsageError, match=expected) as caught:
+        from_file(Config(), file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file.*expected a TOML file"):
+        resolve(flags(), {}, path=tmp_path / "none.toml")
+
+
+def test_a_bad_variable_is_named() -> None:
+    with pytest.raises(UsageError, match="EDGESPEC_SEED: seed is 'x': expected a whole number"):
+        from_environment(Config(), {"EDGESPEC_SEED": "x"})
+
+
+def test_variables_that_name_no_option_are_not_ours() -> None:
+    assert from_environment(Config(), {"EDGESPEC_TEST_DATA": "x"}) == Config()
+
+
+def test_values_from_python_are_checked_like_flags() -> None:
+    assert with_values(Config(), {"seed": None, "stop": ["a"]}, "load").stop == ("a",)
+    with pytest.raises(UsageError, match="load: top_k is '-3'"):
+        with_values(Config(), {"top_k": -3}, "load")
+
+
+def test_folders_follow_the_environment(tmp_path: Path) -> None:
+    assert cache_folder({"EDGESPEC_HOME": "/e", "XDG_CACHE_HOME": "/x"}) == Path("/e")
+    assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgespec")
+    assert config_file({"XDG_CONFIG_HOME": "/x"}) == Path("/x/edgespec/config.toml")
+    assert cache_folder({}).is_relative_to(Path.home())
