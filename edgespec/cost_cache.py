@@ -1,0 +1,79 @@
+"""Cost tables kept between runs: what a target costs per width is measured once per device.
+
+A table belongs to one model file, thread count, device and library version; when any of them
+changes it is measured anew. A file that cannot be read is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from edgespec.cost import CostTable, measure_costs
+from edgespec.errors import EdgeSpecError
+from edgespec.measure import library_versions
+from edgespec.protocols import LanguageModel
+
+log = logging.getLogger("edgespec")
+
+FIRST_BUDGET_S = 0.25  # the first answer waits this long for a coarse table
+FULL_BUDGET_S = 2.0
+
+
+def key_of(model: Path, n_threads: int, device: str) -> str:
+    """A file name that changes with everything a table depends on."""
+    status = model.stat()
+    parts = (
+        str(model.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        n_threads,
+        device,
+        platform.processor() or platform.machine(),
+        os.cpu_count(),
+        sorted(library_versions().items()),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
+
+
+def costs_of(target: LanguageModel, file: Path, *, budget_s: float = FIRST_BUDGET_S) -> CostTable:
+    """The stored table, else one measured now within `budget_s` and stored in `file`."""
+    stored = load(file)
+    if stored is not None:
+        return stored
+    table = measure_costs(target, budget_s=budget_s)
+    save(table, file)
+    return table
+
+
+def load(file: Path) -> CostTable | None:
+    """The table in `file`; None if there is none or it is damaged."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+        return CostTable(tuple(float(value) for value in values))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EdgeSpecError) as error:
+        log.info("cost table %s is damaged (%s): measuring again", file, error)
+        return None
+
+
+def save(table: CostTable, file: Path) -> None:
+    """Write the table so that a reader sees the old file or the new one, never a part.
+
+    A cache that cannot be written costs a measurement next time and nothing else.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, suffix=".part", delete=False, encoding="utf-8"
+        ) as part:
+            json.dump({"seconds": table.seconds}, part)
+        os.replace(part.name, file)
+    except OSError as error:
+        log.info("cost table not stored: %s", error)

@@ -1,0 +1,149 @@
+"""Several drafters for one target: each round the one with the best expected rate drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.controller import CATCH_UP, Plan, Planner
+from edgespec.cost import DraftCosts
+from edgespec.errors import UsageError
+from edgespec.protocols import Drafter, Law
+from edgespec.types import Draft, Verdict
+
+
+@dataclass
+class Candidate:
+    """A drafter, what its drafts cost (nothing, until timed), and its name for the planner."""
+
+    drafter: Drafter
+    costs: DraftCosts = field(default_factory=DraftCosts)
+    source: str = ""
+    n_undrafted: int = CATCH_UP  # rounds since its last draft
+
+    def draft(
+        self, context: Sequence[int], k: int, law: Law | None, u: NDArray[np.float64] | None
+    ) -> Draft:
+        start = perf_counter()
+        draft = self.drafter.draft(context, k, law=law, u=u)
+        behind = self.n_undrafted >= CATCH_UP  # then it first read what it had missed
+        self.costs.observe(len(draft), perf_counter() - start, at_most=behind)
+        self.n_undrafted = -1  # 0 once this round is over
+        if draft.sources:
+            self.source = draft.sources[0]
+        return draft
+
+
+class MixedDrafter:
+    """Drafts by lookup first, which is free, and by a model only where that promises more.
+
+    free: names of the drafters that cost microseconds; they draft every round, and are then
+    judged by the confidence of what they found. Any other is judged before it drafts, by its
+    acceptance so far, and the best of them drafts if it beats what was found. Drafts are cut to
+    the planned width. A draft with `probs` is never cut after it was drawn: which tokens
+    are dropped would depend on them, and they would no longer have the law in `probs`.
+    """
+
+    name = "mixed"
+
+    def __init__(
+        self, drafters: Sequence[Drafter], planner: Planner, *, free: Collection[str] = ("ngram",)
+    ) -> None:
+        if not drafters:
+            raise UsageError("no drafters to mix: expected at least one, such as ngram or model")
+        self._planner = planner
+        planner.delegate()
+        found = [Candidate(drafter, source=drafter.name) for drafter in drafters]
+        self._all = found
+        self._free = [one for one in found if one.drafter.name in free]
+        self._paid = [one for one in found if one.drafter.name not in free]
+        self._unused: list[tuple[int, Draft]] = []  # free drafts of this round, after how many ids
+
+    def draft(
+        self,
+        context: Sequence[int],
+        k: int,
+        *,
+        law: Law | None = None,
+        u: NDArray[np.float64] | None = None,
+    ) -> Draft:
+        self._unused = []
+        if k < 1:
+            return Draft()
+        best, draft = self._look_up(context, k)
+        payer, plan = self._best_paid(best)
+        if payer is not None:
+            drawn = payer.draft(context, min(k, plan.width), law, u)
+            if len(drawn):
+                best, draft = self._cut(payer, drawn), drawn
+        self._unused = [(n, other) for n, other in self._unused if other is not draft]
+        return first(draft, best.width)
+
+    def _look_up(self, context: Sequence[int], k: int) -> tuple[Plan, Draft]:
+        """The best free draft and the width of it that pays; width 0 if none does."""
+        best, draft = Plan(0, 0.0), Draft()
+        for one in self._free:
+            found = one.draft(context, k, None, None)
+            if not len(found):
+                continue
+            self._unused.append((len(context), found))
+            plan = self._planner.plan(one.source, found.confidence, 0.0)
+            if plan.width > 0 and plan.tokens_per_s > best.tokens_per_s:
+                best, draft = plan, found
+        return best, draft
+
+    def _best_paid(self, best: Plan) -> tuple[Candidate | None, Plan]:
+        """Who should draft instead of `best`; probes are for rounds in which nothing free pays."""
+        payer: Candidate | None = None
+        nothing = best.width == 0
+        for one in self._paid:
+            plan = self._planner.plan(one.source, (), one.costs.mean_s)
+            if plan.probe and nothing:
+                return one, plan
+            if plan.width > 0 and not plan.probe and plan.tokens_per_s > best.tokens_per_s:
+                best, payer = plan, one
+        return payer, best
+
+    def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
+        """The width of a paid draft worth verifying, now that its own confidence is known."""
+        if drawn.probs is not None or not drawn.confidence:
+            return Plan(len(drawn), 0.0)
+        plan = self._planner.plan(payer.source, drawn.confidence, 0.0)
+        return plan if plan.width > 0 else Plan(1, 0.0)  # one token tells whether it still pays
+
+    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+        """Every drafter learns from the round, and the planner from free drafts nobody used."""
+        for n_before, found in self._unused:
+            followed = context[n_before:]
+            if found.is_chain and followed:
+                n_seen = min(len(followed), len(found))
+                hits = [found.tokens[i] == followed[i] for i in range(n_seen)]
+                n_hits = (*hits, False).index(False)
+                n_tested = min(n_hits + 1, n_seen)
+                self._planner.learn(found.sources[0], found.confidence, n_tested, n_hits)
+        self._unused = []
+        for one in self._all:
+            one.n_undrafted += 1
+            one.drafter.observe(context, draft, verdict)
+
+    def close(self) -> None:
+        for one in self._all:
+            one.drafter.close()
+
+
+def first(draft: Draft, n: int) -> Draft:
+    """The first n nodes of a draft."""
+    if n >= len(draft):
+        return draft
+    return replace(
+        draft,
+        tokens=draft.tokens[:n],
+        parents=draft.parents[:n],
+        probs=None if draft.probs is None else draft.probs[:n],
+        sources=draft.sources[:n],
+        confidence=draft.confidence[:n],
+    )

@@ -1,0 +1,1 @@
+"""Checks that every implementation of a protocol must pass."""

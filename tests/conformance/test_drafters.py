@@ -1,0 +1,176 @@
+"""What every drafter must do, whatever it drafts with; a new one adds a line to DRAFTERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from edgespec.backends.fake import TableModel
+from edgespec.controller import AutoController, FixedController
+from edgespec.cost import CostTable
+from edgespec.drafters import DRAFTERS as NAMES
+from edgespec.drafters import find_drafter
+from edgespec.drafters.mixed import MixedDrafter
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.ngram import NgramDrafter
+from edgespec.errors import UsageError
+from edgespec.protocols import Drafter
+from edgespec.sampling import law_of
+from edgespec.types import Draft, FloatArray, SamplingParams, Verdict
+from edgespec.verify import pick
+
+V = 5
+N_CONTEXT = 48
+LAW = law_of(SamplingParams(temperature=0.8, top_k=4, repeat_penalty=1.2))
+
+
+@cache
+def table(prefix: tuple[int, ...]) -> FloatArray:
+    """A law after every prefix that depends on all of it."""
+    rng = np.random.default_rng([len(prefix), *prefix])
+    return rng.dirichlet(np.full(V, 0.4)).astype(np.float32)
+
+
+def model() -> ModelDrafter:
+    return ModelDrafter(TableModel(table, V, N_CONTEXT))
+
+
+def mixed(controller: AutoController | FixedController) -> MixedDrafter:
+    return MixedDrafter([NgramDrafter(), model()], controller)
+
+
+DRAFTERS: dict[str, Callable[[], Drafter]] = {
+    "model": model,
+    "model-p_min": lambda: ModelDrafter(TableModel(table, V, N_CONTEXT), p_min=0.3),
+    "ngram": NgramDrafter,
+    "ngram-tree": lambda: NgramDrafter(tree=True),
+    "mixed-fixed": lambda: mixed(FixedController(6)),
+    "mixed-auto": lambda: mixed(AutoController(CostTable((1.0, *[1.1] * 16)))),
+}
+LOOP = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+
+
+@pytest.fixture(params=DRAFTERS)
+def make(request: pytest.FixtureRequest) -> Callable[[], Drafter]:
+    return DRAFTERS[request.param]
+
+
+def contexts(seed: int, n: int) -> list[list[int]]:
+    """Contexts that grow, shrink, change in the middle and start anew, at most N_CONTEXT long."""
+    rng = np.random.default_rng(seed)
+    context, out = [0], []
+    for _ in range(n):
+        change = rng.integers(5)
+        if change == 0:
+            context = context[: 1 + rng.integers(len(context))]
+        elif change == 1:
+            i = rng.integers(len(context))
+            context = [*context[:i], int(rng.integers(V)), *context[i + 1 :]]
+        elif change == 2:
+            context = rng.integers(V, size=1 + rng.integers(20)).tolist()
+        context = [*context, *rng.integers(V, size=rng.integers(12)).tolist()][-N_CONTEXT:]
+        out.append(list(context))
+    return out
+
+
+def check(draft: Draft, k: int) -> None:
+    assert len(draft) <= k
+    assert all(isinstance(token, int) and 0 <= token < V for token in draft.tokens)
+    assert len(draft.sources) == len(draft)
+    assert len(draft.confidence) in (0, len(draft))
+    assert list(draft.confidence) == sorted(draft.confidence, reverse=True)
+    assert all(0 <= c <= 1 for c in draft.confidence)
+
+
+def test_drafts_are_well_formed_after_any_change_of_context(make):
+    drafter, n_drafted = make(), 0
+    for i, context in enumerate(contexts(1, 60)):
+        k = 1 + i % 6
+        draft = drafter.draft(context, k)
+        check(draft, k)
+        assert draft.probs is None
+        n_drafted += len(draft)
+        drafter.observe([*context, i % V], draft, Verdict((i % V,), (), min(1, len(draft))))
+    assert n_drafted > 0
+
+
+def test_the_context_is_not_changed(make):
+    drafter, context = make(), list(LOOP)
+    draft = drafter.draft(context, 4)
+    drafter.observe(context, draft, Verdict((2,), (), 0))
+    assert context == LOOP
+    assert drafter.draft(tuple(LOOP), 4).tokens == make().draft(LOOP, 4).tokens
+
+
+def test_no_tokens_are_drafted_when_none_are_wanted(make):
+    drafter = make()
+    assert drafter.draft(LOOP, 0) == Draft()
+    assert drafter.draft([1], 0, law=LAW, u=np.empty(0)) == Draft()
+
+
+def test_a_stop_token_inside_a_draft_does_no_harm(make):
+    drafter, twin = make(), make()
+    draft = drafter.draft(LOOP, 4)
+    assert len(draft) >= 1
+    stop = draft.tokens[0]
+    verdict = Verdict((*draft.path(0), 0), (0,), 1).until(frozenset({stop}), 99)
+    assert verdict.tokens == (stop,)
+    drafter.observe([*LOOP, stop], draft, verdict)
+    check(drafter.draft([0, 1], 4), 4)
+    check(twin.draft([*LOOP, stop], 4), 4)
+
+
+def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
+    drafter, rng = make(), np.random.default_rng(2)
+    for context in contexts(3, 30):
+        u = rng.random(5)
+        draft = drafter.draft(context, 5, law=LAW, u=u)
+        check(draft, 5)
+        if draft.probs is not None:
+            assert draft.is_chain
+            assert draft.probs.shape == (len(draft), V)
+            assert draft.probs.sum(axis=1) == pytest.approx(1, abs=1e-5)
+            for i, token in enumerate(draft.tokens):
+                before = (*context, *draft.tokens[:i])
+                with np.errstate(divide="ignore"):
+                    row = LAW(np.log(table(before)), before)
+                assert draft.probs[i] == pytest.approx(row, abs=1e-6)
+                assert token == pick(draft.probs[i], u[i])
+        drafter.observe([*context, 1], draft, Verdict((1,), (), min(1, len(draft))))
+
+
+def test_a_context_beyond_the_drafters_own_is_survived(make):
+    drafter = make()
+    for n in (N_CONTEXT - 1, N_CONTEXT, N_CONTEXT + 1, 200, 3):
+        context = [i % 3 for i in range(n)]
+        draft = drafter.draft(context, 6)
+        check(draft, 6)
+        drafter.observe([*context, 1], draft, Verdict((1,), (), min(1, len(draft))))
+
+
+def test_closing_twice_is_allowed(make):
+    drafter = make()
+    drafter.draft(LOOP, 2)
+    drafter.close()
+    drafter.close()
+
+
+@pytest.mark.parametrize("p_min", [0.0, 0.3])
+def test_a_model_drafts_the_same_with_and_without_a_cache(p_min: float):
+    kept = ModelDrafter(TableModel(table, V, N_CONTEXT), p_min=p_min)
+    for context in contexts(4, 80):
+        fresh = ModelDrafter(TableModel(table, V, N_CONTEXT), p_min=p_min)
+        assert kept.draft(context, 4) == fresh.draft(context, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_registered_names_are_classes_with_a_draft(name: str):
+    assert callable(find_drafter(name).draft)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UsageError, match="drafter 'nrgam': expected one of mixed, model, ngram"):
+        find_drafter("nrgam")
