@@ -1,0 +1,1 @@
+"""Offline tools that make model files from model files; nothing in the runtime imports them."""
