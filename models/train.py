@@ -171,10 +171,13 @@ def answered(path: Path) -> list[corpus.Conversation]:
 def story_documents(
     data: Path, work: Path, tokenizer: Tokenizer, format: corpus.Format
 ) -> Iterator[list[int]]:
-    """Ids of the target's answers and of the stories themselves, without end; no dialogues."""
+    """Ids of the target's answers and of the stories themselves, without end; no dialogues.
+
+    Each answer comes four times a pass, so that the target's own words are about half of it.
+    """
     for epoch in itertools.count():
         rng = random.Random(epoch)
-        turns = [*answered(work / "answers.jsonl"), *corpus.conversations(data, rng, 0.0)]
+        turns = [*answered(work / "answers.jsonl") * 4, *corpus.conversations(data, rng, 0.0)]
         rng.shuffle(turns)
         yield from (e.ids for e in tokenizer.encode_batch([format.render(t) for t in turns]))
 

@@ -1,0 +1,186 @@
+"""`edgespec bench`: plain and speculative decoding side by side on this device.
+
+Repeats are interleaved (every method once, then again in rotated order), so that a device that
+heats up or gets busy treats all alike; what is shown is the median repeat of each method.
+"""
+
+from __future__ import annotations
+
+import statistics
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgespec import pairs
+from edgespec.cli.output import add_json, card_line, json_line, write_json
+from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
+from edgespec.cli.run import opened, say, session_record
+from edgespec.config import Config, whole
+from edgespec.errors import UsageError
+from edgespec.measure import run_row, total
+from edgespec.method import Method
+from edgespec.session import Session
+from edgespec.text import Message
+from edgespec.types import Stats
+
+ABOUT = "Measure plain and speculative decoding side by side on this device."
+USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
+EXAMPLE = "edgespec bench --methods plain,auto,fixed-4,ngram --set stories"
+DEFAULTS = Config(max_tokens=64)
+HEADER = (
+    f"{'method':<10}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
+    f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
+)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One method over all prompts of a set, once."""
+
+    stats: Stats
+    outputs: tuple[tuple[int, ...], ...]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own flags."""
+    parser.add_argument(
+        "--methods", metavar="LIST", default="plain,auto,fixed-4",
+        help="of plain, auto, ngram, fixed-N (plain,auto,fixed-4)",
+    )  # fmt: skip
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--set", choices=(*SETS, "all"), default="all", help="built-in prompts: stories, dialogues"
+    )
+    source.add_argument("--prompts", metavar="FILE", help="JSON lines: prompt, messages or turns")
+    parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
+    add_json(parser)
+
+
+def run(args: Namespace, config: Config) -> int:
+    """Measure every set, print a table for each and the record last."""
+    if args.repeats < 1:
+        raise UsageError("--repeats is 0: expected at least 1")
+    names = list(dict.fromkeys(["plain", *args.methods.split(",")]))
+    quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
+    with opened(config) as session:
+        methods = [session.methods.named(name) for name in names]
+        for set_name, prompts in prompt_sets(args).items():
+            results = measured(session, methods, prompts, args.repeats, set_name)
+            rows = [row_of(name, results[name], set_name) for name in names]
+            compared = [compare(name, results, set_name) for name in names]
+            runs, ratios = runs + rows, ratios + compared
+            if not quiet:
+                print(f"\n{set_name}: {len(prompts)} prompts, median of {args.repeats} repeats")
+                print("\n".join((HEADER, *map(table_line, rows, compared))))
+        data = session_record(session, runs)
+        data["bench"] = {"repeats": args.repeats, "ratios": ratios}
+        if not quiet:
+            print("\n" + "\n".join(card(config, session, data)))
+            print(json_line(data))
+    if args.json:
+        write_json(data, args.json)
+    return 0
+
+
+def prompt_sets(args: Namespace) -> dict[str, list[Prompt]]:
+    """The prompts to run, by the name of their set."""
+    if args.prompts:
+        path = Path(args.prompts)
+        return {path.stem: read_prompts(path)}
+    chosen = SETS if args.set == "all" else {args.set: SETS[args.set]}
+    return {name: [asked(text) for text in texts] for name, texts in chosen.items()}
+
+
+def measured(
+    session: Session,
+    methods: Sequence[Method],
+    prompts: Sequence[Prompt],
+    n_repeats: int,
+    set_name: str,
+) -> dict[str, list[Repeat]]:
+    """Repeats of every method, interleaved, after one run of each that is not counted."""
+    for method in methods:
+        one_repeat(session, method, prompts[:1])
+    results: dict[str, list[Repeat]] = {method.name: [] for method in methods}
+    for number in range(n_repeats):
+        turn = number % len(methods)
+        for method in (*methods[turn:], *methods[:turn]):
+            repeat = one_repeat(session, method, prompts)
+            results[method.name].append(repeat)
+            say(
+                f"{set_name}, repeat {number + 1} of {n_repeats}, {method.name}: "
+                f"{repeat.stats.tokens_per_s:.1f} tokens/s"
+            )
+    return results
+
+
+def one_repeat(session: Session, method: Method, prompts: Sequence[Prompt]) -> Repeat:
+    """All prompts by one method, each with an empty cache."""
+    stats, outputs = list[Stats](), list[tuple[int, ...]]()
+    for prompt in prompts:
+        session.use(method)
+        messages: list[Message] = list(prompt.messages)
+        for later in (*prompt.later, None):
+            for _ in session.steps(session.template.tokens(messages), session.params()):
+                pass
+            stats.append(session.stats)
+            outputs.append(tuple(session.output))
+            messages.append({"role": "assistant", "content": session.decode(session.output)})
+            messages.append({"role": "user", "content": later or ""})
+    return Repeat(total(stats), tuple(outputs))
+
+
+def row_of(name: str, repeats: Sequence[Repeat], set_name: str) -> dict[str, Any]:
+    """The record's row of the repeat with the median speed (the lower one of an even number)."""
+    ordered = sorted(repeats, key=lambda repeat: repeat.stats.tokens_per_s)
+    middle = ordered[(len(ordered) - 1) // 2]
+    return run_row(name, middle.stats, middle.outputs, prompt_set=set_name)
+
+
+def compare(name: str, results: Mapping[str, list[Repeat]], set_name: str) -> dict[str, Any]:
+    """Speed over plain decoding repeat by repeat, and outputs that are not plain's."""
+    pairs_ = list(zip(results[name], results["plain"], strict=True))
+    ratios = [one.stats.tokens_per_s / plain.stats.tokens_per_s for one, plain in pairs_]
+    n_differing = max(
+        sum(a != b for a, b in zip(one.outputs, plain.outputs, strict=True))
+        for one, plain in pairs_
+    )
+    return {
+        "prompt_set": set_name,
+        "method": name,
+        "median": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+        "n_outputs_differing": n_differing,
+    }
+
+
+def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
+    """One method in the table."""
+    span = f"({ratio['min']:.2f}..{ratio['max']:.2f})"
+    accepted = f"{row['acceptance_rate']:.0%}" if row["n_tested"] else "-"
+    return (
+        f"{row['method']:<10}{row['tokens_per_s']:>9.1f}{ratio['median']:>7.2f}{span:>14}"
+        f"{accepted:>10}{row['block_efficiency']:>10.2f}"
+        f"{row['overhead_s'] / row['decode_s']:>10.1%}"
+        f"{row['overhead_s'] / row['n_rounds'] * 1e3:>9.2f}"
+        f"{row['ttft_s'] * 1e3:>9.0f}{ratio['n_outputs_differing']:>8}"
+    )
+
+
+def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]:
+    """What was measured on what, for the reader."""
+    lines = [f"device:  {card_line(data['device'])}"]
+    for part in ("target", "drafter"):
+        row = data[part]
+        if row:
+            size = f", {row['n_params'] / 1e6:.1f} M parameters, {row['quant']}"
+            lines.append(f"{part + ':':<9}{row['path']}{size if row['n_params'] else ''}")
+    lines.append(f"costs:   one token {session.costs}")
+    sampling = "greedy" if session.params().greedy else f"temperature {config.temperature}"
+    lines.append(f"params:  {sampling}, at most {config.max_tokens} tokens an answer")
+    if not config.model and pairs.find(config.pair).target.pad:
+        lines.append(f"note:    {pairs.PADDED_NOTE}")
+    return lines

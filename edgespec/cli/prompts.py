@@ -1,0 +1,102 @@
+"""Built-in prompts, and prompt files in JSON Lines.
+
+A line has `prompt` or `messages`; Spec-Bench's `turns` and GSM8K's `question` are read too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgespec.errors import UsageError
+from edgespec.text import Message, check_message
+
+EXPECTED = 'an object with "prompt", "messages", "turns" or "question"'
+STORIES = (
+    "Tell me a story about a little fox who lost her red scarf.",
+    "Please tell me a story about an old boat and a storm.",
+    "Write a short story about a boy who shared his bread with a bird.",
+    "Can you tell me a story about two friends and a secret garden?",
+)
+DIALOGUES = (
+    "I would like to book a table for four people tomorrow evening.",
+    "Can you find me a bus from the city to the coast on Friday?",
+    "I need a dentist near my house who is open on Saturday.",
+    "What will the weather be like this weekend? I want to hike.",
+)
+SETS = {"stories": STORIES, "dialogues": DIALOGUES}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation to answer; each of `later` is asked after the answer before it."""
+
+    messages: tuple[Message, ...]
+    later: tuple[str, ...] = ()
+
+    def raw(self) -> str:
+        """The only message's text, for plain continuation. Raises: UsageError if there are more."""
+        if len(self.messages) > 1 or self.later:
+            raise UsageError("a conversation of several turns cannot be continued with --raw")
+        return str(self.messages[0]["content"])
+
+
+def asked(text: str, *later: str) -> Prompt:
+    """A prompt of one question and perhaps later ones."""
+    return Prompt(({"role": "user", "content": text},), later)
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """All prompts of a file, blank lines skipped. Raises: UsageError naming file and line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}: expected a file of JSON lines") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 at byte {error.start}: expected JSON lines") from error
+    prompts = []
+    # Not splitlines: JSON allows U+2028 inside a text.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            prompts.append(parsed(line, f"{path}:{number}"))
+    if not prompts:
+        raise UsageError(f"{path}: no prompts: expected {EXPECTED} on each line")
+    return prompts
+
+
+def parsed(line: str, place: str) -> Prompt:
+    """One line as a prompt. Raises: UsageError naming `place` and what was expected."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: not JSON ({error}): expected {EXPECTED}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{place}: {line.strip()!r:.60}: expected {EXPECTED}")
+    try:
+        return prompt_of(data)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from None
+
+
+def prompt_of(data: Mapping[str, Any]) -> Prompt:
+    """One object as a prompt. Raises: UsageError."""
+    if "messages" in data:
+        messages = data["messages"]
+        if not isinstance(messages, list) or not messages:
+            raise UsageError(f'"messages" is {messages!r:.60}: expected a list of role, content')
+        return Prompt(tuple(check_message(one, at) for at, one in enumerate(messages)))
+    if "turns" in data:
+        turns = data["turns"]
+        if not isinstance(turns, list) or not turns or not all(isinstance(t, str) for t in turns):
+            raise UsageError(f'"turns" is {turns!r:.60}: expected a list of texts')
+        return asked(*turns)
+    for key in ("prompt", "question"):
+        if key in data:
+            if not isinstance(data[key], str) or not data[key]:
+                raise UsageError(f'"{key}" is {data[key]!r:.60}: expected a text')
+            return asked(data[key])
+    keys = ", ".join(map(repr, data)) or "no keys"
+    raise UsageError(f"{keys:.80}: expected {EXPECTED}")

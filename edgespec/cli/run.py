@@ -1,0 +1,78 @@
+"""What commands that open models share: a progress line, Ctrl-C, stats, the record."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from edgespec.cli.output import show_progress
+from edgespec.config import Config
+from edgespec.measure import model_row, record
+from edgespec.session import Session
+from edgespec.types import Stats
+
+ENDS = {
+    "context": "the context is full: the answer ends here (-c makes it larger)",
+    "length": "",
+}
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Session]:
+    """A session in which Ctrl-C cancels the generation in progress, which then raises Cancelled."""
+    with Session(config, progress=show_progress) as session, interruptible(session):
+        yield session
+
+
+@contextmanager
+def interruptible(session: Session) -> Iterator[None]:
+    """Ctrl-C asks the session to stop; a second one before it has is a KeyboardInterrupt."""
+    asked = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked or not session.running:
+            raise KeyboardInterrupt
+        asked = True
+        session.cancel()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def say(text: str) -> None:
+    """A line for the reader of the terminal, not for the pipe."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stats_line(stats: Stats) -> str:
+    """One generation's speed and acceptance in a line."""
+    line = f"[{stats.n_tokens} tokens, {stats.tokens_per_s:.1f} tokens/s"
+    if stats.n_tested:
+        line += f", {stats.acceptance_rate:.0%} of drafted tokens accepted"
+        line += f", {stats.block_efficiency:.2f} tokens a round"
+    if stats.note:
+        line += f"; {stats.note}"
+    return line + "]"
+
+
+def drafter_row(session: Session) -> dict[str, Any] | None:
+    """The record's "drafter" entry: the draft model, or the name of a drafter without one."""
+    if session.draft_model is not None:
+        return model_row(session.draft_model.info())
+    if session.method.drafter is None:
+        return None
+    name = session.method.drafter.name
+    return {"path": name, "sha256": "", "backend": name, "n_params": 0, "quant": ""}
+
+
+def session_record(session: Session, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The "edgespec.run/1" object of what a session did."""
+    return record(session.target.info(), drafter_row(session), session.params(), runs)

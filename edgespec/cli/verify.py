@@ -1,0 +1,136 @@
+"""`edgespec verify`: is the output really the target's own, on this device and with this pair?"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgespec.cli.output import add_json, show_progress, write_json
+from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
+from edgespec.cli.run import opened
+from edgespec.config import Config, whole
+from edgespec.errors import UsageError
+from edgespec.lossless import Stream, check_greedy, check_sampling
+from edgespec.method import ALWAYS, Method
+from edgespec.session import Session
+from edgespec.types import SamplingParams, Step
+
+ABOUT = "Check that speculation changes nothing: greedy texts, and the law of sampled ones."
+USAGE = "[--prompts FILE] [--draws N] [options]"
+EXAMPLE = "edgespec verify --draws 20000 --json verify.json"
+DEFAULTS = Config(max_tokens=64)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own flags."""
+    parser.add_argument("--prompts", metavar="FILE", help="JSON lines, instead of eight built-in")
+    parser.add_argument(
+        "--draws", metavar="N", type=whole, default=2000, help="texts sampled, 0: none (2000)"
+    )
+    add_json(parser)
+
+
+def run(args: Namespace, config: Config) -> int:
+    """Check, report; 1 if there is a bug."""
+    asked_for = read_prompts(Path(args.prompts)) if args.prompts else built_in()
+    with opened(config) as session:
+        method = speculative_method(session)
+        prompts = [session.template.tokens(prompt.messages) for prompt in asked_for]
+        plain = fresh(session, session.methods.named("plain"))
+        params = session.params()
+        report: dict[str, Any] = {
+            "greedy": check_greedy(session.target, plain, fresh(session, method), prompts, params)
+        }
+        if args.draws:
+            report["sampling"] = sampled(session, method, prompts[0], params, args.draws)
+    if args.json != "-":
+        print("\n".join(summary(report)))
+    if args.json:
+        write_json(report, args.json)
+    return 1 if has_bug(report) else 0
+
+
+def built_in() -> list[Prompt]:
+    """The built-in prompts of all sets."""
+    return [asked(text) for texts in SETS.values() for text in texts]
+
+
+def speculative_method(session: Session) -> Method:
+    """The configured drafter, always drafting: one that pauses would leave nothing to check.
+
+    Raises: UsageError without a drafter.
+    """
+    config = session.config
+    k = ALWAYS if isinstance(config.draft_tokens, str) else config.draft_tokens
+    if k == 0 or config.speculative == "off" or config.drafter == "none":
+        raise UsageError("speculation is off: expected a drafter to verify, as --drafter ngram")
+    return session.methods.named(f"fixed-{k}")
+
+
+def fresh(session: Session, method: Method) -> Stream:
+    """Streams by `method`, each from an empty cache."""
+
+    def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        session.use(method)
+        return session.steps(ids, params)
+
+    return stream
+
+
+def sampled(
+    session: Session, method: Method, prompt: Sequence[int], params: SamplingParams, n_draws: int
+) -> dict[str, Any]:
+    """The sampling check; its draws reuse the prompt in the cache."""
+    if params.greedy:
+        params = replace(params, temperature=1.0)
+    started = False
+
+    def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        nonlocal started
+        if not started:
+            session.use(method)
+            started = True
+        return session.steps(ids, params)
+
+    def tick(n: int) -> None:
+        if n == n_draws or (sys.stderr.isatty() and n % 100 == 0):
+            show_progress(f"drew {n_draws} texts", n / n_draws)
+
+    return check_sampling(session.target, stream, prompt, params, n_draws, tick)
+
+
+def has_bug(report: dict[str, Any]) -> bool:
+    """Whether anything in the report is neither identical nor a tie."""
+    kinds = {one["kind"] for one in report["greedy"]["divergences"]}
+    return "bug" in kinds or report.get("sampling", {}).get("kind") == "bug"
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report for a reader."""
+    greedy = report["greedy"]
+    lines = [
+        f"greedy: {greedy['n_identical']} of {greedy['n_prompts']} texts identical to plain "
+        f"decoding ({greedy['n_tokens']} tokens); batches move a logit by up to "
+        f"{greedy['noise']:.2g} here"
+    ]
+    lines += [
+        f"  prompt {one['prompt']}, token {one['position']}: {one['kind']}, "
+        f"the two tokens are {one['margin']:.2g} apart"
+        for one in greedy["divergences"]
+    ]
+    if "sampling" in report:
+        sampling = report["sampling"]
+        tests = ", ".join(
+            f"{name} token p = {test['p_value']:.3g} ({test['n_cells']} cells)"
+            for name, test in sampling["tests"].items()
+        )
+        lines.append(
+            f"sampling: {sampling['n_draws']} texts at temperature {sampling['temperature']:g}, "
+            f"{sampling['n_accepted']} of {sampling['n_tested']} drafted tokens accepted: {tests}"
+        )
+    lines.append("result: BUG, the output is not the target's" if has_bug(report) else "result: ok")
+    return lines

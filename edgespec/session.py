@@ -1,0 +1,304 @@
+"""Opens models from a configuration and speaks text: messages or a prompt in, pieces out.
+
+The only place where text, models and the engine meet:
+messages -> template -> ids -> engine -> detokenizer -> pieces.
+
+    with edgespec.load() as session:
+        for piece in session.chat([{"role": "user", "content": "Tell me a story."}]):
+            print(piece.text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from edgespec import cost_cache, pairs
+from edgespec.backends import ModelOptions, open_model
+from edgespec.config import Config, cache_folder, with_values
+from edgespec.cost import CostTable
+from edgespec.engine import Engine
+from edgespec.errors import Cancelled, UsageError
+from edgespec.method import Method, Methods, OpenModel, check_vocabularies
+from edgespec.protocols import Drafter, Tokenizer
+from edgespec.sampling import check
+from edgespec.text import ChatTemplate, Detokenizer, Message, StopText
+from edgespec.types import Piece, SamplingParams, Stats, Step
+
+log = logging.getLogger("edgespec")
+
+Progress = Callable[[str, float], None]
+"""Called with what takes long and the share of it that is done, 0 to 1."""
+
+
+class Session:
+    """One target, perhaps a drafter, and one generation at a time; starting another ends the last.
+
+    finish: why the last generation ended: stop, length (max_tokens), context (it is full),
+    cancelled, or empty. output: the ids it emitted. running: whether one is in progress.
+    """
+
+    def __init__(
+        self, config: Config, *, drafter: Drafter | None = None, progress: Progress | None = None
+    ) -> None:
+        """Open the models that `config` names; an own `drafter` takes the place of the configured.
+
+        Raises: UsageError, ModelFileError, ContextError.
+        """
+        check(config.sampling(frozenset()))
+        StopText(config.stop)
+        self.config = config
+        self.finish, self.output = "", list[int]()
+        self._live: Generator[Step] | None = None
+        self._cancelled = Event()
+        self._closed, self.running = False, False
+        target_path, draft_path = paths_of(config, own=drafter is not None, progress=progress)
+        with ExitStack() as opened:
+            self.target: OpenModel = open_model(target_path, target_options(config))
+            opened.callback(self.target.close)
+            self.draft_model: OpenModel | None = None
+            if draft_path is not None:
+                options = draft_options(config, self.target.n_context)
+                self.draft_model = open_model(draft_path, options)
+                opened.callback(self.draft_model.close)
+                check_vocabularies(self.target, self.draft_model)
+            self._path = target_path
+            self.methods = Methods(config, self.draft_model, drafter, lambda: self.costs)
+            self.use(self.methods.configured())
+            self._opened = opened.pop_all()
+        self.tokenizer: Tokenizer = self.target.tokenizer
+
+    def use(self, method: Method) -> None:
+        """Decode by `method` from now on; the cache starts empty."""
+        self._end_live()
+        self.method = method
+        self.engine = Engine(self.target, method.drafter, method.controller)
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """The target's cost by width on this device, from the cache folder or measured now."""
+        name = cost_cache.key_of(self._path, self.config.threads, self.config.device)
+        return cost_cache.costs_of(self.target, cache_folder() / "costs" / name)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The target's chat template."""
+        return ChatTemplate(self.tokenizer)
+
+    @property
+    def stats(self) -> Stats:
+        """Of the current generation, or of the last one."""
+        return self.engine.stats
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> Iterator[Piece]:
+        """Pieces that continue `prompt`, a text or token ids; None takes the session's own value.
+
+        Raises: UsageError, ContextError, when called; Cancelled while streaming.
+        """
+        config = self._with(locals())
+        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        return self._pieces(ids, config)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> Iterator[Piece]:
+        """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
+        config = self._with(locals())
+        config = replace(config, stop=(*config.stop, *self.template.stop))
+        return self._pieces(self.template.tokens(messages), config)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Ids of a raw prompt, with the model's own opening. Raises: UsageError if not Unicode."""
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            at = f"character {error.start}"
+            raise UsageError(f"the prompt is not valid UTF-8 at {at}: expected Unicode") from None
+        return self.tokenizer.encode(prompt, special=True, bos=True)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`, control tokens left out."""
+        pieces = b"".join(self.tokenizer.piece(token) for token in tokens)
+        return pieces.decode("utf-8", "replace")
+
+    def params(self, config: Config | None = None) -> SamplingParams:
+        """The sampling parameters of a configuration, by default the session's own."""
+        return (config or self.config).sampling(self.tokenizer.stop_tokens)
+
+    def steps(self, ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        """The engine's rounds, token ids only, for those who need no text."""
+        self._check_open()
+        self._end_live()
+        self._live = self._steps(ids, params)
+        return self._live
+
+    def cancel(self) -> None:
+        """Make the generation in progress raise Cancelled; from any thread or signal handler."""
+        self._cancelled.set()
+        self.target.cancel()
+        if self.draft_model is not None:
+            self.draft_model.cancel()
+
+    def close(self) -> None:
+        """Free the models; closing twice is not an error."""
+        if not self._closed:
+            self._closed = True
+            self._end_live()
+            self._opened.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _steps(self, ids: Sequence[int], params: SamplingParams) -> Generator[Step]:
+        self.finish, self.output, self.running = "", [], True
+        self._cancelled.clear()
+        try:
+            for step in self.engine.stream(ids, params):
+                self.output += step.verdict.tokens
+                yield step
+                if self._cancelled.is_set():
+                    raise Cancelled("stopped")
+        except (Cancelled, KeyboardInterrupt):
+            self.finish = "cancelled"
+            raise
+        finally:
+            self.running = False
+        if self.output and self.output[-1] in params.stop_tokens:
+            self.finish = "stop"
+        else:
+            full = len(self.output) < params.max_tokens
+            self.finish = "context" if full else "length"
+
+    def _pieces(self, ids: Sequence[int], config: Config) -> Iterator[Piece]:
+        stop, params = StopText(config.stop), self.params(config)
+        check(params)
+        return self._texts(self.steps(ids, params), stop)
+
+    def _texts(self, steps: Iterator[Step], stop: StopText) -> Iterator[Piece]:
+        """Pieces with text; a token whose text has to wait is shown with the one that ends it."""
+        detokenizer = Detokenizer()
+        token, drafted = -1, False
+        for step in steps:
+            for token, drafted in zip(step.verdict.tokens, step.from_draft, strict=True):
+                text = stop.feed(detokenizer.feed(self.tokenizer.piece(token)))
+                if text:
+                    yield Piece(text, token, drafted)
+                if stop.stopped:
+                    self._end_live()
+                    self.finish = "stop"
+                    return
+        rest = stop.feed(detokenizer.flush()) + stop.flush()
+        if rest:
+            yield Piece(rest, token, drafted)
+
+    def _with(self, given: Mapping[str, Any]) -> Config:
+        """The session's configuration with a call's own sampling values."""
+        self._check_open()
+        names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed",
+                 "stop")  # fmt: skip
+        values = {name: given[name] for name in names if given[name] is not None}
+        return with_values(self.config, values, "generate")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the session is closed: open another with edgespec.load")
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+
+def load(
+    model: str | Path | None = None,
+    draft_model: str | Path | None = None,
+    *,
+    pair: str = "demo",
+    device: str = "auto",
+    device_draft: str = "auto",
+    ctx_size: int = 0,
+    threads: int = 0,
+    threads_draft: int = 1,
+    speculative: str = "auto",
+    draft_tokens: int | str = "auto",
+    drafter: str | Drafter = "auto",
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repeat_penalty: float = 1.0,
+    seed: int | None = None,
+    max_tokens: int = 512,
+    stop: str | Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Session:
+    """A session with the bundled demo pair, a pair by name, or models by path.
+
+    The keywords are the command line's options. drafter: a name, or an object of yours that
+    follows the `Drafter` protocol. Neither config.toml nor EDGESPEC_* variables are read.
+    Raises: UsageError, ModelFileError, ContextError.
+    """
+    values = dict(locals())
+    del values["progress"]
+    own = None if isinstance(drafter, str) else drafter
+    if own is not None:
+        values["drafter"] = "auto"
+    values["model"], values["draft_model"] = str(model or ""), str(draft_model or "")
+    return Session(with_values(Config(), values, "load"), drafter=own, progress=progress)
+
+
+def paths_of(config: Config, *, own: bool, progress: Progress | None) -> tuple[Path, Path | None]:
+    """The files to open: target, and draft model if the configuration drafts with one."""
+    wanted = config.speculative != "off" and not own
+    wanted = wanted and bool({"auto", "model"} & set(config.drafter.split(",")))
+    if config.model:
+        target = Path(config.model)
+        drafter = Path(config.draft_model) if config.draft_model else None
+    else:
+        target, drafter = pairs.files(pairs.find(config.pair), cache_folder(), progress)
+        drafter = Path(config.draft_model) if config.draft_model else drafter
+    return target, drafter if wanted else None
+
+
+def target_options(config: Config) -> ModelOptions:
+    """How the target is opened."""
+    return ModelOptions(n_context=config.ctx_size, n_threads=config.threads, device=config.device)
+
+
+def draft_options(config: Config, n_context: int) -> ModelOptions:
+    """How the draft model is opened: with the target's context, on the CPU if the target is."""
+    device = config.device_draft
+    if device == "auto" and config.device == "cpu":
+        device = "cpu"
+    return ModelOptions(n_context=n_context, n_threads=config.threads_draft, device=device)
