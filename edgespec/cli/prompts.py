@@ -20,12 +20,20 @@ STORIES = (
     "Please tell me a story about an old boat and a storm.",
     "Write a short story about a boy who shared his bread with a bird.",
     "Can you tell me a story about two friends and a secret garden?",
+    "I want to hear a story about a girl who found a strange key.",
+    "Tell me a story about a dog who was afraid of the dark.",
+    "Make up a story about a big tree and a tiny bug.",
+    "Write a short story about a grandmother and her blue hat.",
 )
 DIALOGUES = (
     "I would like to book a table for four people tomorrow evening.",
     "Can you find me a bus from the city to the coast on Friday?",
     "I need a dentist near my house who is open on Saturday.",
     "What will the weather be like this weekend? I want to hike.",
+    "Please find me a hotel with a free room for two nights.",
+    "I want to see a film tonight. What is on?",
+    "Can you play a song from the new album for me?",
+    "I have to transfer some money to my sister.",
 )
 SETS = {"stories": STORIES, "dialogues": DIALOGUES}
 

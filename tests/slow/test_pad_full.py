@@ -36,7 +36,7 @@ def demo():
 def rows(demo, data_folder):
     """Token rows of stories that were not trained on."""
     model = llama_cpp.Llama(str(demo), vocab_only=True, verbose=False)
-    texts = [story for story in corpus.stories(data_folder) if corpus.held_out(story)]
+    texts = [story for story in corpus.stories(data_folder / "text") if corpus.held_out(story)]
     out = [model.tokenize(text.encode(), add_bos=True)[:256] for text in texts[:8]]
     model.close()
     assert sum(len(row) for row in out) > 1000

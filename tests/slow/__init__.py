@@ -1,0 +1,1 @@
+"""Tests that take minutes or gigabytes: pytest -m slow."""
