@@ -1,0 +1,55 @@
+"""The README's blocks run and print what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+
+
+def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command with an empty home folder."""
+    environment = {**os.environ, "EDGESPEC_HOME": str(folder), "HOME": str(folder)}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_python_block_prints_the_text_block(tmp_path):
+    done = run([sys.executable, "-c", blocks("python")[0]], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == blocks("text")[0]
+    assert len(blocks("python")[0].splitlines()) <= 12
+
+
+def test_the_first_command_answers(tmp_path):
+    command = next(line for line in blocks("bash")[0].splitlines() if line.startswith("edgespec"))
+    words = shlex.split(command)
+    done = run([sys.executable, "-m", *words, "--max-tokens", "40"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 20
+
+
+def test_every_command_line_is_understood(tmp_path):
+    """Files that are not there are refused by name, so the flags before were read."""
+    lines = [line.split("#")[0] for line in blocks("bash")[1].splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        done = run([sys.executable, "-m", *shlex.split(line)], tmp_path)
+        assert done.returncode == 2
+        assert "target.gguf" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_test_commands_are_those_that_continuous_integration_reads():
+    marked = README.split("<!-- test commands -->")[1].split("<!-- end -->")[0]
+    assert "pytest -m slow" in marked
+    assert "mypy" in marked
