@@ -261,9 +261,9 @@ def train_foreign(data: Path, work: Path, steps: int) -> None:
 def main() -> None:
     stages = {
         "target": (train_target, 2200),
-        "answers": (write_answers, 6000),
-        "drafter": (train_drafter, 1500),
-        "foreign": (train_foreign, 1500),
+        "answers": (write_answers, 1552),
+        "drafter": (train_drafter, 700),
+        "foreign": (train_foreign, 600),
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

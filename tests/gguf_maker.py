@@ -176,6 +176,9 @@ def malformed(source: Path) -> dict[str, bytes]:
         "tokens that are numbers": with_keys(source, tokenizer__ggml__tokens=u32s(*range(512))),
         "too few tokens": with_keys(source, tokenizer__ggml__tokens=strings(*tokens[:100])),
         "byte tokens misspelled": with_keys(source, tokenizer__ggml__tokens=strings(*tokens)),
+        "a token twice": with_keys(
+            source, tokenizer__ggml__tokens=strings(b"<s>", b"<s>\0more", *tokens[2:])
+        ),
         "too few scores": with_keys(source, tokenizer__ggml__scores=u32s(1, 2, 3)),
         "one of two parts": with_keys(source, split__count=u32(2), split__no=u32(0)),
         "no embedding": with_tensor(source, "token_embd.weight", drop=True),

@@ -16,6 +16,7 @@ from edgespec.lossless import (
     check_sampling,
     divergence_of,
     first_difference,
+    least_certain,
     noise_of,
 )
 from edgespec.types import Draft, FloatArray, SamplingParams, Step, Verdict
@@ -140,6 +141,19 @@ def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
     assert report["kind"] == "bug"
     assert report["tests"]["second"]["p_value"] < 1e-4
     assert (report["tests"]["first"]["p_value"] < 1e-4) == (token == 0)
+
+
+def test_the_least_certain_place_is_found() -> None:
+    """Sure everywhere but after token 2, where all tokens are equally likely."""
+
+    def law(prefix: tuple[int, ...]) -> FloatArray:
+        sure = np.zeros(V, np.float32)
+        sure[(prefix[-1] + 1) % V] = 1
+        return np.full(V, 1 / V, np.float32) if prefix[-1] == 2 else sure
+
+    model = TableModel(law, V)
+    place = least_certain(model, stream(model, None), [[4], [3]], SAMPLED)
+    assert place == [4, 5, 0, 1, 2]
 
 
 def test_first_difference_of_equal_and_shorter_texts() -> None:
