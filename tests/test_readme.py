@@ -20,7 +20,9 @@ def blocks(language: str) -> list[str]:
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command with an empty home folder."""
     environment = {**os.environ, "EDGESPEC_HOME": str(folder), "HOME": str(folder)}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(
+        words, input="Hello", capture_output=True, text=True, env=environment, timeout=120
+    )
 
 
 def test_the_python_block_prints_the_text_block(tmp_path):
