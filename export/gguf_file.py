@@ -99,7 +99,7 @@ def check_room(target: Path, n_bytes: int) -> None:
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is not a folder: create it or choose another target")
     free = shutil.disk_usage(target.parent).free
-    if free < 0:
+    if free < n_bytes:
         raise UsageError(
             f"{target.parent} has {free / 1e9:.2f} GB free, {target.name} needs "
             f"{n_bytes / 1e9:.2f} GB: free some space or choose another folder"

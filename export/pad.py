@@ -29,8 +29,8 @@ from .llama_file import LlamaFile
 from .quantize import FILE_TYPES, quantize
 from .widen import Matrix, Shape, Vector, is_exact, make, tensors, widened
 
-Progress = Callable[[str], None]
-"""Told in one line, beforehand, what will take a while."""
+Progress = Callable[[str, float], None]
+"""Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
 RECIPE = 1  # counts changes of what is written, so that a cache never serves an older recipe's file
 N_EMBD, N_LAYERS, N_FF = 1536, 16, 5120  # 0.53 B parameters with 4096 tokens, 99 % in the layers
@@ -80,9 +80,7 @@ def pad(
     n_params = sum(math.prod(tensor.shape) for tensor in plan)
     room = sum(n_stored(tensor) for tensor in plan) + source.stat().st_size
     with replacing(target, room) as partial:
-        if progress is not None:
-            progress(f"padding {source.name} to {n_params / 1e9:.2f} B parameters (some seconds)")
-        write(partial, small, wide, plan, seed)
+        write(partial, small, wide, plan, seed, progress)
         check(partial, small, plan)
         n_bytes = partial.stat().st_size
     return PadReport(target, wide, n_params, n_bytes, time.monotonic() - start_s)
@@ -138,8 +136,10 @@ def write(
     wide: Shape,
     plan: list[Matrix | Vector],
     seed: int,
+    progress: Progress | None,
 ) -> None:
     """The whole file, one tensor in memory at a time."""
+    what = f"padding {small.name} to {sum(math.prod(t.shape) for t in plan) / 1e9:.2f} B parameters"
     with closing(gguf.GGUFWriter(str(path), "llama")) as writer:
         copy_metadata(small.reader, writer, changed_metadata(small, wide))
         for tensor in plan:
@@ -147,8 +147,10 @@ def write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in plan:
+        for number, tensor in enumerate(plan, 1):
             writer.write_tensor_data(make(tensor, small.weights, seed))
+            if progress is not None:
+                progress(what, number / len(plan))
 
 
 def changed_metadata(small: LlamaFile, wide: Shape) -> dict[str, tuple[Any, GGUFValueType]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from .gguf_file import open_gguf, replacing
 
 FILE_TYPES = {"q8_0": 7, "q4_0": 2, "q4_k_m": 15}  # numbers of enum llama_ftype
 ROOM = {"q8_0": 0.56, "q4_0": 0.40, "q4_k_m": 0.40}  # share of an F16 file, Q6_K output included
+TENSOR_LINE = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")  # the quantizer's log, one line per tensor
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def quantize(
     target: Path,
     kind: str,
     *,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> None:
     """Write `target`, the model in `source` (F16 or F32) as q8_0, q4_0 or q4_k_m.
 
@@ -44,10 +46,8 @@ def quantize(
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the model to quantize: choose another name for the result")
     names = [tensor.name for tensor in open_gguf(source).tensors]
-    if progress is not None:
-        progress(f"quantizing {source.name} to {kind} (up to a minute)")
     with replacing(target, int(ROOM[kind] * source.stat().st_size)) as partial:
-        run_quantizer(source, partial, kind)
+        run_quantizer(source, partial, kind, progress or (lambda what, share: None))
         if sorted(tensor.name for tensor in open_gguf(partial).tensors) != sorted(names):
             raise BackendError(
                 f"{target.name} lacks tensors of {source.name}: expected all {len(names)}, "
@@ -55,7 +55,9 @@ def quantize(
             )
 
 
-def run_quantizer(source: Path, partial: Path, kind: str) -> None:
+def run_quantizer(
+    source: Path, partial: Path, kind: str, progress: Callable[[str, float], None]
+) -> None:
     """Run this module as a program and follow its log; kills it when interrupted."""
     if not sys.executable:
         raise BackendError("no Python program to run the quantizer: quantize on a computer")
@@ -73,6 +75,8 @@ def run_quantizer(source: Path, partial: Path, kind: str) -> None:
         try:
             for line in process.stderr:
                 log.debug("%s", line.rstrip())
+                if found := TENSOR_LINE.search(line):
+                    progress(f"quantizing to {kind}", int(found[1]) / int(found[2]))
                 complaint = line.strip() or complaint
         except BaseException:
             process.kill()
