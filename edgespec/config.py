@@ -182,7 +182,7 @@ def _read(opt: Option, name: str, value: Any) -> Any:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
 
 

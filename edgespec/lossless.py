@@ -138,6 +138,31 @@ def finite(number: float) -> float:
     return min(number, 1e9)
 
 
+def least_certain(
+    target: LanguageModel, plain: Stream, prompts: Sequence[Sequence[int]], params: SamplingParams
+) -> list[int]:
+    """The context, in texts sampled from these prompts, whose next token is least certain.
+
+    Where one token is nearly sure there is no law to test. Empties the target's cache.
+    """
+    law = law_of(params)
+    params = replace(params, seed=0, max_tokens=24)
+    best, most = list(prompts[0]), -1.0
+    for prompt in prompts:
+        text = [*prompt, *emitted(plain(prompt, params))]
+        n = len(prompt) - 1
+        target.truncate(0)
+        target.extend(text[:n])
+        logits = target.forward(text[n:-1]).copy()
+        for at, row in enumerate(logits, n + 1):
+            p = law(row, text[:at]).astype(np.float64)
+            p = p[p > 0]
+            uncertainty = float(-(p * np.log(p)).sum())
+            if uncertainty > most:
+                best, most = text[:at], uncertainty
+    return best
+
+
 def check_sampling(
     target: LanguageModel,
     speculative: Stream,

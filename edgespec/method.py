@@ -91,15 +91,17 @@ class Methods:
         """The drafter of a comma list; empty for the configured one."""
         if not names and self._own is not None:
             return self._own
-        parts = [self._one(name) for name in (names or self._config.drafter).split(",")]
-        if len(parts) == 1:
+        chosen = names or self._config.drafter
+        if chosen == "auto":
+            chosen = "ngram,model" if self._model is not None else "ngram"
+        parts = [self._one(name) for name in chosen.split(",")]
+        if len(parts) == 1 and isinstance(controller, FixedController):
             return parts[0]
+        # Even one drafter is mixed: its drafts are then cut to what its confidence promises.
         mixed: Drafter = find_drafter("mixed")(parts, controller)
         return mixed
 
     def _one(self, name: str) -> Drafter:
-        if name == "auto":
-            name = "model" if self._model is not None else "ngram"
         if name == "ngram":
             ngram: Drafter = find_drafter("ngram")()
             return ngram

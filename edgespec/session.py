@@ -75,8 +75,10 @@ class Session:
         self.tokenizer: Tokenizer = self.target.tokenizer
 
     def use(self, method: Method) -> None:
-        """Decode by `method` from now on; the cache starts empty."""
+        """Decode by `method` from now on; target and draft model start with empty caches."""
         self._end_live()
+        if self.draft_model is not None:
+            self.draft_model.truncate(0)
         self.method = method
         self.engine = Engine(self.target, method.drafter, method.controller)
 
@@ -166,6 +168,11 @@ class Session:
         self.target.cancel()
         if self.draft_model is not None:
             self.draft_model.cancel()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the generation in progress was asked to stop and has not done so yet."""
+        return self.running and self._cancelled.is_set()
 
     def close(self) -> None:
         """Free the models; closing twice is not an error."""

@@ -145,6 +145,10 @@ def malformed(source: Path) -> dict[str, bytes]:
         "one tensor more": raw[:8] + struct.pack("<Q", 49) + raw[16:],
         "cut in the header": raw[:300],
         "cut in the tokens": raw[:4000],
+        "cut in the tensors": raw[: Gguf.read(source).header_size - 100],
+        "endless list": with_keys(
+            source, tokenizer__ggml__tokens=struct.pack("<IIQ", ARRAY, STRING, 1 << 62)
+        ),
         "cut in the weights": raw[: len(raw) // 2],
         "last byte missing": raw[:-1],
         "endless string": raw[:24] + struct.pack("<Q", 1 << 62) + raw[32:],
@@ -185,6 +189,7 @@ def malformed(source: Path) -> dict[str, bytes]:
         "embedding mis-shaped": with_tensor(source, "token_embd.weight", shape=[512, 64]),
         "unknown tensor type": with_tensor(source, "output_norm.weight", kind=77),
         "integer weights": with_tensor(source, "output_norm.weight", kind=26),
+        "integer matrix": with_tensor(source, "blk.0.attn_q.weight", kind=26),
         "tensor of nothing": with_tensor(source, "output_norm.weight", shape=[0]),
         "tensor beyond the end": with_tensor(source, "output_norm.weight", offset=1 << 40),
         "five dimensions": with_tensor(source, "output_norm.weight", shape=[64, 1, 1, 1, 1]),

@@ -18,6 +18,8 @@ import pexpect
 import pytest
 
 from edgespec.cli import COMMANDS, main
+from edgespec.cli.chat import command
+from edgespec.session import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ["--raw", "-n", "24"]
@@ -76,6 +78,7 @@ def test_general_help_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
         (["generate"], "one of the arguments -p/--prompt --prompts is required"),
         (["generate", "--prompts", "/no/such"], "/no/such: No such file"),
         (["bench", "--repeats", "0"], "--repeats is 0: expected at least 1"),
+        (["bench", "-n", "0"], "--max-tokens is 0: expected at least 1"),
         (["bench", "--set", "poems"], "invalid choice: 'poems'"),
         (["verify", "--draws", "x"], "'x': expected a whole number"),
         (["models", "show"], "expected `edgespec models list`, or"),
@@ -282,6 +285,16 @@ def test_a_missing_model_is_one_line_and_code_2_in_a_process() -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+def test_regen_asks_the_last_question_again(stories260k: Path) -> None:
+    question, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+    messages = [question, answer]
+    with load(stories260k, speculative="off") as session:
+        assert command("/regen", session, messages, []) is True
+        assert messages == [question]
+        messages.clear()
+        assert command("/regen", session, messages, []) is False
+
+
 def terminal(*words: str) -> pexpect.spawn[str]:
     """A command in a real pseudo-terminal."""
     environ = {**os.environ, "TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1"}
@@ -296,6 +309,7 @@ def test_ctrl_c_stops_an_answer_with_code_130(model: list[str]) -> None:
     child = terminal("generate", "--raw", "-p", STORY, *words)
     child.expect("time|there|was")
     child.sendintr()
+    child.expect("edgespec: stopped")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130

@@ -30,7 +30,7 @@ from edgespec.errors import EdgeSpecError, ModelFileError
 CASES = (
     "empty", "magic alone", "wrong magic", "text", "version 1", "version 99", "big-endian",
     "too many tensors", "too many keys", "one tensor more", "cut in the header",
-    "cut in the tokens", "cut in the weights", "last byte missing", "endless string",
+    "cut in the tokens", "cut in the tensors", "endless list", "cut in the weights", "last byte missing", "endless string",
     "no architecture", "unknown architecture", "a number for the architecture",
     "line break in the architecture", "a projector", "bad alignment", "no layers",
     "too many layers", "one layer more", "no width", "another width", "no context", "no heads",
@@ -39,7 +39,7 @@ CASES = (
     "experts used, none there", "no tokenizer", "unknown tokenizer", "no tokens",
     "tokens that are numbers", "too few tokens", "byte tokens misspelled", "a token twice",
     "too few scores", "one of two parts", "no embedding", "embedding mis-shaped",
-    "unknown tensor type", "integer weights", "tensor of nothing", "tensor beyond the end",
+    "unknown tensor type", "integer weights", "integer matrix", "tensor of nothing", "tensor beyond the end",
     "five dimensions", "a layer's tensor renamed", "two tensors of one name",
 )  # fmt: skip
 
@@ -84,6 +84,11 @@ def test_a_damaged_file_is_refused_in_one_line(
         ("embedding mis-shaped", r"token_embd.weight of shape \(512, 64\)"),
         ("kv heads that do not divide", "head_count_kv = 3: expected a divisor of 8"),
         ("a token twice", "has the token b'<s>' twice"),
+        ("two tensors of one name", "names a tensor twice"),
+        ("cut in the tensors", "ends inside a"),
+        ("integer matrix", "blk.0.attn_q.weight of type I32: expected weights"),
+        ("too few scores", "bad list tokenizer.ggml.scores: expected 512 numbers"),
+        ("endless list", "ends inside tokenizer.ggml.tokens"),
         ("one of two parts", "-00001-of-00002.gguf"),
         ("tensor beyond the end", "output_norm.weight at offset 1099511627776"),
         ("experts used, none there", "expert_used_count = 4: expected 0"),

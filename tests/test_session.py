@@ -80,6 +80,12 @@ def test_a_stop_string_ends_the_text_before_it(session: Session, plain_text: str
     assert text_of(session) == plain_text
 
 
+def test_what_waited_for_a_stop_string_that_never_came_is_shown(
+    session: Session, plain_text: str
+) -> None:
+    assert text_of(session, stop=plain_text[-3:] + "no") == plain_text
+
+
 def test_a_full_context_ends_the_text_and_says_so(session: Session) -> None:
     n_prompt = len(session.encode(PROMPT))
     text_of(session, n=1000)

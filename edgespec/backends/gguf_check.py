@@ -7,6 +7,7 @@ are left to it; what neither sees is caught by gguf_trial.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -246,19 +247,24 @@ def _check_vocabulary(header: Header) -> int:
     merges = metadata.get("tokenizer.ggml.merges")
     if merges is not None and (not isinstance(merges, Array) or merges.kind != STRING):
         raise refusal(path, "has bad merges", "an array of strings")
-    _check_byte_tokens(header)
+    _check_spellings(header)
     return tokens.count
 
 
-def _check_byte_tokens(header: Header) -> None:
-    # llama.cpp cuts the two hexadecimal digits out of these spellings without looking.
+def _check_spellings(header: Header) -> None:
+    # llama.cpp asserts that no spelling comes twice, but reads them to the first zero byte only
+    # and names the empty ones itself; of byte tokens it cuts out two digits without looking.
+    spellings = list(header.strings("tokenizer.ggml.tokens"))
+    named = [cut for spelling in spellings if (cut := spelling.partition(b"\0")[0])]
+    if len(set(named)) < len(named):
+        twice, _ = Counter(named).most_common(1)[0]
+        raise refusal(header.path, f"has the token {twice[:20]!r} twice", "each token once")
     if "tokenizer.ggml.token_type" not in header.metadata:
         return
     kinds = header.numbers("tokenizer.ggml.token_type")
-    if not (kinds == BYTE_TOKEN).any():
-        return
-    for spelling, kind in zip(header.strings("tokenizer.ggml.tokens"), kinds, strict=False):
-        if kind == BYTE_TOKEN and not (len(spelling) == 6 and spelling.startswith(b"<0x")):
+    for at in (kinds[: len(spellings)] == BYTE_TOKEN).nonzero()[0]:
+        spelling = spellings[at]
+        if not (len(spelling) == 6 and spelling.startswith(b"<0x")):
             raise refusal(header.path, f"has a byte token spelled {spelling[:20]!r}", "<0x00>")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from edgespec.backends.gguf_file import refusal
 from edgespec.backends.llamacpp_library import log
 from edgespec.config import cache_folder
+from edgespec.errors import ModelFileError
 
 REFUSED = 3  # the child's exit code when the file was refused in good order
 MOST_REMEMBERED = 500
@@ -59,13 +60,16 @@ def _tried(files: Sequence[Path], ways: Sequence[str]) -> str | None:
 
 
 def _failure(files: Sequence[Path], way: str) -> str:
-    """What is wrong with the file, "" for nothing, in the words of a refusal."""
+    """How the child died, "" if it did not.
+
+    Raises: ModelFileError if it refused the file in good order, OSError if there is no child.
+    """
     if not sys.executable or getattr(sys, "frozen", False):
         raise OSError("no interpreter to start")
     limit = START_S + sum(f.stat().st_size for f in files) / BYTES_PER_S
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GGML_NO_BACKTRACE": "1"}
     try:
         child = subprocess.run(
             [sys.executable, "-c", CHILD, str(files[0]), way],
@@ -76,7 +80,7 @@ def _failure(files: Sequence[Path], way: str) -> str:
         return f"did not open within {limit:.0f} s"
     if child.returncode == REFUSED:
         said = child.stdout.decode("utf-8", "replace").strip().splitlines()
-        return f"was refused ({said[-1][:300] if said else 'no reason given'})"
+        raise ModelFileError(said[-1] if said else f"{files[0].name} was refused")
     return f"ended llama.cpp with status {child.returncode}" if child.returncode else ""
 
 

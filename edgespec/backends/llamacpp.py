@@ -60,6 +60,7 @@ class LlamaCppModel:
         self._context: Any = None
         self._weights: Any = None
         self._lock = threading.Lock()
+        self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
         header = self._header = check(Path(path))
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
@@ -88,7 +89,6 @@ class LlamaCppModel:
         self.n_params = int(api.llama_model_n_params(self._weights.handle))
         self._rows = opening.rows_of(self.n_vocab, self._options)
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
-        self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()
         self._context = api.llama_init_from_model(self._weights.handle, params)
@@ -104,7 +104,7 @@ class LlamaCppModel:
         self._settled = True  # the cache holds exactly these
         self._last = (0, 0)  # where the last forward began and how many rows it has
         self._tree: Tree | None = None
-        self._busy = False
+        self._with_states = self._options.hidden_states
 
     @property
     def length(self) -> int:
@@ -125,7 +125,7 @@ class LlamaCppModel:
             ids = self._ids(tokens)
             for start in range(0, len(ids), self._width):
                 part = ids[start : start + self._width]
-                self._read(self._batch.chain(part, self._length + start, False))
+                self._read(self._batch.chain(part, self._length + start, False), rows=False)
 
     def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
         """See protocols.LanguageModel. More rows than fit one batch come as a copy.
@@ -160,7 +160,7 @@ class LlamaCppModel:
         with self._call(len(rows)):
             for start in range(0, len(rows), self._width):
                 part = rows[start : start + self._width]
-                self._read(self._batch.vectors(part, self._length + start, False))
+                self._read(self._batch.vectors(part, self._length + start, False), rows=False)
 
     def keep(self, rows: Sequence[int]) -> None:
         """See protocols.LanguageModel. Raises: ShapeError if `rows` is not a path from the top."""
@@ -198,8 +198,7 @@ class LlamaCppModel:
 
         On the CPU it ends within one graph node; on a GPU after the batch in flight.
         """
-        if self._busy:
-            self._stop_flag[0] = b"\1"
+        self._stop_flag[0] = b"\1"  # each call begins by clearing it
 
     def info(self) -> ModelInfo:
         """What the model is; reads the whole file for its hash."""
@@ -217,7 +216,7 @@ class LlamaCppModel:
 
     def close(self) -> None:
         """Free context and weights; waits for a call in flight, which is cancelled."""
-        self._stop()
+        self.cancel()
         with self._lock:
             context, self._context = self._context, None
             if context:
@@ -230,10 +229,6 @@ class LlamaCppModel:
     def __del__(self) -> None:
         if getattr(self, "_context", None) and not sys.is_finalizing():
             self.close()
-
-    def _stop(self) -> None:
-        if getattr(self, "_busy", False):
-            self._stop_flag[0] = b"\1"
 
     def _chain(self, n: int, ids: Any, vectors: Any) -> FloatArray:
         """Forward of a chain of token ids or input vectors, in pieces if it is long."""
@@ -271,20 +266,20 @@ class LlamaCppModel:
             self._settle()
             self._last, self._settled = (self._length, 0), False
             self._stop_flag[0] = b"\0"
-            self._busy = True
-            try:
-                yield
-            except BaseException:
-                self._settle()
-                raise
-            finally:
-                self._busy = False
+            yield  # a failure here is settled by whatever call comes next
             if keeps:
                 self._length += n
                 self._settled = True
 
-    def _read(self, batch: Any) -> None:
-        """Decode one batch. Raises: Cancelled, BackendError; the cache is then settled later."""
+    def _read(self, batch: Any, *, rows: bool = True) -> None:
+        """Decode one batch, with logits and states for all of it unless not `rows`.
+
+        Raises: Cancelled, BackendError; the next call settles the cache.
+        """
+        if self._options.hidden_states and rows != self._with_states:
+            # With states on, llama.cpp computes rows for every token, more than there is room for.
+            self._lib.api.llama_set_embeddings(self._context, rows)
+            self._with_states = rows
         self._lib.forget_errors()
         status = self._lib.api.llama_decode(self._context, batch)
         if status == ABORTED or self._stop_flag[0] != b"\0":
@@ -358,7 +353,9 @@ def trial(path: str, loading: str) -> None:
 
     Exits with gguf_trial.REFUSED and the reason on stdout when the file is refused.
     """
-    options = ModelOptions(n_context=512, device="cpu", n_threads=min(4, opening.cores()))
+    large = Path(path).is_file() and Path(path).stat().st_size > 100 << 20
+    n_threads = min(4, opening.cores()) if large else 1
+    options = ModelOptions(n_context=512, device="cpu", n_threads=n_threads)
     try:
         model = LlamaCppModel(Path(path), options, loading=loading)
         n_vocab = model.n_vocab

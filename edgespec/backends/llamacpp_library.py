@@ -9,9 +9,9 @@ from __future__ import annotations
 import atexit
 import ctypes
 import logging
+import re
 import sys
 import threading
-from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,7 @@ class Device:
 
 
 class Library:
-    """llama_cpp's module, the few functions bound anew, and the last lines of the log."""
+    """llama_cpp's module, the few functions bound anew, and the log's errors."""
 
     def __init__(self) -> None:
         try:
@@ -52,7 +52,7 @@ class Library:
             ) from error
         self.api: Any = llama_cpp
         self._native: Any = _native(llama_cpp)
-        self._lines: deque[str] = deque(maxlen=6)
+        self._lines: list[str] = []
         self._open_line = ""
         self._level = 0
         self._lock = threading.Lock()
@@ -91,11 +91,12 @@ class Library:
 
     def forget_errors(self) -> None:
         """Begin a call whose errors are wanted: drop older lines."""
-        self._lines.clear()
+        self._lines = []
 
     def last_error(self) -> str:
-        """The latest error lines of the log as one line, "" for none."""
-        return "; ".join(self._lines)[-300:]
+        """The first error logged since `forget_errors`, without function names; "" for none."""
+        line = self._lines[0] if self._lines else ""
+        return re.sub(r"^(?:\w+: )+(?:error loading model\w*(?: vocabulary)?: )*", "", line)[:300]
 
     def devices(self) -> list[Device]:
         """Every device ggml found, the CPU among them."""
@@ -142,7 +143,7 @@ class Library:
                 level = self._level
             for line in filter(None, (line.strip(" .") for line in lines)):
                 if level == ERROR:
-                    self._lines.append(line)
+                    self._lines = [*self._lines, line][:9]
                 log.log(LEVELS.get(level, logging.DEBUG), "%s", line)
         except Exception:  # an exception cannot cross into C
             self._open_line = ""

@@ -20,7 +20,6 @@ from edgespec.cli.run import opened, say, session_record
 from edgespec.config import Config, whole
 from edgespec.errors import UsageError
 from edgespec.measure import run_row, total
-from edgespec.method import Method
 from edgespec.session import Session
 from edgespec.text import Message
 from edgespec.types import Stats
@@ -62,12 +61,15 @@ def run(args: Namespace, config: Config) -> int:
     """Measure every set, print a table for each and the record last."""
     if args.repeats < 1:
         raise UsageError("--repeats is 0: expected at least 1")
+    if config.max_tokens < 1:
+        raise UsageError("--max-tokens is 0: expected at least 1, there is nothing to measure")
     names = list(dict.fromkeys(["plain", *args.methods.split(",")]))
     quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
     with opened(config) as session:
-        methods = [session.methods.named(name) for name in names]
+        for name in names:
+            session.methods.named(name)  # an unknown one ends here, not after minutes
         for set_name, prompts in prompt_sets(args).items():
-            results = measured(session, methods, prompts, args.repeats, set_name)
+            results = measured(session, names, prompts, args.repeats, set_name)
             rows = [row_of(name, results[name], set_name) for name in names]
             compared = [compare(name, results, set_name) for name in names]
             runs, ratios = runs + rows, ratios + compared
@@ -95,29 +97,34 @@ def prompt_sets(args: Namespace) -> dict[str, list[Prompt]]:
 
 def measured(
     session: Session,
-    methods: Sequence[Method],
+    names: Sequence[str],
     prompts: Sequence[Prompt],
     n_repeats: int,
     set_name: str,
 ) -> dict[str, list[Repeat]]:
     """Repeats of every method, interleaved, after one run of each that is not counted."""
-    for method in methods:
-        one_repeat(session, method, prompts[:1])
-    results: dict[str, list[Repeat]] = {method.name: [] for method in methods}
+    for name in names:
+        one_repeat(session, name, prompts[:1])
+    results: dict[str, list[Repeat]] = {name: [] for name in names}
     for number in range(n_repeats):
-        turn = number % len(methods)
-        for method in (*methods[turn:], *methods[:turn]):
-            repeat = one_repeat(session, method, prompts)
-            results[method.name].append(repeat)
+        turn = number % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            repeat = one_repeat(session, name, prompts)
+            results[name].append(repeat)
             say(
-                f"{set_name}, repeat {number + 1} of {n_repeats}, {method.name}: "
+                f"{set_name}, repeat {number + 1} of {n_repeats}, {name}: "
                 f"{repeat.stats.tokens_per_s:.1f} tokens/s"
             )
     return results
 
 
-def one_repeat(session: Session, method: Method, prompts: Sequence[Prompt]) -> Repeat:
-    """All prompts by one method, each with an empty cache."""
+def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat:
+    """All prompts by one method, each with an empty cache.
+
+    The method starts with nothing learned: a lookup that remembers an earlier repeat of the same
+    prompts would recite their answers and measure nothing.
+    """
+    method = session.methods.named(name)
     stats, outputs = list[Stats](), list[tuple[int, ...]]()
     for prompt in prompts:
         session.use(method)

@@ -47,19 +47,21 @@ def run(args: Namespace, config: Config) -> int:
     if not question:
         raise UsageError("the question is empty: expected a text with -p or on standard input")
     with opened(config) as session:
-        answer(session, [*start, {"role": "user", "content": question}], quiet=args.json == "-")
+        messages = [*start, {"role": "user", "content": question}]
+        answer(session, messages, [], quiet=args.json == "-")
         if args.json:
             row = run_row(session.method.name, session.stats, [session.output])
             write_json(session_record(session, [row]), args.json)
     return 0
 
 
-def answer(session: Session, messages: Conversation, *, quiet: bool = False) -> str:
-    """Stream one answer to stdout and its stats to stderr; the answer's text."""
-    said = ""
+def answer(
+    session: Session, messages: Conversation, said: list[str], *, quiet: bool = False
+) -> None:
+    """Stream one answer to stdout and into `said`, and its stats to stderr."""
     try:
         for piece in session.chat(messages):
-            said += piece.text
+            said.append(piece.text)
             if not quiet:
                 print(piece.text, end="", flush=True)
     finally:
@@ -68,7 +70,6 @@ def answer(session: Session, messages: Conversation, *, quiet: bool = False) -> 
     say(stats_line(session.stats))
     if ENDS.get(session.finish):
         say(ENDS[session.finish])
-    return said
 
 
 def talk(session: Session, start: Conversation) -> int:
@@ -99,17 +100,18 @@ def talk(session: Session, start: Conversation) -> int:
 
 
 def take_turn(session: Session, messages: Conversation) -> None:
-    """Answer the last question and remember the answer; a failed turn is forgotten."""
+    """Answer the last question and remember what was said; without a word the turn is forgotten."""
+    said: list[str] = []
     try:
-        said = answer(session, messages)
-    except Cancelled:
+        answer(session, messages, said)
+    except (Cancelled, KeyboardInterrupt):
         say("[stopped]")
-        said = session.decode(session.output)
     except EdgeSpecError as error:
         say(f"edgespec: {error}")
+    if said:
+        messages.append({"role": "assistant", "content": "".join(said)})
+    else:
         messages.pop()
-        return
-    messages.append({"role": "assistant", "content": said})
 
 
 def command(line: str, session: Session, messages: Conversation, start: Conversation) -> bool:

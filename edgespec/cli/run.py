@@ -31,13 +31,10 @@ def opened(config: Config) -> Iterator[Session]:
 @contextmanager
 def interruptible(session: Session) -> Iterator[None]:
     """Ctrl-C asks the session to stop; a second one before it has is a KeyboardInterrupt."""
-    asked = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked or not session.running:
+        if session.stopping or not session.running:
             raise KeyboardInterrupt
-        asked = True
         session.cancel()
 
     before = signal.signal(signal.SIGINT, stop)

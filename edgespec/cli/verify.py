@@ -14,7 +14,7 @@ from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened
 from edgespec.config import Config, whole
 from edgespec.errors import UsageError
-from edgespec.lossless import Stream, check_greedy, check_sampling
+from edgespec.lossless import Stream, check_greedy, check_sampling, least_certain
 from edgespec.method import ALWAYS, Method
 from edgespec.session import Session
 from edgespec.types import SamplingParams, Step
@@ -27,7 +27,7 @@ DEFAULTS = Config(max_tokens=64)
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own flags."""
-    parser.add_argument("--prompts", metavar="FILE", help="JSON lines, instead of eight built-in")
+    parser.add_argument("--prompts", metavar="FILE", help="JSON lines, instead of the built-in")
     parser.add_argument(
         "--draws", metavar="N", type=whole, default=2000, help="texts sampled, 0: none (2000)"
     )
@@ -46,7 +46,10 @@ def run(args: Namespace, config: Config) -> int:
             "greedy": check_greedy(session.target, plain, fresh(session, method), prompts, params)
         }
         if args.draws:
-            report["sampling"] = sampled(session, method, prompts[0], params, args.draws)
+            if params.greedy:
+                params = replace(params, temperature=1.0)
+            place = least_certain(session.target, plain, prompts[:16], params)
+            report["sampling"] = sampled(session, method, place, params, args.draws)
     if args.json != "-":
         print("\n".join(summary(report)))
     if args.json:
@@ -85,8 +88,6 @@ def sampled(
     session: Session, method: Method, prompt: Sequence[int], params: SamplingParams, n_draws: int
 ) -> dict[str, Any]:
     """The sampling check; its draws reuse the prompt in the cache."""
-    if params.greedy:
-        params = replace(params, temperature=1.0)
     started = False
 
     def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:

@@ -192,6 +192,8 @@ def test_a_cancelled_call_leaves_the_cache_as_it_was(model: Any) -> None:
             stopped += 1
         timer.join()
         assert model.length == len(PROMPT)
+        if stopped == 3:
+            break
     assert stopped > 0
     assert close_to(model.forward(MORE)[-1], expected)
 

@@ -11,15 +11,14 @@ import gguf
 import llama_cpp
 import numpy as np
 import pytest
-from llama_reference import llama_cpp_logits
-
 from edgespec.export.pad import padded
 from edgespec.models import corpus
+from llama_reference import llama_cpp_logits
 
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo" / "target.gguf"
-LEAST_AGREEMENT = {"q8_0": 0.95, "q4_0": 0.75, "q4_k_m": 0.80}  # of the likeliest token
+LEAST_AGREEMENT = {"q8_0": 0.96, "q4_0": 0.90, "q4_k_m": 0.90}  # of the likeliest token
 
 
 @pytest.fixture(scope="module")
