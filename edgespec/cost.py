@@ -42,13 +42,15 @@ def measure_costs(
     *,
     max_width: int = 17,
     budget_s: float = 2.0,
+    repeats_s: float | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> CostTable:
     """Times of 1 .. max_width tokens on top of what the target's cache holds, which stays as it is.
 
     Lower quartiles of repeats interleaved over the widths, because what else runs on the device
-    only ever makes a repeat slower, often most of them. Widths that do not fit the budget lie on
-    the line between measured ones; widths that do not fit the cache are left out.
+    only ever makes a repeat slower, often most of them. After `repeats_s` (the whole budget if None)
+    nothing is repeated any more. Widths that do not fit the budget lie on the line between
+    measured ones; widths that do not fit the cache are left out.
     Raises: ContextError if the cache has no room for a single token.
     """
     length = target.length
@@ -65,8 +67,9 @@ def measure_costs(
         finally:
             target.truncate(length)
 
-    end = clock() + budget_s
-    samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], end, clock)
+    start = clock()
+    samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], start + budget_s, clock)
+    end = start + (budget_s if repeats_s is None else repeats_s)
     while clock() < end and len(samples[1]) < 9:
         for n in samples:
             if clock() < end:

@@ -21,8 +21,8 @@ from edgespec.protocols import LanguageModel
 
 log = logging.getLogger("edgespec")
 
-FIRST_BUDGET_S = 0.25  # the first answer waits this long for a coarse table
-FULL_BUDGET_S = 2.0
+SWEEP_S = 8.0  # the first answer of a large model waits this long at most, once per device
+REPEATS_S = 0.25  # a small one's widths are measured several times in this
 
 
 def key_of(model: Path, n_threads: int, device: str) -> str:
@@ -41,12 +41,12 @@ def key_of(model: Path, n_threads: int, device: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
 
 
-def costs_of(target: LanguageModel, file: Path, *, budget_s: float = FIRST_BUDGET_S) -> CostTable:
-    """The stored table, else one measured now within `budget_s` and stored in `file`."""
+def costs_of(target: LanguageModel, file: Path) -> CostTable:
+    """The stored table, else one measured now within SWEEP_S and stored in `file`."""
     stored = load(file)
     if stored is not None:
         return stored
-    table = measure_costs(target, budget_s=budget_s)
+    table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
     save(table, file)
     return table
 

@@ -1,7 +1,7 @@
 """What a run took: memory, a card of this device, and records in the "edgespec.run/1" layout.
 
-Knows nothing of models or text: it is handed numbers and returns plain dictionaries. design.md
-section 3 fixes the keys; scripts rely on them.
+Knows nothing of models or text: it is handed numbers and returns plain dictionaries. Scripts
+rely on the keys.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Session:
         """
         check(config.sampling(frozenset()))
         StopText(config.stop)
-        self.config = config
+        self.config, self._progress = config, progress
         self.finish, self.output = "", list[int]()
         self._live: Generator[Step] | None = None
         self._cancelled = Event()
@@ -86,7 +86,13 @@ class Session:
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""
         name = cost_cache.key_of(self._path, self.config.threads, self.config.device)
-        return cost_cache.costs_of(self.target, cache_folder() / "costs" / name)
+        file = cache_folder() / "costs" / name
+        if self._progress is None or file.exists():
+            return cost_cache.costs_of(self.target, file)
+        self._progress("measuring what widths cost here, once", 0.0)
+        costs = cost_cache.costs_of(self.target, file)
+        self._progress("measured what widths cost here, once", 1.0)
+        return costs
 
     @cached_property
     def template(self) -> ChatTemplate:

@@ -30,7 +30,8 @@ from edgespec.errors import EdgeSpecError, ModelFileError
 CASES = (
     "empty", "magic alone", "wrong magic", "text", "version 1", "version 99", "big-endian",
     "too many tensors", "too many keys", "one tensor more", "cut in the header",
-    "cut in the tokens", "cut in the tensors", "endless list", "cut in the weights", "last byte missing", "endless string",
+    "cut in the tokens", "cut in the tensors", "endless list", "cut in the weights",
+    "last byte missing", "endless string",
     "no architecture", "unknown architecture", "a number for the architecture",
     "line break in the architecture", "a projector", "bad alignment", "no layers",
     "too many layers", "one layer more", "no width", "another width", "no context", "no heads",
@@ -39,7 +40,8 @@ CASES = (
     "experts used, none there", "no tokenizer", "unknown tokenizer", "no tokens",
     "tokens that are numbers", "too few tokens", "byte tokens misspelled", "a token twice",
     "too few scores", "one of two parts", "no embedding", "embedding mis-shaped",
-    "unknown tensor type", "integer weights", "integer matrix", "tensor of nothing", "tensor beyond the end",
+    "unknown tensor type", "integer weights", "integer matrix", "tensor of nothing",
+    "tensor beyond the end",
     "five dimensions", "a layer's tensor renamed", "two tensors of one name",
 )  # fmt: skip
 

@@ -80,6 +80,17 @@ def test_a_stop_string_ends_the_text_before_it(session: Session, plain_text: str
     assert text_of(session) == plain_text
 
 
+def test_a_change_of_method_starts_with_empty_caches(stories260k: Path, plain_text: str) -> None:
+    with load(stories260k, stories260k, speculative="on", ctx_size=256, threads=1) as one:
+        assert text_of(one) == plain_text
+        assert one.draft_model is not None
+        assert one.draft_model.length > 60
+        one.use(one.methods.named("fixed-2"))
+        assert one.draft_model.length == 0
+        assert text_of(one) == plain_text
+        assert one.stats.n_prompt == len(one.encode(PROMPT))
+
+
 def test_what_waited_for_a_stop_string_that_never_came_is_shown(
     session: Session, plain_text: str
 ) -> None:

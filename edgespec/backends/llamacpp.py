@@ -103,7 +103,8 @@ class LlamaCppModel:
         self._length = 0  # tokens of sequence 0 that count
         self._settled = True  # the cache holds exactly these
         self._last = (0, 0)  # where the last forward began and how many rows it has
-        self._tree: Tree | None = None
+        self._tree: Tree | None = None  # of a forking forward until keep
+        self._forked = False  # whether leaves may be in the cache
         self._with_states = self._options.hidden_states
 
     @property
@@ -143,6 +144,7 @@ class LlamaCppModel:
             )
         with self._call(n, keeps=False):
             api, base = self._lib.api, self._length
+            self._forked = True
             for leaf in range(1, len(tree.leaves) + 1):
                 api.llama_memory_seq_cp(self._memory, 0, leaf, -1, -1)
             self._read(self._batch.tree(self._ids(tokens), tree, base))
@@ -178,7 +180,7 @@ class LlamaCppModel:
                 leaf = tree.leaf_below(rows[-1])
                 self._lib.api.llama_memory_seq_cp(self._memory, leaf, 0, base, base + len(rows))
             self._length, self._settled = base + len(rows), False
-            self._drop_leaves(tree)
+            self._drop_leaves()
             self._settled = True
             self._last = (base, len(rows))
 
@@ -311,15 +313,15 @@ class LlamaCppModel:
     def _settle(self) -> None:
         """Remove from the cache what does not count (caller holds the lock)."""
         if not self._settled:
-            self._drop_leaves(self._tree)
+            self._drop_leaves()
             self._lib.api.llama_memory_seq_rm(self._memory, 0, self._length, -1)
             self._settled = True
 
-    def _drop_leaves(self, tree: Tree | None) -> None:
-        n_leaves = self._options.max_leaves if tree is None else len(tree.leaves)
-        for leaf in range(1, n_leaves + 1):
-            self._lib.api.llama_memory_seq_rm(self._memory, leaf, -1, -1)
-        self._tree = None
+    def _drop_leaves(self) -> None:
+        if self._forked:
+            for leaf in range(1, self._options.max_leaves + 1):
+                self._lib.api.llama_memory_seq_rm(self._memory, leaf, -1, -1)
+        self._tree, self._forked = None, False
 
     def _no_hidden(self) -> FloatArray:
         return np.empty((0, self.n_embd), np.float32)

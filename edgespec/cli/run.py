@@ -67,6 +67,8 @@ def drafter_row(session: Session) -> dict[str, Any] | None:
     if session.method.drafter is None:
         return None
     name = session.method.drafter.name
+    if name == "mixed":  # without a draft model there is only lookup to mix
+        name = "ngram"
     return {"path": name, "sha256": "", "backend": name, "n_params": 0, "quant": ""}
 
 
