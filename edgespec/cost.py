@@ -48,8 +48,8 @@ def measure_costs(
     """Times of 1 .. max_width tokens on top of what the target's cache holds, which stays as it is.
 
     Lower quartiles of repeats interleaved over the widths, because what else runs on the device
-    only ever makes a repeat slower, often most of them. After `repeats_s` (the whole budget if None)
-    nothing is repeated any more. Widths that do not fit the budget lie on the line between
+    only ever makes a repeat slower, often most of them. After `repeats_s` (None: all of the
+    budget) nothing is repeated any more. Widths that do not fit the budget lie on the line between
     measured ones; widths that do not fit the cache are left out.
     Raises: ContextError if the cache has no room for a single token.
     """
