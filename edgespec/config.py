@@ -25,6 +25,7 @@ else:
 
 DRAFTERS = ("auto", "model", "ngram", "none")
 SPECULATIVE = ("auto", "on", "off")
+VERIFICATIONS = ("auto", "match", "rejection", "block")
 GROUPS = {"pair": "models", "temperature": "sampling"}  # headings in --help, by first field
 
 
@@ -127,6 +128,11 @@ class Config:
     top_p: float = option(1.0, "--top-p", real, "X", "of the likeliest that sum to X")
     min_p: float = option(0.0, "--min-p", real, "X", "at least X times the likeliest")
     repeat_penalty: float = option(1.0, "--repeat-penalty", real, "X", "1: off")
+    frequency_penalty: float = option(0.0, "--frequency-penalty", real, "X", "per use, 0: off")
+    presence_penalty: float = option(0.0, "--presence-penalty", real, "X", "if used, 0: off")
+    verification: str = option(
+        "auto", "--verification", one_of(*VERIFICATIONS), "RULE", "match, rejection or block"
+    )
     seed: int | None = option(None, "--seed", whole, "N", "same seed, same text")
     max_tokens: int = option(512, "-n --max-tokens", whole, "N", "most tokens of an answer")
     stop: tuple[str, ...] = option((), "--stop", str, "TEXT", "stop before TEXT (repeatable)")
@@ -139,6 +145,9 @@ class Config:
             top_p=self.top_p,
             min_p=self.min_p,
             repeat_penalty=self.repeat_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            verification=self.verification,
             seed=self.seed,
             max_tokens=self.max_tokens,
             stop_tokens=stop_tokens,

@@ -114,16 +114,20 @@ class Session:
         top_p: float | None = None,
         min_p: float | None = None,
         repeat_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
     ) -> Iterator[Piece]:
         """Pieces that continue `prompt`, a text or token ids; None takes the session's own value.
 
+        logit_bias: added to the logits of these token ids.
         Raises: UsageError, ContextError, when called; Cancelled while streaming.
         """
         config = self._with(locals())
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return self._pieces(ids, config)
+        return self._pieces(ids, config, logit_bias)
 
     def chat(
         self,
@@ -135,13 +139,16 @@ class Session:
         top_p: float | None = None,
         min_p: float | None = None,
         repeat_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
     ) -> Iterator[Piece]:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
         config = self._with(locals())
         config = replace(config, stop=(*config.stop, *self.template.stop))
-        return self._pieces(self.template.tokens(messages), config)
+        return self._pieces(self.template.tokens(messages), config, logit_bias)
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a raw prompt, with the model's own opening. Raises: UsageError if not Unicode."""
@@ -213,9 +220,17 @@ class Session:
             full = len(self.output) < params.max_tokens
             self.finish = "context" if full else "length"
 
-    def _pieces(self, ids: Sequence[int], config: Config) -> Iterator[Piece]:
+    def _pieces(
+        self, ids: Sequence[int], config: Config, logit_bias: Mapping[int, float] | None
+    ) -> Iterator[Piece]:
         stop, params = StopText(config.stop), self.params(config)
+        params = replace(params, logit_bias=dict(logit_bias or {}))
         check(params)
+        for token in params.logit_bias:
+            if not 0 <= token < self.target.n_vocab:
+                raise UsageError(
+                    f"logit_bias: token {token}: expected 0 to {self.target.n_vocab - 1}"
+                )
         return self._texts(self.steps(ids, params), stop)
 
     def _texts(self, steps: Iterator[Step], stop: StopText) -> Iterator[Piece]:
@@ -238,8 +253,8 @@ class Session:
     def _with(self, given: Mapping[str, Any]) -> Config:
         """The session's configuration with a call's own sampling values."""
         self._check_open()
-        names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed",
-                 "stop")  # fmt: skip
+        names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty",
+                 "frequency_penalty", "presence_penalty", "seed", "stop")  # fmt: skip
         values = {name: given[name] for name in names if given[name] is not None}
         return with_values(self.config, values, "generate")
 
@@ -271,6 +286,9 @@ def load(
     top_p: float = 1.0,
     min_p: float = 0.0,
     repeat_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    verification: str = "auto",
     seed: int | None = None,
     max_tokens: int = 512,
     stop: str | Sequence[str] = (),

@@ -68,6 +68,17 @@ def test_a_stop_string_cuts_the_text(session: Session):
     assert session.finish == "stop"
 
 
+def test_a_bias_and_penalties_change_the_text_as_they_should(session: Session):
+    whole = said(session.chat(ASK, max_tokens=40))
+    first = session.output[0]
+    said(session.chat(ASK, max_tokens=40, logit_bias={first: -100.0}))
+    assert first not in session.output
+    assert said(session.chat(ASK, max_tokens=40, presence_penalty=100.0)) != whole
+    assert len(set(session.output)) == len(session.output)
+    with pytest.raises(UsageError, match="token 4096: expected 0 to 4095"):
+        session.chat(ASK, logit_bias={4096: 1.0})
+
+
 def test_an_end_of_turn_token_inside_a_draft_ends_the_answer(session: Session):
     bye = [{"role": "user", "content": "No, that's all. Thank you, goodbye."}]
     answer = said(session.chat(bye, max_tokens=200))
