@@ -22,11 +22,14 @@ class LanguageModel(Protocol):
     """Token ids in, logits out, with a cache of what was read so far.
 
     n_vocab: V. n_context: most tokens the cache holds. can_branch: whether `parents` may fork.
+    token_ids: None, or for a head trimmed to K rows the id [K] each column of the logits is of;
+    wherever logits [n, V] are spoken of, such a model gives [n, K]. It can only be a drafter.
     """
 
     n_vocab: int
     n_context: int
     can_branch: bool
+    token_ids: NDArray[np.int32] | None
 
     @property
     def length(self) -> int:

@@ -62,6 +62,11 @@ class Session:
         with ExitStack() as opened:
             self.target: OpenModel = open_model(target_path, target_options(config))
             opened.callback(self.target.close)
+            if self.target.token_ids is not None:
+                raise UsageError(
+                    f"{target_path.name} has a trimmed head ({len(self.target.token_ids)} rows): "
+                    "expected a whole model as target; give this one as drafter, with -md"
+                )
             self.draft_model: OpenModel | None = None
             if draft_path is not None:
                 options = draft_options(config, self.target.n_context)

@@ -58,10 +58,15 @@ def copy_metadata(
     reader: gguf.GGUFReader,
     writer: gguf.GGUFWriter,
     changed: Mapping[str, tuple[Any, GGUFValueType]],
+    *,
+    without: tuple[str, ...] = (),
 ) -> None:
-    """Give `writer` all metadata of `reader` but what is in `changed`, and that too."""
+    """Give `writer` all metadata of `reader` but what is in `changed`, and that too.
+
+    without: beginnings of keys that are left out.
+    """
     for field in reader.fields.values():
-        if field.name in changed or field.name.startswith(OWN_KEYS):
+        if field.name in changed or field.name.startswith((*OWN_KEYS, *without)):
             continue
         is_array = field.types[0] == GGUFValueType.ARRAY
         if is_array and len(field.types) == 1:

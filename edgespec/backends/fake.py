@@ -14,6 +14,7 @@ class TableModel:
     """Logits are the log of `table(prefix)`, a law [V] for the ids read so far."""
 
     can_branch = True
+    token_ids = None
 
     def __init__(
         self, table: Callable[[tuple[int, ...]], FloatArray], n_vocab: int, n_context: int = 64

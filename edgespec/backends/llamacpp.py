@@ -51,6 +51,7 @@ class LlamaCppModel:
     """Implements protocols.LanguageModel; one call at a time, `cancel` from any thread."""
 
     can_branch = True
+    token_ids = None
 
     def __init__(self, path: Path, options: ModelOptions, *, loading: str | None = None) -> None:
         """Open the model. loading: "map" or "repack"; None finds out by a trial (gguf_trial).

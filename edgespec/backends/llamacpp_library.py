@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,11 @@ log = logging.getLogger("edgespec.llamacpp")
 # ggml's levels 1 to 4; 5 continues the line before. What it calls INFO is for its developers.
 LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED, ERROR = 5, 4
+USUAL = ("dummy tokens",)  # ends of warnings that tell nothing: a trimmed model has no tokenizer
 POINTER = (ctypes.c_void_p,)
+F32 = 0  # ggml_type
+ToFloat = Callable[[int, int, int], None]
+"""(address of a row, address of the floats, how many): one row of a tensor as floats."""
 KINDS = ("cpu", "gpu", "igpu", "accelerator", "meta")
 
 
@@ -37,6 +42,19 @@ class Device:
     kind: str  # cpu | gpu | igpu | accelerator
     memory: int
     memory_free: int
+
+
+class _Traits(ctypes.Structure):
+    """The beginning of ggml_type_traits."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("block", ctypes.c_int64),
+        ("interleaved", ctypes.c_int64),
+        ("n_bytes", ctypes.c_size_t),
+        ("quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+    ]
 
 
 class Library:
@@ -79,6 +97,22 @@ class Library:
             except AttributeError:
                 continue
         raise BackendError(f"llama.cpp lacks {name}: expected llama-cpp-python 0.3.30 or newer")
+
+    def to_float(self, kind: str, number: int) -> ToFloat:
+        """What makes floats of the rows of a tensor: ggml's own code for the type (Q4_K, 12).
+
+        Raises: BackendError for a type that it does not read.
+        """
+        if number == F32:
+            return _copy_floats
+        traits_of = self.bind("ggml_get_type_traits", ctypes.POINTER(_Traits), (ctypes.c_int,))
+        traits = traits_of(number).contents
+        name = (traits.name or b"").decode().upper()
+        if name != kind or not traits.to_float:
+            raise BackendError(f"llama.cpp has no way to read {kind} rows: expected one; update it")
+        row_of_n = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        function: ToFloat = ctypes.CFUNCTYPE(None, *row_of_n)(traits.to_float)
+        return function
 
     @property
     def version(self) -> str:
@@ -144,7 +178,8 @@ class Library:
             for line in filter(None, (line.strip(" .") for line in lines)):
                 if level == ERROR:
                     self._lines = [*self._lines, line][:9]
-                log.log(LEVELS.get(level, logging.DEBUG), "%s", line)
+                usual = line.endswith(USUAL)
+                log.log(LEVELS[1] if usual else LEVELS.get(level, logging.DEBUG), "%s", line)
         except Exception:  # an exception cannot cross into C
             self._open_line = ""
 
@@ -177,6 +212,10 @@ def _native(package: ModuleType) -> list[Any]:
         except (FileNotFoundError, RuntimeError):
             continue  # linked into the first one
     return found
+
+
+def _copy_floats(row: int, floats: int, n: int) -> None:
+    ctypes.memmove(floats, row, 4 * n)
 
 
 def _c_runtime() -> Any:

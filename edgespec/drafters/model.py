@@ -22,13 +22,19 @@ class ModelDrafter:
     The model's cache follows the context by the longest common prefix, so a round reads only what
     the last one got wrong. The draft ends early where the cumulative probability of the
     likeliest tokens falls below p_min; that is decided before a token is drawn, because a drawn
-    token that is dropped for what it is would no longer have the law in `probs`.
+    token that is dropped for what it is would no longer have the law in `probs`. What a trimmed
+    head has no row for is never drafted: its logit is minus infinity.
     """
 
     def __init__(self, model: LanguageModel, *, name: str = "model", p_min: float = 0.0) -> None:
         self.model, self.name, self.p_min = model, name, p_min
         self._cached: list[int] = []  # the ids in the model's cache
-        self._work = np.empty(model.n_vocab, np.float32)
+        ids = model.token_ids
+        self._ids = None if ids is None else ids.astype(np.intp)  # int32 would be cast each time
+        self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
+        self._whole = np.empty(0, np.float32)  # [V], -inf where a trimmed head has no row
+        if ids is not None:
+            self._whole = np.full(model.n_vocab, -np.inf, np.float32)
         self._warned = False
 
     def draft(
@@ -55,8 +61,9 @@ class ModelDrafter:
         confidence: list[float] = []
         sure = 1.0
         while True:
-            token = int(logits.argmax())
-            sure *= self._probability(logits, token)
+            column = int(logits.argmax())
+            token = column if self._ids is None else int(self._ids[column])
+            sure *= self._probability(logits, column)
             if sure < self.p_min:
                 break
             tokens.append(token)
@@ -77,7 +84,7 @@ class ModelDrafter:
         for i in range(k):
             if i > 0:
                 logits = self._step(tokens[-1])
-            row = law(logits, before)
+            row = law(self._of_all(logits), before)
             sure *= float(row.max())
             if sure < self.p_min:
                 break
@@ -89,21 +96,28 @@ class ModelDrafter:
             return Draft()
         return Draft(tuple(tokens), probs=np.array(rows), sources=(self.name,) * len(tokens))
 
-    def _probability(self, logits: FloatArray, token: int) -> float:
-        """Softmax of logits [V] at their maximum, `token`."""
+    def _of_all(self, logits: FloatArray) -> FloatArray:
+        """Logits [V] for logits [V or K]; those of a trimmed head are overwritten by the next."""
+        if self._ids is None:
+            return logits
+        self._whole[self._ids] = logits
+        return self._whole
+
+    def _probability(self, logits: FloatArray, column: int) -> float:
+        """Softmax of logits [V or K] at their maximum, `column`."""
         work = self._work
-        np.subtract(logits, logits[token], out=work)
+        np.subtract(logits, logits[column], out=work)
         np.exp(work, out=work)
         return 1.0 / float(work.sum())
 
     def _step(self, token: int) -> FloatArray:
-        """Logits [V] after one more token."""
+        """Logits [V or K] after one more token."""
         logits: FloatArray = self.model.forward((token,))[0]
         self._cached.append(token)
         return logits
 
     def _read(self, context: Sequence[int]) -> FloatArray:
-        """Bring the cache to `context` and give the logits [V] after it."""
+        """Bring the cache to `context` and give the logits [V or K] after it."""
         context = list(context)
         # A forward that was interrupted can leave the cache longer or shorter than the record.
         n_same = common_prefix(self._cached, context, min(self.model.length, len(context) - 1))

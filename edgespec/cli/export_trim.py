@@ -1,0 +1,115 @@
+"""`edgespec export trim`: a drafter with the output rows its target's text needs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgespec import pairs
+from edgespec.cli.output import add_json, show_progress, write_json
+from edgespec.cli.prompts import SETS, asked, read_prompts
+from edgespec.config import real, whole
+from edgespec.errors import UsageError
+
+ABOUT = (
+    "Cut a drafter's output rows to those that its target's text needs. It drafts faster, and what "
+    "the target says stays the same. Without DRAFTER the demo pair is taken."
+)
+USAGE = "[DRAFTER] [-m FILE] [--keep K | --coverage P | --budget auto] [options]"
+EXAMPLE = "edgespec export trim drafter.gguf --text corpus.txt --coverage 0.95"
+DEFAULTS = None
+BUILT_IN_SAMPLES = 8  # answers to each of the 16 built-in prompts
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own arguments."""
+    add = parser.add_argument
+    add("drafter", nargs="?", metavar="DRAFTER", help="a GGUF file, or a Hugging Face folder")
+    add("-m", "--target", metavar="FILE", help="the model it drafts for")
+    add("-o", "--out", metavar="FILE", help="what to write (DRAFTER-trimmed here)")
+    add("--to", choices=("gguf", "onnx"), default="gguf", help="format to write (gguf)")
+    add("--precision", choices=("fp32", "fp16", "int8", "int4"), default="int4",
+        help="of an ONNX model's weights (int4)")  # fmt: skip
+    add("--block", type=int, choices=(32, 128), default=32, help="weights with one scale (32)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--keep", type=whole, metavar="K", help="rows to keep")
+    size.add_argument("--coverage", type=real, metavar="P", help="rows for this share of the text")
+    size.add_argument(
+        "--budget", choices=("auto",), help="the most tokens/s by measuring (with a target: this)"
+    )
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--text", nargs="+", metavar="FILE", help="count in these texts")
+    text.add_argument("--answers", metavar="FILE", help="count in conversations answered before")
+    text.add_argument("--endpoint", metavar="URL", help="count in answers of this server's model")
+    text.add_argument(
+        "--from", dest="origin", choices=("target", "drafter"), default="target",
+        help="count in answers that this model gives here (target)",
+    )  # fmt: skip
+    add("--prompts", metavar="FILE", help="what to ask, JSON lines: prompt, messages or turns")
+    add("--samples", type=whole, metavar="N", help="answers to each prompt, the first greedy")
+    add("-n", "--max-tokens", type=whole, default=256, metavar="N", help="of an answer (256)")
+    add("--endpoint-model", default="", metavar="NAME", help="model to ask for (the first it has)")
+    add("--parallel", type=whole, default=4, metavar="N", help="requests at a time (4)")
+    add("-t", "--threads", type=whole, default=0, metavar="N", help="of the target (all cores)")
+    add("--draft-tokens", type=whole, default=4, metavar="N", help="drafted to measure with (4)")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Trim, and print what that changed."""
+    flow = import_module("edgespec.export.trim_flow")
+    quiet = args.json == "-"
+    report = flow.run(plan_of(args, flow), (lambda what, share: None) if quiet else show_progress)
+    if not quiet:
+        print(report)
+    if args.json:
+        write_json(report.record(), args.json)
+    return 0
+
+
+def plan_of(args: Namespace, flow: Any) -> Any:
+    """The arguments as a Plan. Raises: UsageError."""
+    counts = {"-n": args.max_tokens, "--samples": args.samples, "--parallel": args.parallel}
+    for flag, number in {**counts, "--draft-tokens": args.draft_tokens}.items():
+        if number == 0:
+            raise UsageError(f"{flag} is 0: expected at least 1")
+    demo = pairs.find("demo")
+    source = Path(args.drafter) if args.drafter else pairs.bundled(demo.drafter)
+    target = Path(args.target) if args.target else None
+    if target is None and not args.drafter:
+        target = pairs.bundled(demo.target)
+    ending = ".gguf" if args.to == "gguf" else ""
+    return flow.Plan(
+        source=source,
+        out=Path(args.out) if args.out else Path(f"{source.stem}-trimmed{ending}"),
+        target=target,
+        keep=args.keep,
+        coverage=args.coverage,
+        budget=args.budget == "auto",
+        texts=tuple(map(Path, args.text or ())),
+        answers=Path(args.answers) if args.answers else None,
+        endpoint=args.endpoint or "",
+        endpoint_model=args.endpoint_model,
+        origin=args.origin,
+        questions=questions(args),
+        n_max=args.max_tokens,
+        n_drafted=args.draft_tokens,
+        n_parallel=args.parallel,
+        n_threads=args.threads,
+        to=args.to,
+        precision=args.precision,
+        block=args.block,
+    )
+
+
+def questions(args: Namespace) -> tuple[Any, ...]:
+    """What to ask, each prompt as often as there are samples."""
+    question = import_module("edgespec.export.trim_answers").Question
+    if args.prompts:
+        prompts = read_prompts(Path(args.prompts))
+    else:
+        prompts = [asked(text) for texts in SETS.values() for text in texts]
+    n = args.samples or (1 if args.prompts else BUILT_IN_SAMPLES)
+    return tuple(question(one.messages, one.later, i) for i in range(n) for one in prompts)
