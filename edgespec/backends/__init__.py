@@ -10,9 +10,11 @@ from typing import Any
 from edgespec.errors import UsageError
 
 BACKENDS = {
-    "llamacpp": "edgespec.backends.llamacpp:LlamaCppModel",
+    "llamacpp": "edgespec.backends.llamacpp_trimmed:open_gguf",
+    "onnx": "edgespec.backends.onnx:OnnxModel",
 }
-ENDINGS = {".gguf": "llamacpp"}
+ENDINGS = {".gguf": "llamacpp", ".onnx": "onnx", ".json": "onnx"}
+FOLDER = "onnx"  # an exported ONNX model is a folder
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class ModelOptions:
 
 
 def open_model(path: Path, options: ModelOptions) -> Any:
-    """The model in `path`, by the backend its ending names.
+    """The model in `path`, by the backend its ending names; a folder is an ONNX model.
 
     Raises: UsageError, ModelFileError, ContextError.
     """
-    name = ENDINGS.get(path.suffix)
+    name = FOLDER if path.is_dir() else ENDINGS.get(path.suffix)
     if name is None:
-        known = ", ".join(ENDINGS)
-        raise UsageError(f"{path.name} has ending {path.suffix!r}: expected one of {known}")
+        raise UsageError(
+            f"{path.name} has ending {path.suffix!r}: expected .gguf, or the folder of an exported "
+            "ONNX model; check the path"
+        )
     module, _, attribute = BACKENDS[name].partition(":")
     return getattr(import_module(module), attribute)(path, options)

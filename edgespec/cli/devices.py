@@ -21,13 +21,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
-    from edgespec.backends.llamacpp import devices
+    from edgespec.backends import llamacpp, onnx_providers
 
-    card, found = device_card(), devices()
+    card, for_gguf, for_onnx = device_card(), llamacpp.devices(), onnx_providers.devices()
     if args.json != "-":
         print(card_line(card))
-        for device in found:
-            print(f"  {device}")
+        print("GGUF models (llama.cpp):")
+        for device in for_gguf:
+            print(f"  {device.name:<10}{device.kind:<5}{device.description}")
+        print("ONNX models (ONNX Runtime):")
+        for place in for_onnx:
+            print(f"  {place.name:<10}{place.kind:<5}{place.description}")
     if args.json:
-        write_json({"device": card, "devices": [asdict(device) for device in found]}, args.json)
+        found = [{"backend": "llamacpp", **asdict(device)} for device in for_gguf]
+        found += [{"backend": "onnx", **asdict(place)} for place in for_onnx]
+        write_json({"device": card, "devices": found}, args.json)
     return 0

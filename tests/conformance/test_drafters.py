@@ -38,6 +38,15 @@ def model() -> ModelDrafter:
     return ModelDrafter(TableModel(table, V, N_CONTEXT))
 
 
+class TrimmedTable(TableModel):
+    """Has logits for two of the five tokens alone."""
+
+    token_ids = np.array([1, 3], np.int32)
+
+    def forward(self, tokens, parents=None):
+        return super().forward(tokens, parents)[:, self.token_ids]
+
+
 def mixed(controller: AutoController | FixedController) -> MixedDrafter:
     return MixedDrafter([NgramDrafter(), model()], controller)
 
@@ -45,6 +54,7 @@ def mixed(controller: AutoController | FixedController) -> MixedDrafter:
 DRAFTERS: dict[str, Callable[[], Drafter]] = {
     "model": model,
     "model-p_min": lambda: ModelDrafter(TableModel(table, V, N_CONTEXT), p_min=0.3),
+    "model-trimmed": lambda: ModelDrafter(TrimmedTable(table, V, N_CONTEXT)),
     "ngram": NgramDrafter,
     "ngram-tree": lambda: NgramDrafter(tree=True),
     "mixed-fixed": lambda: mixed(FixedController(6)),
@@ -129,6 +139,7 @@ def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
         u = rng.random(5)
         draft = drafter.draft(context, 5, law=LAW, u=u)
         check(draft, 5)
+        ids = getattr(getattr(drafter, "model", None), "token_ids", None)
         if draft.probs is not None:
             assert draft.is_chain
             assert draft.probs.shape == (len(draft), V)
@@ -136,7 +147,10 @@ def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
             for i, token in enumerate(draft.tokens):
                 before = (*context, *draft.tokens[:i])
                 with np.errstate(divide="ignore"):
-                    row = LAW(np.log(table(before)), before)
+                    logits = np.log(table(before))
+                if ids is not None:
+                    logits[np.setdiff1d(np.arange(V), ids)] = -np.inf
+                row = LAW(logits, before)
                 assert draft.probs[i] == pytest.approx(row, abs=1e-6)
                 assert token == pick(draft.probs[i], u[i])
         drafter.observe([*context, 1], draft, Verdict((1,), (), min(1, len(draft))))

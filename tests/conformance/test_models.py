@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,33 @@ def llamacpp(data_folder: Path) -> Any:
     return LlamaCppModel(path, ModelOptions(n_context=N_CONTEXT, n_threads=1), loading="map")
 
 
-OPENERS: dict[str, Callable[[Path], Any]] = {"table": table, "llamacpp": llamacpp}
+def llamacpp_trimmed(data_folder: Path) -> Any:
+    pytest.importorskip("llama_cpp")
+    from edgespec.export.trim import trim
+
+    from edgespec.backends.llamacpp_trimmed import LlamaCppTrimmedModel
+
+    with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        path = Path(name) / "trimmed.gguf"
+        trim(data_folder / "models" / "stories260K-f32.gguf", path, range(0, 512, 2))
+        options = ModelOptions(n_context=N_CONTEXT, n_threads=1)
+        return LlamaCppTrimmedModel(path, options, loading="map")
+
+
+def onnx_static(data_folder: Path) -> Any:
+    from npu_maker import static_folder
+
+    from edgespec.backends.onnx import OnnxModel
+
+    return OnnxModel(static_folder(data_folder), ModelOptions(n_threads=1))
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    "table": table,
+    "llamacpp": llamacpp,
+    "llamacpp-trimmed": llamacpp_trimmed,
+    "onnx_static": onnx_static,
+}
 
 
 @pytest.fixture(scope="module", params=OPENERS, ids=str)
@@ -57,6 +84,16 @@ def opened(request: pytest.FixtureRequest, data_folder: Path) -> Iterator[Any]:
 def model(opened: Any) -> Any:
     opened.truncate(0)
     return opened
+
+
+def n_columns(model: Any) -> int:
+    """How many logits there are after a token."""
+    return model.n_vocab if model.token_ids is None else len(model.token_ids)
+
+
+def needs_trees(model: Any) -> None:
+    if not model.can_branch:
+        pytest.skip("chains only")
 
 
 def close_to(a: FloatArray, b: FloatArray) -> bool:
@@ -73,7 +110,7 @@ def last_row(model: Any, tokens: list[int]) -> FloatArray:
 
 def test_a_forward_gives_one_float32_row_per_token(model: Any) -> None:
     logits = model.forward(PROMPT)
-    assert logits.shape == (len(PROMPT), model.n_vocab)
+    assert logits.shape == (len(PROMPT), n_columns(model))
     assert logits.dtype == np.float32
     assert model.length == len(PROMPT)
 
@@ -103,7 +140,7 @@ def test_a_truncated_cache_continues_as_if_nothing_followed(model: Any) -> None:
 
 
 def test_every_node_of_a_tree_sees_its_own_path_only(model: Any) -> None:
-    assert model.can_branch
+    needs_trees(model)
     model.extend(PROMPT)
     rows = model.forward(TREE, PARENTS).copy()
     model.keep([])
@@ -122,6 +159,7 @@ def path_to(node: int) -> list[int]:
 
 @pytest.mark.parametrize("rows", [[0], [0, 2], [0, 1, 3, 4], [5]])
 def test_a_kept_path_continues_as_if_read_plainly(model: Any, rows: list[int]) -> None:
+    needs_trees(model)
     path = [TREE[row] for row in rows]
     expected = last_row(model, PROMPT + path + MORE)
     model.extend(PROMPT)
@@ -132,6 +170,7 @@ def test_a_kept_path_continues_as_if_read_plainly(model: Any, rows: list[int]) -
 
 
 def test_rounds_of_trees_leave_no_trace(model: Any) -> None:
+    needs_trees(model)
     expected = last_row(model, [*PROMPT, 10, 20, 10, 30, 10, 20, *MORE])
     model.extend(PROMPT)
     for rows in ([0, 1], [0, 2], [0, 1]):
@@ -167,10 +206,10 @@ def test_what_does_not_fit_is_refused_before_it_is_read(model: Any) -> None:
 
 def test_empty_calls_change_nothing(model: Any) -> None:
     model.extend([])
-    assert model.forward([]).shape == (0, model.n_vocab)
+    assert model.forward([]).shape == (0, n_columns(model))
     assert model.length == 0
     model.extend(PROMPT)
-    assert model.forward([]).shape == (0, model.n_vocab)
+    assert model.forward([]).shape == (0, n_columns(model))
     model.keep([])
     model.truncate(len(PROMPT))
     assert model.length == len(PROMPT)

@@ -1,0 +1,65 @@
+"""The folder of an exported ONNX model: what its edgespec.json says, and what lies beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.errors import ModelFileError
+
+DESCRIPTION, FORMAT, GRAPH = "edgespec.json", 1, "model.onnx"
+NEEDED = ("kind", "architecture", "name", "n_vocab", "n_embd", "n_context", "n_params", "quant",
+          "tokenizer", "token_ids")  # fmt: skip
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that a path of -m means: itself, or where its model.onnx or edgespec.json lies."""
+    return path.parent if path.name in (GRAPH, DESCRIPTION) else path
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What the folder's edgespec.json says. Raises: ModelFileError."""
+    try:
+        about: dict[str, Any] = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}")
+        missing = [key for key in NEEDED if key not in about]
+        if missing:
+            raise ValueError(f"no {', '.join(missing)}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{path} is no exported model ({type(error).__name__}: {error}): expected a folder "
+            "that `edgespec export onnx` wrote; export it again"
+        ) from error
+    return about
+
+
+def token_ids(path: Path, about: Mapping[str, Any]) -> NDArray[np.int32] | None:
+    """The ids [K] of a trimmed head's columns, None for a whole head. Raises: ModelFileError."""
+    if about["token_ids"] is None:
+        return None
+    try:
+        return np.asarray(np.load(path / about["token_ids"]), np.int32)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path}: {error}: expected its token ids; export it again") from error
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 over the folder's graphs and weights, in order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.suffix in (".onnx", ".data")):
+        with file.open("rb") as data:
+            while piece := data.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in path.iterdir())
