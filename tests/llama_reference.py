@@ -6,13 +6,14 @@ judges; float64, so that a difference is a difference of function and not of rou
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import gguf
 import llama_cpp
 import numpy as np
+
+from edgespec.backends.llamacpp_library import library
 
 VOCAB = [f"<{i}>" for i in range(96)]
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -148,7 +149,7 @@ def numpy_logits(path: Path, tokens: list[int]) -> np.ndarray:
 
 def llama_cpp_logits(path: Path, rows: list[list[int]]) -> np.ndarray:
     """Logits [all tokens, V] by llama.cpp, each row of tokens (at most 512) on its own."""
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    library()  # routes llama.cpp's log to Python's
     model_params = llama_cpp.llama_model_default_params()
     # Repacked weights double the memory, and their AMX kernels crash when built with GCC 12.
     model_params.use_extra_bufts = False
@@ -175,8 +176,3 @@ def llama_cpp_logits(path: Path, rows: list[list[int]]) -> np.ndarray:
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
     return np.concatenate(out)
-
-
-@llama_cpp.llama_log_callback
-def silent(level: int, text: bytes, user_data: Any) -> None:
-    """llama.cpp's log goes nowhere."""

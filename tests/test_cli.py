@@ -19,6 +19,7 @@ import pytest
 
 from edgespec.cli import COMMANDS, main
 from edgespec.cli.chat import command
+from edgespec.cli.export import ARTEFACTS
 from edgespec.session import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,12 +49,16 @@ def process(*words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"export {name}" for name in ARTEFACTS)])
 def test_help_fits_a_screen_and_shows_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="^0$"):
-        main([name, "--help"])
+    words = name.split()
+    if name == "export":
+        assert main([name, "--help"]) == 0
+    else:
+        with pytest.raises(SystemExit, match="^0$"):
+            main([*words, "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 48
     assert max(map(len, lines)) <= 100
@@ -83,7 +88,7 @@ def test_general_help_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
         (["verify", "--draws", "x"], "'x': expected a whole number"),
         (["models", "show"], "expected `edgespec models list`, or"),
         (["models", "show", "dmeo"], "no pair is called 'dmeo': did you mean demo"),
-        (["export", "cake"], "invalid choice: 'cake'"),
+        (["export", "cake"], "no export is called 'cake': expected one of pad, trim"),
     ],
 )
 def test_bad_usage_is_one_line_and_code_2(

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,13 +26,9 @@ COMMANDS = {
     "models": "list known pairs, or show one",
     "export": "make model files from model files",
 }
-USAGE = """usage: edgespec COMMAND [options]      (edgespec COMMAND --help)
+EXAMPLE = """edgespec chat -p "Tell me a story about a little fox."
 
-{commands}
-
-Without -m all of them use the small demo pair that comes with EdgeSpec.
-example: edgespec chat -p "Tell me a story about a little fox."
-"""
+Without -m all of them use the small demo pair that comes with EdgeSpec."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,8 +70,7 @@ def failed(message: str, code: int, debug: bool) -> int:
 def dispatch(words: list[str]) -> int:
     """Import the module that the first word names and run it. Raises: UsageError, and its own."""
     if not words or words[0] in ("-h", "--help", "help"):
-        lines = (f"  {name:<10}{text}" for name, text in COMMANDS.items())
-        print(USAGE.format(commands="\n".join(lines)), end="")
+        print(choices("COMMAND", COMMANDS, EXAMPLE), end="")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         from edgespec.measure import version
@@ -84,8 +79,18 @@ def dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise UsageError(f"no command {words[0]!r}: expected one of {', '.join(COMMANDS)}")
-    command = import_module(f"edgespec.cli.{words[0]}")
-    args = parser_of(words[0], command).parse_args(words[1:])
+    name, command = words[0], import_module(f"edgespec.cli.{words[0]}")
+    rest = words[1:]
+    if name == "export":
+        if not rest or rest[0] in ("-h", "--help"):
+            print(choices(f"{name} ARTEFACT", command.ARTEFACTS, command.EXAMPLE), end="")
+            return 0 if rest else 2
+        if rest[0] not in command.ARTEFACTS:
+            known = ", ".join(command.ARTEFACTS)
+            raise UsageError(f"no export is called {rest[0]!r}: expected one of {known}")
+        command = import_module(f"edgespec.cli.export_{rest[0]}")
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    args = parser_of(name, command).parse_args(rest)
     start_log(args.verbose)
     if command.DEFAULTS is None:
         return int(command.run(args))
@@ -93,6 +98,13 @@ def dispatch(words: list[str]) -> int:
 
     path = Path(args.config) if args.config else None
     return int(command.run(args, resolve(args, path=path, base=command.DEFAULTS)))
+
+
+def choices(words: str, known: Mapping[str, str], example: str) -> str:
+    """What can stand in place of the last of `words`, each with a line about it."""
+    lines = "\n".join(f"  {name:<10}{text}" for name, text in known.items())
+    usage = f"usage: edgespec {words} [options]      (edgespec {words} --help)"
+    return f"{usage}\n\n{lines}\n\nexample: {example}\n"
 
 
 def parser_of(name: str, command: Any) -> Parser:

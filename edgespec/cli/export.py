@@ -1,35 +1,14 @@
-"""`edgespec export`: hands over to the offline tool that makes the wanted kind of file."""
+"""`edgespec export ARTEFACT`: the kinds of files that the offline tools make, a module for each.
+
+edgespec.cli.export_NAME has what a command module has; it hands over to edgespec.export.
+"""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from importlib import import_module
-from pathlib import Path
-
-from edgespec import pairs
-from edgespec.cli.output import show_progress
-from edgespec.config import cache_folder
-
-ABOUT = (
-    "Make a model file. pad: widen a small Llama with inert weights, to measure what size costs."
-)
-USAGE = "pad [--kind KIND] [--source FILE] [--folder DIR]"
-EXAMPLE = "edgespec export pad --kind q8_0"
-DEFAULTS = None
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("artefact", metavar="pad", choices=("pad",), help="what to make")
-    parser.add_argument("--kind", default="f16", help="f16, q8_0, q4_0 or q4_k_m (f16)")
-    parser.add_argument("--source", metavar="FILE", help="model to pad, the demo target by default")
-    parser.add_argument("--folder", metavar="DIR", help="where to put it, the cache by default")
-
-
-def run(args: Namespace) -> int:
-    """Make the file unless it is there, and print its path."""
-    source = Path(args.source) if args.source else pairs.bundled(pairs.find("demo").target)
-    folder = Path(args.folder) if args.folder else cache_folder()
-    pad = import_module("edgespec.export.pad")
-    print(pad.padded(args.kind, source, folder, show_progress))
-    return 0
+ARTEFACTS = {
+    "pad": "widen a small Llama with inert weights, to measure what size costs",
+    "trim": "keep only the output rows of a drafter that its target's text needs",
+    "onnx": "a model as a graph for ONNX Runtime, dynamic for CPUs and GPUs or static for NPUs",
+    "lora": "a PEFT adapter as a file for llama.cpp and one for ONNX Runtime",
+}
+EXAMPLE = "edgespec export trim drafter.gguf --text corpus.txt --coverage 0.95"
