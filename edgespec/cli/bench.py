@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgespec import pairs
+from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened, say, session_record
 from edgespec.config import Config, whole
 from edgespec.errors import UsageError
-from edgespec.measure import run_row, total
+from edgespec.measure import model_row, run_row, total
 from edgespec.session import Session
 from edgespec.text import Message
 from edgespec.types import Stats
@@ -29,7 +30,7 @@ USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
 EXAMPLE = "edgespec bench --methods plain,auto,fixed-4,ngram --set stories"
 DEFAULTS = Config(max_tokens=64)
 HEADER = (
-    f"{'method':<10}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
+    f"{'method':<18}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
     f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
 )
 
@@ -54,6 +55,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     source.add_argument("--prompts", metavar="FILE", help="JSON lines: prompt, messages or turns")
     parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
+    parser.add_argument(
+        "--baseline", metavar="PAIR|FILE", help="compare with this model's plain decoding instead"
+    )
     add_json(parser)
 
 
@@ -65,19 +69,30 @@ def run(args: Namespace, config: Config) -> int:
         raise UsageError("--max-tokens is 0: expected at least 1, there is nothing to measure")
     names = list(dict.fromkeys(["plain", *args.methods.split(",")]))
     quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
-    with opened(config) as session:
+    with opened(config) as session, opened_baseline(args.baseline, config) as other:
         for name in names:
             session.methods.named(name)  # an unknown one ends here, not after minutes
+        runners = {name: (session, name) for name in names}
+        over = "plain" if other is None else f"plain@{Path(args.baseline).stem}"
+        if other is not None:
+            runners = {over: (other, "plain"), **runners}
         for set_name, prompts in prompt_sets(args).items():
-            results = measured(session, names, prompts, args.repeats, set_name)
-            rows = [row_of(name, results[name], set_name) for name in names]
-            compared = [compare(name, results, set_name) for name in names]
+            results = measured(runners, prompts, args.repeats, set_name)
+            rows = [row_of(name, results[name], set_name) for name in runners]
+            compared = [compare(name, over, results, set_name) for name in runners]
             runs, ratios = runs + rows, ratios + compared
             if not quiet:
                 print(f"\n{set_name}: {len(prompts)} prompts, median of {args.repeats} repeats")
+                print(f"ratio: over {over}")
                 print("\n".join((HEADER, *map(table_line, rows, compared))))
         data = session_record(session, runs)
         data["bench"] = {"repeats": args.repeats, "ratios": ratios}
+        if other is not None:
+            costs = costs_in_turns({over.partition("@")[2]: other, "target": session})
+            data["bench"] |= {"baseline": model_row(other.target.info()), "costs": costs}
+            if not quiet:
+                print("\ncosts by width, in turns:")
+                print("\n".join(cost_line(name, seconds) for name, seconds in costs.items()))
         if not quiet:
             print("\n" + "\n".join(card(config, session, data)))
             print(json_line(data))
@@ -96,20 +111,23 @@ def prompt_sets(args: Namespace) -> dict[str, list[Prompt]]:
 
 
 def measured(
-    session: Session,
-    names: Sequence[str],
+    runners: Mapping[str, tuple[Session, str]],
     prompts: Sequence[Prompt],
     n_repeats: int,
     set_name: str,
 ) -> dict[str, list[Repeat]]:
-    """Repeats of every method, interleaved, after one run of each that is not counted."""
-    for name in names:
-        one_repeat(session, name, prompts[:1])
+    """Repeats of every runner, a session and a method's name, interleaved.
+
+    One run of each before them is not counted.
+    """
+    names = list(runners)
+    for session, method in runners.values():
+        one_repeat(session, method, prompts[:1])
     results: dict[str, list[Repeat]] = {name: [] for name in names}
     for number in range(n_repeats):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
-            repeat = one_repeat(session, name, prompts)
+            repeat = one_repeat(*runners[name], prompts)
             results[name].append(repeat)
             say(
                 f"{set_name}, repeat {number + 1} of {n_repeats}, {name}: "
@@ -146,17 +164,21 @@ def row_of(name: str, repeats: Sequence[Repeat], set_name: str) -> dict[str, Any
     return run_row(name, middle.stats, middle.outputs, prompt_set=set_name)
 
 
-def compare(name: str, results: Mapping[str, list[Repeat]], set_name: str) -> dict[str, Any]:
-    """Speed over plain decoding repeat by repeat, and outputs that are not plain's."""
-    pairs_ = list(zip(results[name], results["plain"], strict=True))
-    ratios = [one.stats.tokens_per_s / plain.stats.tokens_per_s for one, plain in pairs_]
+def compare(
+    name: str, over: str, results: Mapping[str, list[Repeat]], set_name: str
+) -> dict[str, Any]:
+    """Speed over that of `over` repeat by repeat, and outputs that are not its own plain ones'."""
+    speeds = {who: [repeat.stats.tokens_per_s for repeat in results[who]] for who in (name, over)}
+    ratios = [one / other for one, other in zip(speeds[name], speeds[over], strict=True)]
+    plain = name if "@" in name else "plain"
     n_differing = max(
-        sum(a != b for a, b in zip(one.outputs, plain.outputs, strict=True))
-        for one, plain in pairs_
+        sum(a != b for a, b in zip(one.outputs, own.outputs, strict=True))
+        for one, own in zip(results[name], results[plain], strict=True)
     )
     return {
         "prompt_set": set_name,
         "method": name,
+        "over": over,
         "median": statistics.median(ratios),
         "min": min(ratios),
         "max": max(ratios),
@@ -169,7 +191,7 @@ def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
     span = f"({ratio['min']:.2f}..{ratio['max']:.2f})"
     accepted = f"{row['acceptance_rate']:.0%}" if row["n_tested"] else "-"
     return (
-        f"{row['method']:<10}{row['tokens_per_s']:>9.1f}{ratio['median']:>7.2f}{span:>14}"
+        f"{row['method']:<18}{row['tokens_per_s']:>9.1f}{ratio['median']:>7.2f}{span:>14}"
         f"{accepted:>10}{row['block_efficiency']:>10.2f}"
         f"{row['overhead_s'] / row['decode_s']:>10.1%}"
         f"{row['overhead_s'] / row['n_rounds'] * 1e3:>9.2f}"
