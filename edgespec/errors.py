@@ -23,6 +23,14 @@ class UsageError(EdgeSpecError):
     """Bad flags, values or configuration."""
 
 
+def not_installed(error: ModuleNotFoundError) -> UsageError:
+    """The line about a package that an extra brings."""
+    return UsageError(
+        f"the package {error.name} is not installed: expected it for making model files; type "
+        "`pip install 'edgespec[export]'`"
+    )
+
+
 class ModelFileError(EdgeSpecError):
     """A model file is missing, truncated, corrupt or not a language model."""
 

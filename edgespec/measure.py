@@ -143,13 +143,15 @@ def run_row(
 
 
 def model_row(info: ModelInfo) -> dict[str, Any]:
-    """The "target" or "drafter" entry of a record."""
+    """The "target" or "drafter" entry of a record; placement only where the backend tells it."""
+    placed = {"placement": dict(info.placement)} if info.placement else {}
     return {
         "path": info.path,
         "sha256": info.sha256,
         "backend": info.backend,
         "n_params": info.n_params,
         "quant": info.quant,
+        **placed,
     }
 
 

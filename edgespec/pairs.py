@@ -1,7 +1,7 @@
 """Known pairs of target and drafter: their manifests in models/, and the files they name.
 
 A padded pair's target is made from a small one on first use and kept in the cache folder; what
-makes it is edgespec.export.pad, loaded for that alone.
+makes it is edgespec.export.padded, loaded for that alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-from edgespec.errors import ModelFileError, UsageError
+from edgespec.errors import ModelFileError, UsageError, not_installed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,7 @@ class ModelEntry:
 
     file: str
     sha256: str
-    pad: str = ""  # f16, q8_0, q4_0, q4_k_m
+    pad: str = ""  # a kind that edgespec.export.padded knows
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,11 @@ def files(
     """
     target = bundled(pair.target)
     if pair.target.pad:
-        pad = import_module("edgespec.export.pad")
-        target = Path(pad.padded(pair.target.pad, target, cache, progress))
+        maker = import_module("edgespec.export.padded")
+        try:
+            target = Path(maker.padded(pair.target.pad, target, cache, progress))
+        except ModuleNotFoundError as error:
+            raise not_installed(error) from error
     return target, bundled(pair.drafter)
 
 

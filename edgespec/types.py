@@ -170,7 +170,10 @@ class Stats:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model is; `quant` in llama.cpp's words ("F16", "Q4_K - Medium")."""
+    """What a loaded model is; `quant` in llama.cpp's words ("F16", "Q4_K - Medium").
+
+    placement: nodes of an ONNX graph by the provider that runs them, as it turned out.
+    """
 
     path: str
     sha256: str
@@ -179,3 +182,4 @@ class ModelInfo:
     n_params: int
     quant: str
     n_bytes: int
+    placement: Mapping[str, int] = field(default_factory=dict)

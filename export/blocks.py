@@ -99,7 +99,8 @@ def codes_of(
 ) -> NDArray[np.uint8]:
     """The nearest code of each value; shapes as in `best_scales`."""
     half = 1 << (bits - 1)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(scales == 0, 0, 1 / scales)[:, :, None]
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = 1 / scales[:, :, None]
+    inverse[~np.isfinite(inverse)] = 0  # nothing but zeros, or too small to matter
     codes = np.rint(values * inverse) + half
     return np.clip(codes, 0, 2 * half - 1).astype(np.uint8)

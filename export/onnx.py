@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .blocks import Blocks
 from .checkpoint import HEAD, TOKENS, Checkpoint
 from .npu_folder import GRAPH, MARK, new_folder, write_vocabulary
 from .onnx_check import Check, check
 from .onnx_graph import ARCHITECTURES, GraphOptions, write_graph
+from .quantized import quantized
 
 Progress = Callable[[str, float], None]
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.125, "int4": 0.625}  # per weight, scales of 32 in it
@@ -46,12 +48,14 @@ class Demands:
 
     texts: held-out text to compare on, a few built-in lines by default. max_loss: how much the
     perplexity may rise, as a share; by default what the precision allows (onnx_check.LOSS).
-    calibration: text that int4 weights are fitted to; plain rounding without. builder_python: one
-    with onnxruntime-genai, for architectures that onnx_graph does not write.
+    calibration: text that int4 weights are fitted to; plain rounding without. blocks: matrices by
+    name that are rounded already. builder_python: one with onnxruntime-genai, for architectures
+    that onnx_graph does not write.
     """
 
     texts: Sequence[str] = ()
     calibration: Sequence[str] = ()
+    blocks: Mapping[str, Blocks] = field(default_factory=dict)
     max_loss: float | None = None
     builder_python: Path | None = None
 
@@ -71,8 +75,8 @@ def export(
     tell = progress or (lambda what, share: None)
     count = n_params(checkpoint)
     tell(f"writing {out.name}", 0.0)
-    with new_folder(out, int(count * BYTES[options.precision] * 1.1) + (64 << 20)) as folder:
-        write(checkpoint, folder / GRAPH, options, demands)
+    with new_folder(out, room(checkpoint, options, count)) as folder:
+        write(checkpoint, folder / GRAPH, options, demands, tell)
         tokenizer = write_vocabulary(checkpoint.vocabulary, folder)
         about = description(checkpoint, options, count, tokenizer)
         if checkpoint.token_ids is not None:
@@ -86,10 +90,19 @@ def export(
     return OnnxReport(out, str(about["quant"]), count, n_bytes, found)
 
 
-def write(checkpoint: Checkpoint, path: Path, options: GraphOptions, demands: Demands) -> None:
+def write(
+    checkpoint: Checkpoint,
+    path: Path,
+    options: GraphOptions,
+    demands: Demands,
+    progress: Progress,
+) -> None:
     """The graph, by whoever knows the architecture."""
     if checkpoint.decoder.architecture in ARCHITECTURES:
-        write_graph(checkpoint, path, options)
+        blocks = dict(demands.blocks)
+        if demands.calibration and options.bits == 4:
+            blocks |= quantized(checkpoint, demands.calibration, options.block, progress)
+        write_graph(checkpoint, path, options, blocks)
         return
     from .builder import write_built
 
@@ -116,6 +129,12 @@ def description(
         "tokenizer": tokenizer,
         "token_ids": None if checkpoint.token_ids is None else "token_ids.npy",
     }
+
+
+def room(checkpoint: Checkpoint, options: GraphOptions, count: int) -> int:
+    """Bytes that the folder will take, rather too much; the table of the tokens is apart."""
+    table = math.prod(checkpoint[TOKENS].shape) * (4 if options.precision == "fp32" else 2)
+    return int(count * BYTES[options.precision] * 1.1) + table + (64 << 20)
 
 
 def n_params(checkpoint: Checkpoint) -> int:

@@ -79,7 +79,10 @@ def check(
     originals = original(checkpoint, pieces)
     found = compared(pieces, rows, originals, columns)
     worst = LOSS[precision] if max_loss is None else max_loss
-    if found.loss > worst or found.agreement < AGREEMENT[precision]:
+    # Who allows a loss is not held to the likeliest tokens as well, where there is a loss to see.
+    allowed = max_loss is not None and bool(found.perplexity_original)
+    agrees = allowed or found.agreement >= AGREEMENT[precision]
+    if not (found.loss <= worst and agrees):
         raise BackendError(
             f"the exported graph differs too much ({found}): expected a perplexity at most "
             f"{worst:.1%} above the original's and {AGREEMENT[precision]:.0%} agreement; use a "

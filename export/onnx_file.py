@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ SMALL = 1024  # bytes up to which a constant stays in the graph itself
 
 
 class OnnxFile:
-    """A graph being built. Names of nodes are those of their first output."""
+    """A graph being built, in a `with`. Names of nodes are those of their first output."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,6 +27,15 @@ class OnnxFile:
         self._weights: list[TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+
+    def __enter__(self) -> OnnxFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What could not be written is tried again by close; a file left open cannot be removed on
+        # some systems.
+        with suppress(OSError):
+            self._data.close()
 
     def node(self, kind: str, inputs: list[str], output: str | list[str], **attributes: Any) -> str:
         """Add a node; an operator of ONNX Runtime's own is written "com.microsoft:Name"."""

@@ -16,6 +16,7 @@ present.N.key and .value, to be bound to the inputs' own buffers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from edgespec.errors import ModelFileError
 
 from .blocks import Blocks, blocks_of
-from .checkpoint import TOKENS, Checkpoint, Decoder, Tensor
+from .checkpoint import HEAD_BIAS, TOKENS, Checkpoint, Decoder, Tensor
 from .onnx_file import OnnxFile
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -56,22 +57,38 @@ class GraphOptions:
         return {"int8": 8, "int4": 4}.get(self.precision, 0)
 
 
-def write_graph(checkpoint: Checkpoint, path: Path, options: GraphOptions) -> None:
-    """Write the model as `path` and its weights beside it. Raises: ModelFileError, UsageError."""
+def write_graph(
+    checkpoint: Checkpoint,
+    path: Path,
+    options: GraphOptions,
+    blocks: Mapping[str, Blocks] | None = None,
+) -> None:
+    """Write the model as `path` and its weights beside it. Raises: ModelFileError, UsageError.
+
+    blocks: matrices by name that are rounded already, in the options' bits and block.
+    """
     architecture = checkpoint.decoder.architecture
     if architecture not in ARCHITECTURES:
         raise ModelFileError(
             f"{checkpoint.path} is of architecture {architecture!r}: expected one of "
             f"{', '.join(ARCHITECTURES)}; choose another model"
         )
-    Builder(checkpoint, OnnxFile(path), options).write()
+    with OnnxFile(path) as file:
+        Builder(checkpoint, file, options, blocks or {}).write()
 
 
 class Builder:
     """Writes the graph from the tokens up."""
 
-    def __init__(self, checkpoint: Checkpoint, file: OnnxFile, options: GraphOptions) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        file: OnnxFile,
+        options: GraphOptions,
+        blocks: Mapping[str, Blocks],
+    ) -> None:
         self.checkpoint, self.file, self.options = checkpoint, file, options
+        self.blocks = blocks
         self.decoder: Decoder = checkpoint.decoder
         self.dtype = options.dtype
 
@@ -84,7 +101,8 @@ class Builder:
         file.input("seqlens_k", np.int32, [1])
         file.input("total_length", np.int32, [])
         file.input("attention_bias", self.dtype, [1, 1, "T", "total"])
-        cos, sin = rotation(decoder, self.options.context or decoder.n_context)
+        # The slot before the first token counts for the kernel, which wants a row for it.
+        cos, sin = rotation(decoder, (self.options.context or decoder.n_context) + 1)
         file.weight("cos_cache", cos.astype(self.dtype))
         file.weight("sin_cache", sin.astype(self.dtype))
         residual, written = self.tokens(), ""
@@ -167,7 +185,12 @@ class Builder:
         bits = HEAD_BITS if self.options.bits == 4 else self.options.bits
         if self.options.bits == 4 and matrix.kind == "Q4_0":
             bits = 4
-        self.matmul("logits", [matrix], x, bits)
+        biased = HEAD_BIAS in checkpoint.tensors
+        out = self.matmul("output" if biased else "logits", {"head": matrix}, x, bits)
+        if biased:
+            kept = slice(None) if checkpoint.token_ids is None else checkpoint.token_ids
+            bias = checkpoint[HEAD_BIAS].floats()[kept].astype(self.dtype)
+            file.node("Add", [out, file.weight(HEAD_BIAS, bias)], "logits")
         file.output("logits", self.dtype, [1, "M", matrix.shape[0]])
 
     def norm(self, name: str, residual: str, written: str) -> tuple[str, str]:
@@ -203,7 +226,8 @@ class Builder:
 
     def fused(self, at: str, parts: list[str], name: str, x: str) -> str:
         """Several matrices with one input as one: their rows one below the other."""
-        matrices = [self.checkpoint[f"{part}.weight"] for part in parts]
+        names = [f"{part}.weight" for part in parts]
+        matrices = {name: self.checkpoint[name] for name in names}
         out = self.matmul(f"{at}.{name}", matrices, x, self.options.bits)
         biases = [f"{part}.bias" for part in parts]
         return self.biased(f"{at}.{name}", biases, out)
@@ -211,7 +235,7 @@ class Builder:
     def linear(self, name: str, x: str) -> str:
         """x times one matrix, plus its bias and its adapter if there are any."""
         matrix = self.checkpoint[f"{name}.weight"]
-        out = self.matmul(name, [matrix], x, self.options.bits)
+        out = self.matmul(name, {f"{name}.weight": matrix}, x, self.options.bits)
         if self.options.lora:
             out = self.adapted(name, matrix.shape, x, out)
         return self.biased(name, [f"{name}.bias"], out)
@@ -237,14 +261,17 @@ class Builder:
         raised = self.file.node("MatMul", [down, high], f"{name}.raised")
         return self.file.node("Add", [out, raised], f"{name}.adapted")
 
-    def matmul(self, name: str, matrices: list[Tensor], x: str, bits: int) -> str:
-        """x [1, T, n_in] times the matrices' rows [n_out, n_in] in the wanted precision."""
-        n_in = matrices[0].shape[1]
+    def matmul(self, name: str, matrices: Mapping[str, Tensor], x: str, bits: int) -> str:
+        """x [1, T, n_in] times the rows [n_out, n_in] of all matrices in the wanted precision."""
+        n_in, block = next(iter(matrices.values())).shape[1], self.options.block
         if not bits:
-            weights = np.concatenate([matrix.floats() for matrix in matrices])
+            weights = np.concatenate([matrix.floats() for matrix in matrices.values()])
             self.file.weight(f"{name}.weight", weights.T.astype(self.dtype))
             return self.file.node("MatMul", [x, f"{name}.weight"], name)
-        parts = [blocks_of(matrix, bits, self.options.block) for matrix in matrices]
+        parts = [
+            self.blocks[part] if part in self.blocks else blocks_of(matrix, bits, block)
+            for part, matrix in matrices.items()
+        ]
         blocks = Blocks(
             bits,
             np.concatenate([part.codes for part in parts]),

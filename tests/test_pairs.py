@@ -11,7 +11,10 @@ import pytest
 from edgespec import pairs
 from edgespec.errors import ModelFileError, UsageError
 
-NAMES = ["demo", "demo-foreign", "padded-f16", "padded-q4_0", "padded-q4_k_m", "padded-q8_0"]
+NAMES = [
+    "demo", "demo-foreign", "padded-f16", "padded-int4", "padded-int4-b128", "padded-q4_0",
+    "padded-q4_0-fitted", "padded-q4_k_m", "padded-q8_0",
+]  # fmt: skip
 DAMAGED = pairs.Pair(
     "x", "", "", "", pairs.ModelEntry("demo/none.gguf", ""), pairs.ModelEntry("y", "")
 )
@@ -54,13 +57,13 @@ def test_a_padded_target_is_made_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What makes it is a stand-in here; the real one has tests of its own."""
-    maker = ModuleType("edgespec.export.pad")
+    maker = ModuleType("edgespec.export.padded")
 
     def padded(kind: str, source: Path, cache: Path, progress: object) -> Path:
         return cache / f"{kind}-of-{source.name}"
 
     maker.padded = padded  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "edgespec.export.pad", maker)
+    monkeypatch.setitem(sys.modules, "edgespec.export.padded", maker)
     monkeypatch.setattr(pairs, "bundled", lambda entry: Path(entry.file))
     target, drafter = pairs.files(pairs.find("padded-q8_0"), tmp_path)
     assert target == tmp_path / "q8_0-of-target.gguf"

@@ -41,7 +41,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, options: ModelOptions) -> None:
         """Raises: ModelFileError, UsageError, ContextError, BackendError."""
-        self._lock, self._cancelled = threading.Lock(), False
+        self._lock = threading.Lock()
         self._graph: Any = None
         self.path = onnx_folder.folder_of(Path(path))
         about = self.about = onnx_folder.description(self.path)
@@ -133,10 +133,9 @@ class OnnxModel:
 
         On the CPU it ends within one graph node.
         """
-        self._cancelled = True  # each call begins by clearing it
         graph = self._graph
         if graph is not None:
-            graph.stop()
+            graph.stop()  # each call begins by undoing it
 
     def info(self) -> ModelInfo:
         """What the model is; reads its files for the hash."""
@@ -148,6 +147,7 @@ class OnnxModel:
             n_params=self.n_params,
             quant=str(self.about["quant"]),
             n_bytes=onnx_folder.size_of(self.path),
+            placement=self.placement,
         )
 
     def close(self) -> None:
@@ -186,12 +186,11 @@ class OnnxModel:
                     "context; shorten the prompt, or export with a larger one"
                 )
             self._last = (self._length, 0)
-            self._cancelled = False
             self._graph.go()
             try:
                 yield
             except BackendError as error:
-                if self._cancelled:
+                if self._graph.stopped:
                     raise Cancelled("stopped: the text up to here stays; ask again") from error
                 raise
 

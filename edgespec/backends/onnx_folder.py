@@ -16,6 +16,8 @@ from edgespec.errors import ModelFileError
 DESCRIPTION, FORMAT, GRAPH = "edgespec.json", 1, "model.onnx"
 NEEDED = ("kind", "architecture", "name", "n_vocab", "n_embd", "n_context", "n_params", "quant",
           "tokenizer", "token_ids")  # fmt: skip
+COUNTS = ("n_vocab", "n_embd", "n_context", "n_params")
+KINDS = ("dynamic", "static")
 
 
 def folder_of(path: Path) -> Path:
@@ -32,6 +34,10 @@ def description(path: Path) -> dict[str, Any]:
         missing = [key for key in NEEDED if key not in about]
         if missing:
             raise ValueError(f"no {', '.join(missing)}")
+        wrong = [key for key in COUNTS if type(about[key]) is not int or about[key] < 1]
+        wrong += [] if about["kind"] in KINDS else ["kind"]
+        if wrong:
+            raise ValueError(f"{wrong[0]} {about[wrong[0]]!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(
             f"{path} is no exported model ({type(error).__name__}: {error}): expected a folder "
@@ -42,11 +48,19 @@ def description(path: Path) -> dict[str, Any]:
 
 def token_ids(path: Path, about: Mapping[str, Any]) -> NDArray[np.int32] | None:
     """The ids [K] of a trimmed head's columns, None for a whole head. Raises: ModelFileError."""
-    if about["token_ids"] is None:
+    name = about["token_ids"]
+    if name is None:
         return None
     try:
-        return np.asarray(np.load(path / about["token_ids"]), np.int32)
-    except (OSError, ValueError, TypeError) as error:
+        if Path(name).name != name:  # a folder must not be able to have another one read
+            raise ValueError(f"{name!r} is elsewhere")
+        ids = np.load(path / name)
+        if ids.ndim != 1 or ids.dtype.kind != "i" or not 0 < len(ids) <= about["n_vocab"]:
+            raise ValueError(f"an array {ids.shape} of {ids.dtype}")
+        if ids.min() < 0 or ids.max() >= about["n_vocab"]:
+            raise ValueError(f"ids {ids.min()} to {ids.max()}, beyond the vocabulary")
+        return np.asarray(ids, np.int32)
+    except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
         raise ModelFileError(f"{path}: {error}: expected its token ids; export it again") from error
 
 

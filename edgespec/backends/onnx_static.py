@@ -215,6 +215,11 @@ class StaticGraph:
         """Calls may begin again."""
         self._stopped.clear()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called since `go`."""
+        return self._stopped.is_set()
+
     def close(self) -> None:
         """Free graphs and cache."""
         for step in self._steps:

@@ -206,7 +206,9 @@ def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]
         row = data[part]
         if row:
             size = f", {row['n_params'] / 1e6:.1f} M parameters, {row['quant']}"
-            lines.append(f"{part + ':':<9}{row['path']}{size if row['n_params'] else ''}")
+            placed = [f"{n} nodes on {ep}" for ep, n in row.get("placement", {}).items()]
+            about = ", ".join([size, *placed]) if row["n_params"] else ""
+            lines.append(f"{part + ':':<9}{row['path']}{about}")
     lines.append(f"costs:   one token {session.costs}")
     sampling = "greedy" if session.params().greedy else f"temperature {config.temperature}"
     lines.append(f"params:  {sampling}, at most {config.max_tokens} tokens an answer")

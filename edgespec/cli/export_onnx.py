@@ -85,7 +85,9 @@ def static(args: Namespace, checkpoint: object) -> object:
 
 def out_of(args: Namespace, precision: str) -> Path:
     """The folder to write."""
-    return Path(args.out) if args.out else Path(f"{Path(args.model).stem}-{precision}")
+    source = Path(args.model).resolve()
+    name = source.name if source.is_dir() else source.stem
+    return Path(args.out) if args.out else Path(f"{name}-{precision}")
 
 
 def read(files: Sequence[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ DEFAULTS = None
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("--kind", default="f16", help="f16, q8_0, q4_0 or q4_k_m (f16)")
+    parser.add_argument("--kind", default="f16", help="f16, q8_0, q4_0, q4_k_m, int4, .. (f16)")
     parser.add_argument("--source", metavar="FILE", help="model to pad, the demo target by default")
     parser.add_argument("--folder", metavar="DIR", help="where to put it, the cache by default")
 
@@ -27,6 +27,6 @@ def run(args: Namespace) -> int:
     """Make the file unless it is there, and print its path."""
     source = Path(args.source) if args.source else pairs.bundled(pairs.find("demo").target)
     folder = Path(args.folder) if args.folder else cache_folder()
-    pad = import_module("edgespec.export.pad")
+    pad = import_module("edgespec.export.padded")
     print(pad.padded(args.kind, source, folder, show_progress))
     return 0

@@ -1,0 +1,38 @@
+"""Text in a model's own words, for calibrating when nobody gives any: its answers to prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import edgespec
+from edgespec.cli.prompts import SETS
+
+Progress = Callable[[str, float], None]
+# In all (twice as many fit a model of 8 M parameters no better); of an answer.
+N_TOKENS, LONGEST = 4096, 400
+
+
+def own_text(
+    path: Path, *, n_tokens: int = N_TOKENS, progress: Progress | None = None
+) -> list[str]:
+    """Conversations of `n_tokens` of answers, spelled as the model's chat template has them.
+
+    Likeliest answers to the built-in prompts first, then answers drawn: the same for the same
+    model. Raises: ModelFileError, UsageError.
+    """
+    tell = progress or (lambda what, share: None)
+    prompts = [prompt for texts in zip(*SETS.values(), strict=True) for prompt in texts]
+    said: list[str] = []
+    n_said = 0
+    with edgespec.load(path, speculative="off", max_tokens=LONGEST) as session:
+        while n_said < n_tokens:
+            turn = len(said)
+            messages = [{"role": "user", "content": prompts[turn % len(prompts)]}]
+            drawn = {"temperature": 1.0, "seed": turn} if turn >= len(prompts) else {}
+            answer = "".join(piece.text for piece in session.chat(messages, **drawn))
+            messages.append({"role": "assistant", "content": answer})
+            said.append(session.template.text(messages, answer=False))
+            n_said += max(1, len(session.output))
+            tell(f"letting {path.name} speak, to calibrate with", min(1.0, n_said / n_tokens))
+    return said
