@@ -132,8 +132,11 @@ def description(
 
 
 def room(checkpoint: Checkpoint, options: GraphOptions, count: int) -> int:
-    """Bytes that the folder will take, rather too much; the table of the tokens is apart."""
-    table = math.prod(checkpoint[TOKENS].shape) * (4 if options.precision == "fp32" else 2)
+    """Bytes that the folder will take, rather too much.
+
+    The table of the tokens comes on top, as does what a head of 8 bits has beyond 4.
+    """
+    table = math.prod(checkpoint[TOKENS].shape) * (4 if options.precision == "fp32" else 3)
     return int(count * BYTES[options.precision] * 1.1) + table + (64 << 20)
 
 

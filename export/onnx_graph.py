@@ -32,6 +32,7 @@ from .onnx_file import OnnxFile
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 ACCURACY = 4  # MatMulNBits may round its input to 8 bits per block, as llama.cpp does
+HEAD_DIM = 16  # of which heads must be multiples, for GroupQueryAttention on a CPU
 HEAD_BITS = 8  # of an int4 graph: four bits for the head cost more quality than they save time
 Weights = tuple[str, Tensor]
 
@@ -72,6 +73,11 @@ def write_graph(
         raise ModelFileError(
             f"{checkpoint.path} is of architecture {architecture!r}: expected one of "
             f"{', '.join(ARCHITECTURES)}; choose another model"
+        )
+    if checkpoint.decoder.head_dim % HEAD_DIM:
+        raise ModelFileError(
+            f"{checkpoint.path} has heads of {checkpoint.decoder.head_dim} numbers: expected a "
+            f"multiple of {HEAD_DIM}, for ONNX Runtime; choose another model, or --npu"
         )
     with OnnxFile(path) as file:
         Builder(checkpoint, file, options, blocks or {}).write()

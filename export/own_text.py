@@ -29,8 +29,9 @@ def own_text(
         while n_said < n_tokens:
             turn = len(said)
             messages = [{"role": "user", "content": prompts[turn % len(prompts)]}]
-            drawn = {"temperature": 1.0, "seed": turn} if turn >= len(prompts) else {}
-            answer = "".join(piece.text for piece in session.chat(messages, **drawn))
+            heat = 1.0 if turn >= len(prompts) else 0.0
+            pieces = session.chat(messages, temperature=heat, seed=turn)
+            answer = "".join(piece.text for piece in pieces)
             messages.append({"role": "assistant", "content": answer})
             said.append(session.template.text(messages, answer=False))
             n_said += max(1, len(session.output))

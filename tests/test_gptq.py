@@ -1,4 +1,4 @@
-"""GPTQ: what is rounded by what was seen, what is left alone, and the paper's own words as oracle."""
+"""GPTQ: what is rounded by what was seen, what is left alone; the paper's own words as oracle."""
 
 from __future__ import annotations
 

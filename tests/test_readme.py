@@ -42,12 +42,14 @@ def test_the_first_command_answers(tmp_path):
 
 def test_every_command_line_is_understood(tmp_path):
     """Files that are not there are refused by name, so the flags before were read."""
-    lines = [line.split("#")[0] for line in blocks("bash")[1].splitlines()]
-    assert len(lines) == 3
-    for line in lines:
-        done = run([sys.executable, "-m", *shlex.split(line)], tmp_path)
+    lines = [line.split("#")[0] for block in blocks("bash")[1:3] for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("edgespec")]
+    assert len(commands) == 6
+    for words in commands:
+        done = run([sys.executable, "-m", *words], tmp_path)
         assert done.returncode == 2
-        assert "target.gguf" in done.stderr
+        model = next(word for word in words if word.startswith(("target", "drafter")))
+        assert model in done.stderr
         assert done.stderr.count("\n") == 1
 
 
