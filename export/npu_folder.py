@@ -38,7 +38,12 @@ def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
         yield partial
         if target.exists():
             os.replace(target, old)
-        os.replace(partial, target)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
     except OSError as error:
         raise UsageError(
             f"{target} cannot be written ({error.strerror or error}): choose another folder"

@@ -14,18 +14,18 @@ N_TOKENS, LONGEST = 4096, 400
 
 
 def own_text(
-    path: Path, *, n_tokens: int = N_TOKENS, progress: Progress | None = None
+    path: Path, *, n_tokens: int = N_TOKENS, threads: int = 0, progress: Progress | None = None
 ) -> list[str]:
     """Conversations of `n_tokens` of answers, spelled as the model's chat template has them.
 
     Likeliest answers to the built-in prompts first, then answers drawn: the same for the same
-    model. Raises: ModelFileError, UsageError.
+    model. threads: 0 for all cores. Raises: ModelFileError, UsageError.
     """
     tell = progress or (lambda what, share: None)
     prompts = [prompt for texts in zip(*SETS.values(), strict=True) for prompt in texts]
     said: list[str] = []
     n_said = 0
-    with edgespec.load(path, speculative="off", max_tokens=LONGEST) as session:
+    with edgespec.load(path, speculative="off", threads=threads, max_tokens=LONGEST) as session:
         while n_said < n_tokens:
             turn = len(said)
             messages = [{"role": "user", "content": prompts[turn % len(prompts)]}]

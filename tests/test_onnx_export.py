@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
-import re
 import shutil
-from argparse import Namespace
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +24,8 @@ from edgespec.export.onnx_file import OnnxFile
 from edgespec.export.onnx_graph import GraphOptions
 from llama_reference import stored
 from model_maker import DEMO, make
-from onnx_maker import ANY_LOSS, dynamic_folder, exported, llama_cpp_exact, opened, quick
+from onnx_maker import ANY_LOSS, dynamic_folder, exported, llama_cpp_exact, opened
 
-from edgespec.backends import ModelOptions, open_model
-from edgespec.cli import main
-from edgespec.cli.export_onnx import out_of
 from edgespec.errors import BackendError, ContextError, ModelFileError, UsageError
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -397,86 +392,3 @@ def test_what_is_no_model_is_never_overwritten(out: Path, tiny: Path) -> None:
         exported(tiny, out.parent / "nowhere" / "model")
     assert (out / "letter.txt").read_text() == file.read_text()[:7] == "keep me"
     assert sorted(path.name for path in out.parent.iterdir()) == ["file", "model"]
-
-
-def test_a_model_is_exported_from_the_command_line(
-    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("Once upon a time there was a fox. She liked to run. " * 5, encoding="utf-8")
-    words = [str(DEMO), "-o", str(out), "--precision", "fp32", "--text", str(text)]
-    with quick():
-        assert main(["export", "onnx", *words, "-c", "64"]) == 0
-    said = capsys.readouterr()
-    line = f"{out}: fp32, 1.0 M parameters, "
-    assert said.out.startswith(line)
-    assert "same likeliest token 100.00%" in said.out
-    assert said.out.count("\n") == 1
-    with closing(opened(out)) as model, closing(opened(dynamic_folder(DEMO))) as exact:
-        assert model.n_context == 64
-        assert np.allclose(model.forward(TOKENS), exact.forward(TOKENS), atol=1e-5)
-
-
-def test_without_a_name_the_model_s_own_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with quick():
-        assert main(["export", "onnx", str(DEMO)]) == 0
-    assert capsys.readouterr().out.startswith("drafter-int4: int4-b32, 1.0 M parameters")
-    open_model(tmp_path / "drafter-int4", ModelOptions(96, 1)).close()
-    (tmp_path / "Qwen2.5-0.5B").mkdir()
-    assert out_of(Namespace(out=None, model="Qwen2.5-0.5B"), "int4") == Path("Qwen2.5-0.5B-int4")
-    assert out_of(Namespace(out=None, model="a/b-f16.gguf"), "fp32") == Path("b-f16-fp32")
-
-
-@pytest.fixture
-def bad(tmp_path: Path, stories260k: Path) -> dict[str, str]:
-    """Files that cannot be exported, and texts that cannot be read, by name."""
-    make(tmp_path / "gemma.gguf", "gemma", vocabulary=stories260k)
-    (tmp_path / "text.gguf").write_text("no model " * 99)
-    (tmp_path / "cut.gguf").write_bytes(DEMO.read_bytes()[:90_000])
-    (tmp_path / "empty.txt").write_text(" \n")
-    (tmp_path / "latin.txt").write_bytes("Käse".encode("latin-1"))
-    (tmp_path / "one.txt").write_text("a")
-    (tmp_path / "folder").mkdir()
-    return {path.name: str(path) for path in tmp_path.iterdir()} | {"here": str(tmp_path)}
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("{gemma.gguf} -o {here}/o", "architecture 'gemma', .*: expected a Hugging Face folder"),
-        ("{here}/absent.gguf -o {here}/o", "absent.gguf is not there: expected a GGUF file or"),
-        ("{folder} -o {here}/o", "folder.*: expected"),
-        ("{text.gguf} -o {here}/o", "text.gguf is not a complete GGUF file"),
-        ("{cut.gguf} -o {here}/o", "cut.gguf is not a complete GGUF file"),
-        ("DEMO -o {here}/o --text {empty.txt}", "empty.txt is empty: expected some text"),
-        ("DEMO -o {here}/o --text {latin.txt}", "latin.txt: .*: expected a text file in UTF-8"),
-        ("DEMO -o {here}/o --text {here}/no.txt", "no.txt: .*: expected a text file in UTF-8"),
-        ("DEMO -o {folder}", "folder is there and is no exported model: choose another folder"),
-        ("DEMO -o {here}/no/o", "no is not a folder: create it or choose another target"),
-        ("DEMO -o {here}/o --precision int3", "--precision: invalid choice: 'int3'"),
-        ("DEMO -o {here}/o --block 33", "--block: invalid choice"),
-        ("DEMO -o {here}/o -c -1", "'-1': expected a whole number, 0 or more"),
-        ("DEMO -o {here}/o --max-loss x", "'x': expected a number"),
-        ("DEMO -o {here}/o --draft-tokens 4", "graphs of fixed width: expected --npu with it"),
-        ("DEMO -o {here}/o --npu --hidden", "--hidden is not for --npu: leave one of them out"),
-        ("", "required: MODEL"),
-    ],
-)
-def test_what_cannot_be_exported_ends_in_one_line(
-    words: str, line: str, bad: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, path in {**bad, "DEMO": str(DEMO)}.items():
-        words = words.replace("{" + name + "}" if name != "DEMO" else name, path)
-    before = sorted(Path(bad["here"]).rglob("*"))
-    with quick():
-        assert main(["export", "onnx", *words.split()]) == 2
-    said = capsys.readouterr()
-    assert not said.out
-    last = said.err.splitlines()[-1]
-    assert last.startswith("edgespec: ")
-    assert re.search(line, last), last
-    assert "Traceback" not in said.err
-    assert sorted(Path(bad["here"]).rglob("*")) == before

@@ -29,7 +29,6 @@ from edgespec.errors import (
     EdgeSpecError,
     ModelFileError,
     ShapeError,
-    UsageError,
 )
 
 TOKENS = [1, 403, 407, 261, 378, 383, 286, 261, 376, 298, 315, 511]
@@ -399,8 +398,3 @@ def test_a_graph_of_the_model_builder_reads_chains(
         with pytest.raises(ShapeError, match="reads no trees on this device: expected a chain"):
             other.forward([7, 8, 9], [-1, 0, 0])
         assert other.forward([7, 8], [-1, 0]).shape == (2, 4096)
-
-
-def test_hidden_states_need_a_graph_that_has_them(folder: Path) -> None:
-    with pytest.raises(UsageError, match="gives no hidden states"):
-        opened(folder, hidden_states=True)

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from edgespec.export import moments as moments_module
 from edgespec.export import onnx as onnx_export
+from edgespec.export import own_text as own_text_module
 from edgespec.export import pad, pad_int4, quantized
 from edgespec.export.blocks import Blocks, blocks_of, stored_blocks
 from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
@@ -40,7 +41,7 @@ def quiet(what: str, share: float) -> None:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     """What the demo drafter says."""
-    return own_text(DEMO, n_tokens=1200)
+    return own_text(DEMO, n_tokens=1200, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -223,13 +224,15 @@ def test_inert_weights_stay_inert(tmp_path, demo):
 
 
 def test_long_text_is_read_in_pieces_from_all_over_it(demo, monkeypatch):
-    monkeypatch.setattr(quantized, "MOST_TOKENS", 200)
+    numbers = " ".join(map(str, range(500)))
     monkeypatch.setattr(quantized, "LONGEST", 50)
-    whole = quantized.pieces_of([STORY * 20], demo)
-    assert 3 <= len(whole) <= 4 and sum(map(len, whole)) <= 200
-    alone = quantized.pieces_of([STORY], demo)
-    assert [len(piece) for piece in alone[:-1]] == [50] * (len(alone) - 1)
-    assert whole[0] == alone[0] and whole[-1] not in alone
+    everything = quantized.pieces_of([numbers], demo)
+    assert {len(piece) for piece in everything[:-1]} == {50}
+    monkeypatch.setattr(quantized, "MOST_TOKENS", 200)
+    kept = [everything.index(piece) for piece in quantized.pieces_of([numbers], demo)]
+    steps = np.diff([*kept, len(everything)])
+    assert kept[0] == 0 and len(kept) in (3, 4)
+    assert steps.max() - steps.min() <= 1
 
 
 def test_conversations_are_read_as_the_template_spells_them(demo, texts):
@@ -238,10 +241,12 @@ def test_conversations_are_read_as_the_template_spells_them(demo, texts):
     assert [tokens[token] for token in first[:2]] == ["<|begin|>", "<|user|>"]
 
 
-def test_own_text_is_the_same_again_and_no_two_answers_are(texts):
-    again = own_text(DEMO, n_tokens=1200)
-    assert again == texts
-    assert len(set(texts)) == len(texts) > 2
+def test_own_text_is_the_same_again_and_no_two_answers_are(monkeypatch):
+    monkeypatch.setattr(own_text_module, "SETS", {"one": ("Tell me a story.",)})
+    texts = own_text(DEMO, n_tokens=500, threads=1)
+    assert texts == own_text(DEMO, n_tokens=500, threads=1)
+    assert len(set(texts)) == len(texts) > 1  # the likeliest answer, then drawn ones
+    assert all(text.startswith("<|begin|><|user|>Tell me a story.") for text in texts)
     assert all("<|assistant|>" in text for text in texts)
 
 

@@ -26,8 +26,8 @@ PROMPTS = (
     "Once upon a time there was a little fox who",
     "One day, Tom and his dog went to the park and",
 )
-KEPT = np.arange(0, 4096, 4, dtype=np.int32)
-OPTIONS = {"threads": 1, "max_tokens": 48, "ctx_size": 200, "device": "cpu"}
+KEPT = np.arange(2048, dtype=np.int32)
+OPTIONS = {"threads": 1, "max_tokens": 32, "ctx_size": 200, "device": "cpu"}
 # The seed's uniforms are 6e-4 or more from where the next token's share begins; shares move by up
 # to 1e-4 from one width to another, and others may fall between.
 WAYS = {"greedy": {}, "sampled": {"temperature": 0.8, "seed": 1}}
@@ -118,6 +118,7 @@ def test_the_text_is_the_target_s_own(session: Session, way: str) -> None:
     assert min(map(len, expected)) > 20
     seen, stats = said(session, way)
     assert seen == expected
-    assert all(one.n_drafted > one.n_accepted > 3 for one in stats)
+    assert all(one.n_drafted > one.n_accepted > 0 for one in stats)
+    assert sum(one.n_accepted for one in stats) > 8
     if way == "sampled":
         assert seen != plain(Path(session.target.info().path), "greedy")
