@@ -208,6 +208,7 @@ def test_matrices_that_q4_0_cannot_hold_are_copied(tmp_path):
     assert kinds["output.weight"] == "Q8_0" and kinds["token_embd.weight"] == "F16"
 
 
+@pytest.mark.slow
 def test_inert_weights_stay_inert(tmp_path, demo):
     wide = tmp_path / "wide.gguf"
     pad.pad(DEMO, wide, n_embd=512, n_layers=3, n_ff=512)
@@ -241,6 +242,7 @@ def test_conversations_are_read_as_the_template_spells_them(demo, texts):
     assert [tokens[token] for token in first[:2]] == ["<|begin|>", "<|user|>"]
 
 
+@pytest.mark.slow
 def test_own_text_is_the_same_again_and_no_two_answers_are(monkeypatch):
     monkeypatch.setattr(own_text_module, "SETS", {"one": ("Tell me a story.",)})
     texts = own_text(DEMO, n_tokens=500, threads=1)
@@ -264,6 +266,7 @@ def test_what_cannot_be_done_is_said(tmp_path, demo):
         pad_int4.padded_int4(DEMO, tmp_path, 64)
 
 
+@pytest.mark.slow
 def test_a_padded_pair_is_made_once(tmp_path, monkeypatch, texts):
     for size, value in (("N_EMBD", 512), ("N_LAYERS", 2), ("N_FF", 512)):
         monkeypatch.setattr(pad, size, value)
