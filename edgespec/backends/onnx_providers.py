@@ -227,6 +227,8 @@ def session_options(
     options.log_severity_level = 4  # errors come as exceptions; the log would say them twice
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Threads that spin between two runs take the cores from the other model; within one they pay.
+    # Two ONNX drafter threads beside a two-thread GGUF target, two cores: 1.40 x the tokens/s of
+    # threads that spin on; never spinning 1.41 x. ONNX target, GGUF drafter: no difference.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider.ep == CPU:
         return options
