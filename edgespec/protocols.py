@@ -6,7 +6,7 @@ checks of every implementation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 
 from edgespec.types import Draft, FloatArray, Verdict
 
-Law = Callable[[FloatArray, Sequence[int]], FloatArray]
-"""(logits [V], the ids before) -> probabilities [V]: a sampling chain with its parameters."""
+
+class Law(Protocol):
+    """A sampling chain with its parameters."""
+
+    def __call__(self, logits: FloatArray, context: Sequence[int], /) -> FloatArray:
+        """Probabilities [V], sum 1, for logits [V] and the ids before them."""
+        ...
+
+    def translated(self, ids: NDArray[np.int32]) -> Law:
+        """The same chain over another vocabulary, in which token t of this one is ids[t], or -1."""
+        ...
 
 
 class LanguageModel(Protocol):

@@ -8,6 +8,7 @@ Order of the chain: logit bias, penalties, then greedy, or top-k, top-p, min-p, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,29 @@ from edgespec.protocols import Law
 from edgespec.types import Draft, FloatArray, SamplingParams
 
 
-def law_of(params: SamplingParams) -> Law:
-    """The chain bound to its parameters: (logits [V], ids before it) -> probabilities [V], sum 1.
+@dataclass(frozen=True)
+class Chain:
+    """Implements protocols.Law by these parameters."""
+
+    params: SamplingParams
+
+    def __call__(self, logits: FloatArray, context: Sequence[int], /) -> FloatArray:
+        return probabilities(penalized(logits, context, self.params), self.params)
+
+    def translated(self, ids: NDArray[np.int32]) -> Chain:
+        """See protocols.Law; only the logit bias speaks of single tokens."""
+        moved = {int(ids[token]): bias for token, bias in self.params.logit_bias.items()}
+        moved.pop(-1, None)
+        return Chain(replace(self.params, logit_bias=moved))
+
+
+def law_of(params: SamplingParams) -> Chain:
+    """The chain bound to its parameters.
 
     Raises: UsageError for parameters out of range, before any logits are seen.
     """
     check(params)
-
-    def law(logits: FloatArray, context: Sequence[int]) -> FloatArray:
-        return probabilities(penalized(logits, context, params), params)
-
-    return law
+    return Chain(params)
 
 
 def check(params: SamplingParams) -> None:

@@ -5,13 +5,16 @@ Frozen dataclasses without behaviour beyond their own consistency; each prints i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+Progress = Callable[[str, float], None]
+"""Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,39 @@ class SamplingParams:
         return self.temperature <= 0
 
 
+class Chances(Protocol):
+    """Where a random choice comes from: uniforms, or in a test every branch in turn."""
+
+    def pick(self, weights: FloatArray, /) -> int:
+        """An index with probability weights[i] / sum(weights)."""
+        ...
+
+    def under(self, share: float, /) -> bool:
+        """True with probability `share`, at most 1."""
+        ...
+
+
+class DraftLaw(Protocol):
+    """The law each token of a chain was drawn from, where it is not an array of rows."""
+
+    def keeps(self, i: int, token: int, p: float, u: float, /) -> bool:
+        """Whether u * (probability of having drafted `token` as the i-th) < p."""
+        ...
+
+    def residual(self, i: int, p: FloatArray, chances: Chances, /) -> int:
+        """A token drawn from (p - law i)+, normalised; from p [V] where rounding leaves nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Draft:
     """Proposed tokens as a tree below the last token of the context; a chain is the usual case.
 
     tokens: k ids. parents: k indices of earlier nodes, -1 for the context's last token.
     probs: [k, V] law each token was drawn from, or None when the law is unknown (always the
-    case in a branching tree). sources: who proposed each node. confidence: k estimates of the
-    probability that the node and all above it are accepted, or empty.
+    case in a branching tree). law: in its place, a law that is worked out as far as it is asked
+    for. sources: who proposed each node. confidence: k estimates of the probability that the node
+    and all above it are accepted, or empty.
     """
 
     tokens: tuple[int, ...] = ()
@@ -58,6 +86,7 @@ class Draft:
     probs: FloatArray | None = None
     sources: tuple[str, ...] = ()
     confidence: tuple[float, ...] = ()
+    law: DraftLaw | None = None
 
     def __post_init__(self) -> None:
         if not self.parents and self.tokens:
@@ -67,6 +96,11 @@ class Draft:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the tokens were drawn from a law that is known."""
+        return self.probs is not None or self.law is not None
 
     @property
     def is_chain(self) -> bool:

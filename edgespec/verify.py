@@ -6,13 +6,14 @@ any draft, chain or tree; `reject` and `block` for a chain whose own law q is kn
 
 from __future__ import annotations
 
+from random import Random
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.errors import ShapeError
-from edgespec.types import Draft, FloatArray, Verdict
+from edgespec.types import Chances, Draft, DraftLaw, FloatArray, Verdict
 
 
 class Rows(Protocol):
@@ -36,13 +37,18 @@ def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "reje
         raise ShapeError(
             f"{k} drafted tokens with {len(p)} rows of p and {len(u)} of u: expected {k + 1}"
         )
-    if draft.probs is None or method == "match":
+    if not draft.is_drawn or method == "match":
         return match(draft, p, u)
     if not draft.is_chain:
         raise ShapeError(
             "a branching draft came with `probs`: leave them out, its tokens are matched"
         )
-    return (block if method == "block" else reject)(draft, draft.probs, p, u)
+    if draft.probs is None:
+        assert draft.law is not None
+        return reject(draft, draft.law, p, u)  # `block` needs whole rows
+    if method == "block":
+        return block(draft, draft.probs, p, u)
+    return reject(draft, Dense(draft.probs), p, u)
 
 
 def match(draft: Draft, p: Rows, u: NDArray[np.float64]) -> Verdict:
@@ -67,19 +73,32 @@ def match(draft: Draft, p: Rows, u: NDArray[np.float64]) -> Verdict:
         node = child
 
 
-def reject(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
+def reject(draft: Draft, q: DraftLaw, p: Rows, u: NDArray[np.float64]) -> Verdict:
     """Keep token x with probability min(1, p(x) / q(x)); at the first refusal draw from (p - q)+.
 
-    q: [k, V] the law each token was drawn from.
+    q: the law each token was drawn from.
     Source: Leviathan et al. 2022, arXiv 2211.17192, algorithm 1.
     """
     k = len(draft)
     for i, x in enumerate(draft.tokens):
         p_i = p[i]
-        if u[i, 0] * q[i, x] >= p_i[x]:
-            token = pick(residual(p_i, q[i]), u[i, 1])
+        if not q.keeps(i, x, float(p_i[x]), float(u[i, 0])):
+            token = q.residual(i, p_i, Uniforms(u[i, 1]))
             return Verdict((*draft.tokens[:i], token), tuple(range(i)), i + 1)
     return Verdict((*draft.tokens, pick(p[k], u[k, 1])), tuple(range(k)), k)
+
+
+class Dense:
+    """Implements types.DraftLaw by rows q [k, V]."""
+
+    def __init__(self, q: FloatArray) -> None:
+        self._q = q
+
+    def keeps(self, i: int, token: int, p: float, u: float) -> bool:
+        return u * float(self._q[i, token]) < p
+
+    def residual(self, i: int, p: FloatArray, chances: Chances) -> int:
+        return chances.pick(residual(p, self._q[i]))
 
 
 def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
@@ -110,6 +129,33 @@ def residual(p: FloatArray, q: FloatArray) -> FloatArray:
     """(p - q)+ [V], not normalised; p itself where rounding leaves nothing."""
     rest = np.maximum(p - q, 0)
     return rest if rest.any() else p
+
+
+class Uniforms:
+    """Implements types.Chances: the uniforms given, then as many more as are asked for.
+
+    The further ones come from a generator that the last one given has seeded, so that a choice
+    with an unknown number of steps is a function of the uniforms of its round.
+    """
+
+    def __init__(self, *given: float) -> None:
+        self._given = list(reversed(given))
+        self._more: Random | None = None
+
+    def pick(self, weights: FloatArray) -> int:
+        return pick(weights, self._next())
+
+    def under(self, share: float) -> bool:
+        return self._next() < share
+
+    def _next(self) -> float:
+        if self._more is None and len(self._given) > 1:
+            return self._given.pop()
+        if self._more is None:
+            last = self._given.pop()
+            self._more = Random(last)
+            return last
+        return self._more.random()
 
 
 def pick(p: FloatArray, u: float) -> int:

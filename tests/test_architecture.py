@@ -16,10 +16,10 @@ PACKAGE = ROOT / "edgespec"
 
 # A row imports lower rows only, never its own.
 ROWS = [
-    {"types", "errors"},
+    {"types", "errors", "content"},
     {"protocols", "config", "measure", "tally", "chi_square", "pairs"},
-    {"sampling", "verify", "text", "cost"},
-    {"controller", "cost_cache", "lossless"},
+    {"sampling", "verify", "text", "cost", "vocab", "reader"},
+    {"controller", "cost_cache", "lossless", "bridges"},
     {"engine", "backends", "drafters"},
     {"method"},
     {"session"},

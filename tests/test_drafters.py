@@ -12,9 +12,10 @@ from edgespec.backends.fake import TableModel
 from edgespec.controller import AutoController, FixedController, Plan
 from edgespec.cost import CostTable
 from edgespec.drafters.mixed import MixedDrafter, first
-from edgespec.drafters.model import ModelDrafter, common_prefix
+from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
+from edgespec.reader import common_prefix
 from edgespec.sampling import law_of
 from edgespec.types import Draft, SamplingParams, Verdict
 

@@ -110,7 +110,7 @@ class MixedDrafter:
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
-        if drawn.probs is not None or not drawn.confidence:
+        if drawn.is_drawn or not drawn.confidence:
             return Plan(len(drawn), 0.0)
         plan = self._planner.plan(payer.source, drawn.confidence, 0.0)
         return plan if plan.width > 0 else Plan(1, 0.0)  # one token tells whether it still pays
