@@ -23,6 +23,11 @@ class UsageError(EdgeSpecError):
     """Bad flags, values or configuration."""
 
 
+def is_own(error: ModuleNotFoundError) -> bool:
+    """Whether what is missing is a module of EdgeSpec's own: a fault, and nothing to install."""
+    return (error.name or "").split(".")[0] == "edgespec"
+
+
 def not_installed(error: ModuleNotFoundError) -> UsageError:
     """The line about a package that an extra brings."""
     return UsageError(

@@ -7,15 +7,15 @@ makes it is edgespec.export.padded, loaded for that alone.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-from edgespec.errors import ModelFileError, UsageError, not_installed
+from edgespec.errors import ModelFileError, UsageError, is_own, not_installed
+from edgespec.types import Progress
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,9 +95,7 @@ def bundled(entry: ModelEntry) -> Path:
     return path
 
 
-def files(
-    pair: Pair, cache: Path, progress: Callable[[str, float], None] | None = None
-) -> tuple[Path, Path]:
+def files(pair: Pair, cache: Path, progress: Progress | None = None) -> tuple[Path, Path]:
     """Paths of target and drafter; a padded target is made first if the cache has none.
 
     progress: told what takes long and the share that is done. Raises: ModelFileError.
@@ -108,14 +106,7 @@ def files(
         try:
             target = Path(maker.padded(pair.target.pad, target, cache, progress))
         except ModuleNotFoundError as error:
+            if is_own(error):
+                raise
             raise not_installed(error) from error
     return target, bundled(pair.drafter)
-
-
-def sha256_of(path: Path) -> str:
-    """The file's hash, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

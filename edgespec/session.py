@@ -11,7 +11,7 @@ messages -> template -> ids -> engine -> detokenizer -> pieces.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -29,12 +29,9 @@ from edgespec.method import Method, Methods, OpenModel, check_vocabularies
 from edgespec.protocols import Drafter, Tokenizer
 from edgespec.sampling import check
 from edgespec.text import ChatTemplate, Detokenizer, Message, StopText
-from edgespec.types import Piece, SamplingParams, Stats, Step
+from edgespec.types import Piece, Progress, SamplingParams, Stats, Step
 
 log = logging.getLogger("edgespec")
-
-Progress = Callable[[str, float], None]
-"""Called with what takes long and the share of it that is done, 0 to 1."""
 
 
 class Session:

@@ -105,6 +105,14 @@ class Checkpoint:
         tensor = self[HEAD] if HEAD in self.tensors else self[TOKENS]
         return tensor if self.token_ids is None else tensor.rows(self.token_ids)
 
+    @property
+    def head_bias(self) -> NDArray[np.float32] | None:
+        """What is added to the logits [V or K], None for nothing."""
+        if HEAD_BIAS not in self.tensors:
+            return None
+        values = self.tensors[HEAD_BIAS].floats()
+        return values if self.token_ids is None else values[self.token_ids]
+
     def with_head(self, token_ids: NDArray[np.int32]) -> Checkpoint:
         """The same model, its head cut to the rows `token_ids`."""
         return replace(self, token_ids=token_ids)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import HEAD_BIAS, TOKENS
+from .checkpoint import TOKENS
 from .hf_checkpoint import open_hf
 from .hf_config import GEMMAS, HfConfig, rope_parameters, unturned_layers
 
@@ -77,8 +77,9 @@ class Reference:
         """Logits [n, V]."""
         out = self.rms(x, self.checkpoint["output_norm.weight"].floats())
         out = out @ self.checkpoint.head.floats().T
-        if HEAD_BIAS in self.checkpoint.tensors:
-            out = out + self.checkpoint[HEAD_BIAS].floats()
+        bias = self.checkpoint.head_bias
+        if bias is not None:
+            out = out + bias
         return capped(out, self.number("final_logit_softcapping"))
 
     def attention(self, layer: int, x: Rows) -> Rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ import onnx
 from numpy.typing import NDArray
 
 from edgespec.backends import onnx_providers
+from edgespec.backends.onnx_folder import GRAPH
+from edgespec.types import Progress
 
 from .checkpoint import Checkpoint
 from .gguf_file import check_room
 from .gptq import Moments
-from .npu_folder import GRAPH
 from .onnx_graph import GraphOptions, write_graph
 
-Progress = Callable[[str, float], None]
 # Values within a layer of onnx_graph.py's graphs, and the matrices that read them.
 READERS = {
     "attn_norm": ("attn_q", "attn_k", "attn_v"),

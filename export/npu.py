@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 
 from edgespec.backends import onnx_providers
-from edgespec.backends.onnx_folder import DESCRIPTION, FORMAT
+from edgespec.backends.onnx_folder import DESCRIPTION, FORMAT, GRAPH
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import UsageError
+from edgespec.types import Progress
 
-from .calibration import WIDTH, Progress, seen_ranges
 from .checkpoint import TOKENS, Checkpoint
+from .folder import new_folder, write_vocabulary
 from .npu_check import StaticReport, check_static
-from .npu_folder import new_folder, write_vocabulary
+from .npu_ranges import WIDTH, seen_ranges
 from .onnx import n_params, write_json
 from .qdq import encodings, mask_of, quantized
 from .static_file import write_graphs
 from .static_graph import FLOAT_MASK, Graph, rotation, static_graph
 
 QUANTS = {"fp32": "F32", "fp16": "F16", "int8": "W8A16"}
-FILES = ("model.onnx", "wide.onnx")
+FILES = (GRAPH, "wide.onnx")
 LEAST_CONTEXT, LONGEST_DRAFT = 32, 64
 # Pieces of the text: most, characters that hold a piece's tokens, and which of them are held out.
 MOST_PIECES, PIECE_CHARACTERS, HELD_OUT = 56, 8 * WIDTH, 7

@@ -16,9 +16,8 @@ import numpy as np
 from edgespec.backends import ModelOptions
 from edgespec.backends.onnx import OnnxModel
 from edgespec.errors import ModelFileError
-from edgespec.types import FloatArray
+from edgespec.types import FloatArray, Progress
 
-from .calibration import Progress
 from .checkpoint import Checkpoint
 from .onnx_check import original
 

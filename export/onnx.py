@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgespec.backends.onnx_folder import DESCRIPTION, FORMAT, GRAPH
+from edgespec.types import Progress
+
 from .blocks import Blocks
 from .checkpoint import HEAD, TOKENS, Checkpoint
-from .npu_folder import GRAPH, MARK, new_folder, write_vocabulary
+from .folder import new_folder, write_vocabulary
 from .onnx_check import Check, check
 from .onnx_graph import ARCHITECTURES, GraphOptions, write_graph
 from .quantized import quantized
 
-Progress = Callable[[str, float], None]
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.125, "int4": 0.625}  # per weight, scales of 32 in it
 
 
@@ -81,10 +83,10 @@ def export(
         about = description(checkpoint, options, count, tokenizer)
         if checkpoint.token_ids is not None:
             np.save(folder / "token_ids.npy", checkpoint.token_ids)
-        write_json(folder / MARK, about)
+        write_json(folder / DESCRIPTION, about)
         tell(f"checking {out.name}", 0.6)
         found = check(checkpoint, folder, options.precision, demands.texts, demands.max_loss)
-        write_json(folder / MARK, {**about, "check": asdict(found)})
+        write_json(folder / DESCRIPTION, {**about, "check": asdict(found)})
         n_bytes = sum(file.stat().st_size for file in folder.iterdir())
     tell(f"wrote {out.name}", 1.0)
     return OnnxReport(out, str(about["quant"]), count, n_bytes, found)
@@ -116,7 +118,7 @@ def description(
     decoder = checkpoint.decoder
     block = f"-b{options.block}" if options.bits else ""
     return {
-        "format": 1,
+        "format": FORMAT,
         "kind": "dynamic",
         "graph": "edgespec" if decoder.architecture in ARCHITECTURES else "genai",
         "architecture": decoder.architecture,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from .data_file import DataFile
+
 OPSET, CONTRIB = 21, "com.microsoft"
 IR_VERSION = 10
-ALIGN = 4096  # weights begin on a page, so that they can be mapped
-SMALL = 1024  # bytes up to which a constant stays in the graph itself
 
 
 class OnnxFile:
@@ -22,7 +21,7 @@ class OnnxFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._data = path.with_name(path.name + ".data").open("wb")
+        self._data = DataFile(path.with_name(path.name + ".data"))
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -31,11 +30,8 @@ class OnnxFile:
     def __enter__(self) -> OnnxFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # What could not be written is tried again by close; a file left open cannot be removed on
-        # some systems.
-        with suppress(OSError):
-            self._data.close()
+    def __exit__(self, *error: Any) -> None:
+        self._data.__exit__(*error)
 
     def node(self, kind: str, inputs: list[str], output: str | list[str], **attributes: Any) -> str:
         """Add a node; an operator of ONNX Runtime's own is written "com.microsoft:Name"."""
@@ -48,19 +44,7 @@ class OnnxFile:
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
         """Add a constant."""
-        values = np.ascontiguousarray(values)
-        tensor = TensorProto(name=name, dims=values.shape)
-        tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
-        if values.nbytes <= SMALL:
-            tensor.raw_data = values.tobytes()
-        else:
-            self._data.write(b"\0" * (-self._data.tell() % ALIGN))
-            tensor.data_location = TensorProto.EXTERNAL
-            place = {"location": self._path.name + ".data", "offset": self._data.tell()}
-            for key, value in {**place, "length": values.nbytes}.items():
-                tensor.external_data.add(key=key, value=str(value))
-            self._data.write(values.data)
-        self._weights.append(tensor)
+        self._weights.append(self._data.tensor(name, values))
         return name
 
     def input(self, name: str, dtype: Any, shape: list[int | str]) -> str:

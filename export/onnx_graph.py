@@ -191,12 +191,10 @@ class Builder:
         bits = HEAD_BITS if self.options.bits == 4 else self.options.bits
         if self.options.bits == 4 and matrix.kind == "Q4_0":
             bits = 4
-        biased = HEAD_BIAS in checkpoint.tensors
-        out = self.matmul("output" if biased else "logits", {"head": matrix}, x, bits)
-        if biased:
-            kept = slice(None) if checkpoint.token_ids is None else checkpoint.token_ids
-            bias = checkpoint[HEAD_BIAS].floats()[kept].astype(self.dtype)
-            file.node("Add", [out, file.weight(HEAD_BIAS, bias)], "logits")
+        bias = checkpoint.head_bias
+        out = self.matmul("logits" if bias is None else "output", {"head": matrix}, x, bits)
+        if bias is not None:
+            file.node("Add", [out, file.weight(HEAD_BIAS, bias.astype(self.dtype))], "logits")
         file.output("logits", self.dtype, [1, "M", matrix.shape[0]])
 
     def norm(self, name: str, residual: str, written: str) -> tuple[str, str]:

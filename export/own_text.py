@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import edgespec
 from edgespec.cli.prompts import SETS
+from edgespec.types import Progress
 
-Progress = Callable[[str, float], None]
 # In all (twice as many fit a model of 8 M parameters no better); of an answer.
 N_TOKENS, LONGEST = 4096, 400
 

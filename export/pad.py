@@ -10,10 +10,8 @@ a download. widen.py says why the function is the same; the file is read back an
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +20,14 @@ from typing import Any
 import gguf
 from gguf import GGUFValueType
 
+from edgespec.content import sha256_of
 from edgespec.errors import BackendError, ModelFileError, UsageError
+from edgespec.types import Progress
 
 from .gguf_file import copy_metadata, open_gguf, remove_stale, replacing
 from .llama_file import LlamaFile
 from .quantize import FILE_TYPES, quantize
 from .widen import Matrix, Shape, Vector, is_exact, make, tensors, widened
-
-Progress = Callable[[str, float], None]
-"""Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
 RECIPE = 1  # counts changes of what is written, so that a cache never serves an older recipe's file
 N_EMBD, N_LAYERS, N_FF = 1536, 16, 5120  # 0.53 B parameters with 4096 tokens, 99 % in the layers
@@ -113,16 +110,12 @@ def padded(kind: str, source: Path, cache: Path, progress: Progress | None = Non
 
 def content_hash(path: Path) -> str:
     """SHA-256 of the file, in hexadecimal. Raises: ModelFileError."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
+        return sha256_of(path)
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read ({error.strerror}): expected a GGUF file, check the path"
         ) from error
-    return digest.hexdigest()
 
 
 def n_stored(tensor: Matrix | Vector) -> int:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgespec.backends.onnx_folder import DESCRIPTION
 from edgespec.errors import UsageError
+from edgespec.types import Progress
 
 from .blocks import GGML_BLOCK
 from .gguf_checkpoint import open_gguf_checkpoint
-from .npu_folder import MARK
 from .onnx import Demands, export
 from .onnx_graph import GraphOptions
 from .own_text import own_text
-from .pad import Progress, padded
+from .pad import padded
 from .quantized import quantized, write_q4_0
 
 BLOCKS = (32, 128)
@@ -40,7 +41,7 @@ def padded_int4(
     wide = padded("f16", source, cache, progress)
     folder = wide.with_name(f"{wide.name.removesuffix(F16)}{INT4}{block}")
     file = q4_0_of(folder)
-    if (folder / MARK).exists() and (block != GGML_BLOCK or file.exists()):
+    if (folder / DESCRIPTION).exists() and (block != GGML_BLOCK or file.exists()):
         return folder
     checkpoint = open_gguf_checkpoint(wide)
     texts = own_text(source, progress=progress)

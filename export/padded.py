@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgespec.errors import UsageError
+from edgespec.types import Progress
 
 from . import pad
 from .quantize import FILE_TYPES
@@ -15,7 +16,7 @@ GGUFS = ("f16", *FILE_TYPES)
 FITTED = ("int4", "int4-b128", "q4_0-fitted")
 
 
-def padded(kind: str, source: Path, cache: Path, progress: pad.Progress | None = None) -> Path:
+def padded(kind: str, source: Path, cache: Path, progress: Progress | None = None) -> Path:
     """The padded `source` in the folder `cache`. Raises: UsageError, and as its makers do."""
     if kind in GGUFS:
         return pad.padded(kind, source, cache, progress)

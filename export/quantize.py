@@ -14,10 +14,10 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from edgespec.errors import BackendError, UsageError
+from edgespec.types import Progress
 
 from .gguf_file import open_gguf, replacing
 
@@ -33,7 +33,7 @@ def quantize(
     target: Path,
     kind: str,
     *,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write `target`, the model in `source` (F16 or F32) as q8_0, q4_0 or q4_k_m.
 
@@ -55,9 +55,7 @@ def quantize(
             )
 
 
-def run_quantizer(
-    source: Path, partial: Path, kind: str, progress: Callable[[str, float], None]
-) -> None:
+def run_quantizer(source: Path, partial: Path, kind: str, progress: Progress) -> None:
     """Run this module as a program and follow its log; kills it when interrupted."""
     if not sys.executable:
         raise BackendError("no Python program to run the quantizer: quantize on a computer")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.text import encode_rendered
+from edgespec.types import Progress
 
 from .blocks import EXACT, GGML_BLOCK, Blocks
 from .checkpoint import HEAD, TOKENS, Checkpoint, Tensor
+from .folder import write_vocabulary
 from .gguf_file import copy_metadata, open_gguf, replacing
 from .gptq import calibrated
 from .moments import matrices, moments
-from .npu_folder import write_vocabulary
 
-Progress = Callable[[str, float], None]
 BITS = 4
 FACTS = {
     "general.file_type": (int(gguf.LlamaFileType.MOSTLY_Q4_0), GGUFValueType.UINT32),

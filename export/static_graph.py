@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edgespec.errors import ModelFileError
 
-from .checkpoint import Checkpoint, Decoder
+from .checkpoint import HEAD_BIAS, Checkpoint, Decoder
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 Array = NDArray[Any]
@@ -110,7 +110,7 @@ class Builder:
 
     def build(self) -> None:
         """Inputs, layers, head."""
-        decoder, graph, width = self.decoder, self.graph, self.width
+        decoder, width = self.decoder, self.width
         self.input("x", 1, width, decoder.n_embd)
         self.input("cos", 1, width, 1, decoder.head_dim)
         self.input("sin", 1, width, 1, decoder.head_dim)
@@ -119,10 +119,16 @@ class Builder:
         for layer in range(decoder.n_layers):
             x = self.attention(layer, x)
             x = self.feed_forward(layer, x)
-        last = self.norm("output_norm", x, "last")
-        matrix = self.checkpoint.head
+        self.head(self.norm("output_norm", x, "last"))
+
+    def head(self, last: str) -> None:
+        """Logits."""
+        graph, matrix, bias = self.graph, self.checkpoint.head, self.checkpoint.head_bias
         graph.weights["head"] = lambda: matrix.floats().T
-        self.output(graph.add("MatMul", [last, "head"], "logits"), 1, width, matrix.shape[0])
+        out = graph.add("MatMul", [last, "head"], "logits" if bias is None else "output")
+        if bias is not None:
+            out = graph.add("Add", [out, graph.constant(HEAD_BIAS, bias)], "logits")
+        self.output(out, 1, self.width, matrix.shape[0])
 
     def input(self, name: str, *shape: int) -> str:
         self.graph.inputs[name] = (np.float32, shape)

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from edgespec.errors import UsageError
+from edgespec.types import Progress
 
 HELD_OUT, OF_FEW, FEW = 10, 4, 80  # of 10 pieces one is kept for measuring, of 4 below 80
 PIECE = 2000  # characters of raw text that are held out or counted together
@@ -25,7 +26,6 @@ EXPECTED = 'expected {"messages": [..]}, {"answers": [..]} or [["user", ".."], .
 Messages = Sequence[Mapping[str, Any]]
 Ask = Callable[[Messages, int], str]
 """(conversation, number of the sample: 0 the likeliest answer, else one drawn) -> answer."""
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ trim is under edgespec.trim.*. The vocabulary file has the tokenizer and the who
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,6 +24,7 @@ from edgespec.backends.llamacpp_trimmed import (
     VOCABULARY,
     VOCABULARY_BYTES,
 )
+from edgespec.content import sha256_of
 from edgespec.errors import ModelFileError
 
 from .checkpoint import HEAD, HEAD_BIAS, TOKENS
@@ -96,15 +96,6 @@ def open_source(path: Path) -> Source:
             raise refusal(f"has {name} for each token", "embedding and head to be all of these")
     n_params = sum(int(tensor.n_elements) for tensor in reader.tensors)
     return Source(path, reader, architecture, n_vocab, n_embd, n_params, sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """The file's hash, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def write_vocabulary(path: Path, source: Source) -> None:

@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgespec.errors import UsageError
+from edgespec.types import Progress
 
 from . import budget, trim_pair
 from .budget import Candidate
 from .endpoint import Endpoint
 from .trim_answers import Answers, Calibration, Question, collect, read_answers, read_texts
 from .trim_format import Format, format_of, tokenizer_of
-from .trim_pair import Answerer, PairRun, Progress
+from .trim_pair import Answerer, PairRun
 from .trim_report import Report, Sides, size_of
 from .trim_rows import Counts, Ranking, count, rank
 

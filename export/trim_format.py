@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+from edgespec.backends.onnx_folder import DESCRIPTION
 from edgespec.backends.vocabulary import HF, open_tokenizer
+from edgespec.content import sha256_of
 from edgespec.errors import UsageError
 
 from .checkpoint import Checkpoint
 from .gguf_file import check_room
 from .source import open_checkpoint
 from .trim import check_target, trim, vocabulary_path
-from .trim_file import Ids, open_source, sha256_of, write_model, write_vocabulary
+from .trim_file import Ids, open_source, write_model, write_vocabulary
 
 
 class Format(Protocol):
@@ -156,6 +158,6 @@ def tokenizer_of(path: Path, n_vocab: int = 0) -> Any:
     """
     if not path.is_dir():
         return LlamaCppTokenizer.open(path)
-    about = path / "edgespec.json"
+    about = path / DESCRIPTION
     name = json.loads(about.read_text(encoding="utf-8"))["tokenizer"] if about.exists() else HF
     return open_tokenizer(path, name, n_vocab=n_vocab)

@@ -6,7 +6,7 @@ Everything runs as in a session; nothing here knows how a drafter was trimmed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from edgespec.drafters.model import ModelDrafter
 from edgespec.errors import ContextError
 from edgespec.measure import outputs_sha256, total
 from edgespec.session import Session
+from edgespec.types import Progress
 
 log = logging.getLogger("edgespec")
-Progress = Callable[[str, float], None]
 Messages = Sequence[Mapping[str, Any]]
 
 WARM = 0.8  # temperature of drawn answers

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the test data lies."""
+"""Fixtures shared by all tests: where the test data lies, a tiny model, where to export to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from model_maker import make
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +27,17 @@ def data_folder() -> Path:
 def stories260k(data_folder: Path) -> Path:
     """A trained Llama of 260K parameters with a 512-token SentencePiece vocabulary."""
     return data_folder / "models" / "stories260K-f32.gguf"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, stories260k: Path) -> Path:
+    """A random Llama with 512 tokens, which is exported in 0.1 s."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    return make(path, kind="F32", vocabulary=stories260k)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder's name to export to, in a folder of its own."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model"

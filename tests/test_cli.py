@@ -17,6 +17,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from edgespec import cli, pairs
 from edgespec.cli import COMMANDS, main
 from edgespec.cli.chat import command
 from edgespec.cli.export import ARTEFACTS
@@ -104,6 +105,27 @@ def test_bad_usage_is_one_line_and_code_2(
 
 def assert_found(pattern: str, text: str) -> None:
     assert re.search(pattern, text), text
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "expected"),
+    [
+        ("onnx", 2, "the package onnx is not installed: expected it"),
+        ("edgespec_extra", 2, "the package edgespec_extra is not installed: expected it"),
+        ("edgespec.export.cake", 1, "No module named 'edgespec.export.cake': this is a fault in"),
+        ("edgespec", 1, "No module named 'edgespec': this is a fault in EdgeSpec"),
+    ],
+)
+def test_a_missing_package_is_named_and_a_missing_module_of_ours_is_a_fault(
+    name: str, code: int, expected: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def dispatch(words: list[str]) -> int:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(cli, "dispatch", dispatch)
+    assert main(["models", "list"]) == code
+    assert_found(expected, capsys.readouterr().err)
 
 
 def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +296,16 @@ def test_devices_and_models_are_listed(capsys: pytest.CaptureFixture[str]) -> No
     assert_found("(?m)^demo .*stories", capsys.readouterr().out)
     assert main(["models", "show", "padded"]) == 0
     assert_found("costs what a model of its size costs", capsys.readouterr().out)
+
+
+def test_every_pair_is_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split("  ", 1) for line in lines]
+    assert [name for name, _ in rows] == pairs.names()
+    assert {
+        line.index(pairs.find(name).about) for line, (name, _) in zip(lines, rows, strict=True)
+    } == {20}
 
 
 def test_import_loads_the_standard_library_and_numpy_only() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import edgespec
 from edgespec import pairs
+from edgespec.content import sha256_of
 from edgespec.errors import ContextError, UsageError
 from edgespec.session import Session
 
@@ -30,7 +31,7 @@ def test_the_files_are_those_the_manifests_name():
         pair = pairs.find(name)
         for entry in (pair.target, pair.drafter):
             path = pairs.bundled(entry)
-            assert pairs.sha256_of(path) == entry.sha256, path
+            assert sha256_of(path) == entry.sha256, path
             n_bytes += path.stat().st_size
     assert n_bytes < 40e6
 

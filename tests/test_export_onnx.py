@@ -19,20 +19,6 @@ from edgespec.cli.export_onnx import out_of
 TOKENS = [1, 403, 407, 261, 378, 383, 286, 261, 376, 298, 315, 511]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, stories260k: Path) -> Path:
-    """A random Llama with 512 tokens, which is exported in 0.1 s."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    return make(path, kind="F32", vocabulary=stories260k)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder's name to export to, in a folder of its own."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model"
-
-
 def test_a_model_is_exported_from_the_command_line(
     out: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,20 +51,6 @@ def pair(
     return source, folder / name
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, stories260k: Path) -> Path:
-    """A random Llama with 512 tokens, which is exported in 0.1 s."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    return make(path, kind="F32", vocabulary=stories260k)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder's name to export to, in a folder of its own."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model"
-
-
 def close(seen: np.ndarray, expected: np.ndarray) -> bool:
     """Within 1e-4 of the largest value."""
     assert seen.shape == expected.shape

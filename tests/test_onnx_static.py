@@ -157,6 +157,18 @@ def test_a_smaller_context_limits_and_a_larger_one_cannot_be_had(
     large.close()
 
 
+def test_an_error_says_whether_a_flag_or_the_export_limits_the_context(data_folder: Path) -> None:
+    small = Model(static_folder(data_folder), ModelOptions(n_context=20, n_threads=1))
+    small.extend([5] * 15)
+    with pytest.raises(ContextError, match="shorten the prompt, or raise it with -c 21$"):
+        small.extend([5] * 6)
+    with pytest.raises(ContextError, match=f"raise it with -c {CONTEXT}$"):
+        small.forward([5] * (CONTEXT - 15))
+    with pytest.raises(ContextError, match="shorten the prompt, or export with a larger one$"):
+        small.extend([5] * (CONTEXT - 14))
+    small.close()
+
+
 def test_a_model_can_be_stopped_from_another_thread(exact: Model) -> None:
     exact.extend([5] * 10)
     with pytest.raises(Cancelled):

@@ -68,3 +68,24 @@ def test_a_padded_target_is_made_in_the_cache(
     target, drafter = pairs.files(pairs.find("padded-q8_0"), tmp_path)
     assert target == tmp_path / "q8_0-of-target.gguf"
     assert drafter == Path("demo/drafter.gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "line"),
+    [
+        ("gguf", UsageError, "the package gguf is not installed: expected it for making model"),
+        ("edgespec.export.pad", ModuleNotFoundError, "^missing$"),
+    ],
+)
+def test_a_missing_package_is_named_and_a_missing_module_of_ours_is_a_fault(
+    name: str, error: type[Exception], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = ModuleType("edgespec.export.padded")
+
+    def padded(*_: object) -> Path:
+        raise ModuleNotFoundError("missing", name=name)
+
+    maker.padded = padded  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "edgespec.export.padded", maker)
+    with pytest.raises(error, match=line):
+        pairs.files(pairs.find("padded-q8_0"), tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edgespec.export import calibration, qdq, static_file
+from edgespec.export import data_file, npu_ranges, qdq, static_file
 from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
 from edgespec.export.static_graph import Graph, rotation, static_graph
 from llama_reference import llama_cpp_logits, write_llama
@@ -48,7 +48,7 @@ def read(graph: Graph, path: Path, tokens: list[int]) -> np.ndarray:
     table = checkpoint["token_embd.weight"].floats()
     cos, sin = rotation(checkpoint.decoder, 128)
     with static_file.opened(graph) as session:
-        feeds = calibration.inputs(graph, table[tokens], cos, sin)
+        feeds = npu_ranges.inputs(graph, table[tokens], cos, sin)
         return session.run(["logits"], feeds)[0][0, : len(tokens)]
 
 
@@ -68,6 +68,24 @@ def test_a_trimmed_head_gives_the_columns_kept(tmp_path: Path) -> None:
     found = read(static_graph(whole.with_head(kept), 12, 1), path, TOKENS)
     assert found.shape == (len(TOKENS), 4)
     assert np.allclose(found, read(static_graph(whole, 12, 1), path, TOKENS)[:, kept], atol=1e-5)
+
+
+def test_biases_of_the_head_are_added(tmp_path: Path) -> None:
+    bias = np.random.default_rng(5).normal(0, 3, 96).astype(np.float32)
+    path = write_llama(
+        tmp_path / "biased.gguf", architecture="qwen2", dtype=np.float32, n_kv_heads=2,
+        extra={**extra("qwen2"), "output.bias": bias}, **SIZES,
+    )  # fmt: skip
+    expected = llama_cpp_logits(path, [TOKENS])
+    checkpoint = open_gguf_checkpoint(path)
+    graph = static_graph(checkpoint, 12, 20)
+    assert np.abs(read(graph, path, TOKENS) - expected).max() < TOLERANCE
+    kept = np.array([2, 3, 50, 95], np.int32)
+    found = read(static_graph(checkpoint.with_head(kept), 12, 1), path, TOKENS)
+    assert np.abs(found - expected[:, kept]).max() < TOLERANCE
+    ranges = npu_ranges.seen_ranges(checkpoint, [TOKENS, TOKENS[::-1]], 64, quiet)
+    whole = qdq.quantized(graph, qdq.encodings(graph, ranges))
+    assert np.abs(read(whole, path, TOKENS) - expected).max() < 0.5
 
 
 def test_shapes_are_fixed_and_operators_plain(tmp_path: Path) -> None:
@@ -105,7 +123,7 @@ def test_both_widths_share_one_copy_of_the_weights(tmp_path: Path) -> None:
     static_file.write_graphs(tmp_path, graphs)
     once = sum(t.nbytes for make in graphs["1.onnx"].weights.values() if (t := make()).size > 256)
     written = (tmp_path / static_file.DATA).stat().st_size
-    assert once <= written < once + len(graphs["1.onnx"].weights) * static_file.ALIGN
+    assert once <= written < once + len(graphs["1.onnx"].weights) * data_file.ALIGN
     assert (tmp_path / "5.onnx").stat().st_size < 40_000
 
 
@@ -123,7 +141,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph, di
     rng = np.random.default_rng(0)
     pieces = [rng.integers(0, 96, 40).tolist() for _ in range(6)]
     graph = static_graph(checkpoint, 12, 20)
-    return path, graph, qdq.encodings(graph, calibration.seen_ranges(checkpoint, pieces, 64, quiet))
+    return path, graph, qdq.encodings(graph, npu_ranges.seen_ranges(checkpoint, pieces, 64, quiet))
 
 
 def test_every_value_has_an_encoding_and_moved_ones_the_same(quantized) -> None:

@@ -9,7 +9,6 @@ own path alone. Opening is decided in llamacpp_opening.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,9 +22,11 @@ from edgespec.backends import ModelOptions
 from edgespec.backends import llamacpp_opening as opening
 from edgespec.backends.gguf_check import check, parts
 from edgespec.backends.gguf_trial import REFUSED
-from edgespec.backends.llamacpp_batch import Batch, Ids, Tree, tree_of
+from edgespec.backends.llamacpp_batch import Batch
 from edgespec.backends.llamacpp_library import devices, library
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer, Weights
+from edgespec.backends.tokens import Tree, ids_of, tree_of
+from edgespec.content import sha256_of
 from edgespec.errors import (
     BackendError,
     Cancelled,
@@ -124,7 +125,7 @@ class LlamaCppModel:
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""
         with self._call(len(tokens)):
-            ids = self._ids(tokens)
+            ids = ids_of(tokens, self.n_vocab)
             for start in range(0, len(ids), self._width):
                 part = ids[start : start + self._width]
                 self._read(self._batch.chain(part, self._length + start, False), rows=False)
@@ -137,7 +138,7 @@ class LlamaCppModel:
         n = len(tokens)
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
-            return self._chain(n, self._ids(tokens), None)
+            return self._chain(n, ids_of(tokens, self.n_vocab), None)
         if len(tree.leaves) > self._options.max_leaves or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
@@ -148,7 +149,7 @@ class LlamaCppModel:
             self._forked = True
             for leaf in range(1, len(tree.leaves) + 1):
                 api.llama_memory_seq_cp(self._memory, 0, leaf, -1, -1)
-            self._read(self._batch.tree(self._ids(tokens), tree, base))
+            self._read(self._batch.tree(ids_of(tokens, self.n_vocab), tree, base))
             self._show(n)
         self._tree, self._last = tree, (base, n)
         return self._logits
@@ -209,7 +210,7 @@ class LlamaCppModel:
         files = parts(self._header)
         return ModelInfo(
             path=str(self._header.path),
-            sha256=_sha256(files),
+            sha256=sha256_of(*files),
             backend="llamacpp",
             architecture=str(self._header.metadata["general.architecture"]),
             n_params=self.n_params,
@@ -331,17 +332,6 @@ class LlamaCppModel:
         if not self._context:
             raise BackendError("the model is closed: expected an open one; open it again")
 
-    def _ids(self, tokens: Sequence[int]) -> Ids:
-        """The tokens as an array. Raises: ShapeError for an id outside the vocabulary."""
-        try:
-            ids = np.asarray(tokens, np.int32)
-        except (OverflowError, ValueError, TypeError) as error:
-            raise ShapeError(f"tokens are not ids ({error}): expected whole numbers") from error
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self.n_vocab):
-            seen = int(ids.min()) if ids.min() < 0 else int(ids.max())
-            raise ShapeError(f"token {seen} is unknown: expected 0 to {self.n_vocab - 1}")
-        return ids
-
     def _vectors(self, vectors: FloatArray) -> FloatArray:
         rows = np.ascontiguousarray(vectors, np.float32)
         self._check_open()
@@ -377,13 +367,3 @@ def _floats(address: int, n_rows: int, n_columns: int) -> FloatArray:
     """A view [n_rows, n_columns] of memory that llama.cpp owns."""
     pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
     return np.ctypeslib.as_array(pointer, (n_rows, n_columns))
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    """Of the first file, or of all parts in order."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""One llama_batch reused for every call, filled through numpy, and the shape of a tree.
+"""One llama_batch reused for every call, filled through numpy.
 
 The C struct points into arrays owned here, so filling it for nine tokens takes a few
 microseconds and nothing needs to be freed.
@@ -7,65 +7,13 @@ microseconds and nothing needs to be freed.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.errors import ShapeError
+from edgespec.backends.tokens import Ids, Tree
 from edgespec.types import FloatArray
-
-Ids = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Nodes below the cache's last token; leaf number i (from 1) is a sequence of its own."""
-
-    parents: tuple[int, ...]
-    depths: tuple[int, ...]
-    leaves: tuple[int, ...]  # node of each leaf
-    below: tuple[tuple[int, ...], ...]  # for each node the numbers of the leaves below it
-
-    def path(self, rows: Sequence[int]) -> tuple[int, ...]:
-        """The nodes from the top to the last of `rows`."""
-        found: list[int] = []
-        node = rows[-1] if rows else -1
-        while 0 <= node < len(self.parents):
-            found.append(node)
-            node = self.parents[node]
-        return tuple(reversed(found))
-
-    def leaf_below(self, node: int) -> int:
-        """The number of a leaf at or below `node`."""
-        return self.below[node][0]
-
-
-def tree_of(parents: Sequence[int], n: int) -> Tree | None:
-    """The tree that `parents` describe, None for a chain.
-
-    Raises: ShapeError unless there is one parent for each of n nodes, each before its child.
-    """
-    if len(parents) != n:
-        raise ShapeError(f"{len(parents)} parents for {n} tokens: expected one for each")
-    if all(parent == node - 1 for node, parent in enumerate(parents)):
-        return None
-    if not all(-1 <= parent < node for node, parent in enumerate(parents)):
-        raise ShapeError(f"parents {list(parents)[:20]}: expected each before its child, from -1")
-    inner = set(parents)
-    leaves = tuple(node for node in range(n) if node not in inner)
-    depths: list[int] = []
-    for parent in parents:
-        depths.append(depths[parent] + 1 if parent >= 0 else 0)
-    below: list[list[int]] = [[] for _ in range(n)]
-    for number, leaf in enumerate(leaves, 1):
-        node = leaf
-        while node >= 0:
-            below[node].append(number)
-            node = parents[node]
-    return Tree(tuple(parents), tuple(depths), leaves, tuple(map(tuple, below)))
 
 
 class Batch:

@@ -20,9 +20,9 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.gguf_check import check_vocabulary
 from edgespec.backends.gguf_file import BLOCKS, Array, Header, read_header, refusal
 from edgespec.backends.llamacpp import LlamaCppModel
-from edgespec.backends.llamacpp_batch import tree_of
 from edgespec.backends.llamacpp_library import library
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+from edgespec.backends.tokens import tree_of
 from edgespec.errors import BackendError, ShapeError
 from edgespec.types import FloatArray, ModelInfo
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from edgespec.backends import ModelOptions, onnx_folder
-from edgespec.backends.llamacpp_batch import Ids, Tree, tree_of
 from edgespec.backends.onnx_dynamic import DynamicGraph, Sizes
 from edgespec.backends.onnx_static import StaticGraph
+from edgespec.backends.tokens import Ids, Tree, ids_of, tree_of
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import (
     BackendError,
@@ -80,7 +80,7 @@ class OnnxModel:
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""
         with self._call(len(tokens)):
-            self._graph.read(self._ids(tokens), self._length, None, rows=False)
+            self._graph.read(ids_of(tokens, self.n_vocab), self._length, None, rows=False)
             self._length += len(tokens)
 
     def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
@@ -93,7 +93,7 @@ class OnnxModel:
         if tree is not None:
             self._check_tree(n)
         with self._call(n):
-            ids, logits = self._ids(tokens), self._none
+            ids, logits = ids_of(tokens, self.n_vocab), self._none
             if n <= self._graph.n_rows:
                 logits, self._hidden = self._graph.read(ids, self._length, tree, rows=True)
             else:
@@ -180,10 +180,13 @@ class OnnxModel:
             self._check_open()
             if self._tree is not None:
                 raise ShapeError("keep() must follow a forking forward: expected it first")
-            if self._length + n > self.n_context:
+            needed = self._length + n
+            if needed > self.n_context:
+                has_positions = needed <= int(self.about["n_context"])
+                more = f"raise it with -c {needed}" if has_positions else "export with a larger one"
                 raise ContextError(
                     f"{self._length} + {n} tokens: expected at most the {self.n_context} of the "
-                    "context; shorten the prompt, or export with a larger one"
+                    f"context; shorten the prompt, or {more}"
                 )
             self._last = (self._length, 0)
             self._graph.go()
@@ -206,17 +209,6 @@ class OnnxModel:
             )
         if n > self._graph.n_rows:
             raise ShapeError(f"a tree of {n} nodes: expected at most {self._graph.n_rows}")
-
-    def _ids(self, tokens: Sequence[int]) -> Ids:
-        """The tokens as an array. Raises: ShapeError for an id outside the vocabulary."""
-        try:
-            ids = np.asarray(tokens, np.int32)
-        except (OverflowError, ValueError, TypeError) as error:
-            raise ShapeError(f"tokens are not ids ({error}): expected whole numbers") from error
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self.n_vocab):
-            seen = int(ids.min()) if ids.min() < 0 else int(ids.max())
-            raise ShapeError(f"token {seen} is unknown: expected 0 to {self.n_vocab - 1}")
-        return ids
 
 
 def context_of(about: dict[str, Any], options: ModelOptions) -> int:

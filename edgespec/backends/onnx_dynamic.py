@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, onnx_providers
-from edgespec.backends.llamacpp_batch import Ids, Tree
+from edgespec.backends.tokens import Ids, Tree
 from edgespec.errors import BackendError, ModelFileError, UsageError
 from edgespec.types import FloatArray
 

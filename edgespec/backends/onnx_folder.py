@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.content import sha256_of
 from edgespec.errors import ModelFileError
 
 DESCRIPTION, FORMAT, GRAPH = "edgespec.json", 1, "model.onnx"
@@ -66,12 +66,7 @@ def token_ids(path: Path, about: Mapping[str, Any]) -> NDArray[np.int32] | None:
 
 def hash_of(path: Path) -> str:
     """SHA-256 over the folder's graphs and weights, in order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.suffix in (".onnx", ".data")):
-        with file.open("rb") as data:
-            while piece := data.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()
+    return sha256_of(*sorted(file for file in path.iterdir() if file.suffix in (".onnx", ".data")))
 
 
 def size_of(path: Path) -> int:

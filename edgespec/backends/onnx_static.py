@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, onnx_providers
-from edgespec.backends.llamacpp_batch import Ids, Tree
 from edgespec.backends.onnx_static_folder import Array, StaticFolder
+from edgespec.backends.tokens import Ids, Tree
 from edgespec.errors import BackendError, ModelFileError, UsageError
 from edgespec.types import FloatArray
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgespec.errors import EdgeSpecError, UsageError, not_installed
+from edgespec.errors import EdgeSpecError, UsageError, is_own, not_installed
 
 COMMANDS = {
     "chat": "talk with a model, or answer one question",
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except EdgeSpecError as error:
         return failed(str(error), error.exit_code, debug)
-    except ModuleNotFoundError as error:
-        missing = not_installed(error)
-        return failed(str(missing), missing.exit_code, debug)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not is_own(error):
+            missing = not_installed(error)
+            return failed(str(missing), missing.exit_code, debug)
         text = f"{type(error).__name__}: {error}: this is a fault in EdgeSpec, --debug shows where"
         return failed(text, 1, debug)
 

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from edgespec import pairs
 from edgespec.cli.output import add_json, write_json
+from edgespec.content import sha256_of
 from edgespec.errors import ModelFileError, UsageError
 
 ABOUT = "List the pairs of models that --pair knows, or show one and check its files."
@@ -28,7 +29,8 @@ def run(args: Namespace) -> int:
     if args.action == "list":
         shown = [pairs.find(name) for name in pairs.names()]
         rows = [{"name": pair.name, "about": pair.about} for pair in shown]
-        lines = [f"{row['name']:<16}{row['about']}" for row in rows]
+        width = max(map(len, pairs.names()), default=0) + 2
+        lines = [f"{row['name']:<{width}}{row['about']}" for row in rows]
         data: dict[str, object] = {"pairs": rows}
     else:
         pair = pairs.find(args.name)
@@ -58,6 +60,6 @@ def state(entry: pairs.ModelEntry) -> str:
         path = pairs.bundled(entry)
     except ModelFileError:
         return "missing: reinstall EdgeSpec"
-    if pairs.sha256_of(path) != entry.sha256:
+    if sha256_of(path) != entry.sha256:
         return "not the file the manifest names (its sha256 differs): reinstall EdgeSpec"
     return f"{path.stat().st_size / 1e6:.1f} MB, sha256 as in the manifest"

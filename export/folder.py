@@ -12,13 +12,11 @@ from pathlib import Path
 import gguf
 
 from edgespec.backends.hf_tokenizer import COMPANIONS
+from edgespec.backends.onnx_folder import DESCRIPTION
 from edgespec.backends.vocabulary import GGUF, HF
 from edgespec.errors import ModelFileError, UsageError
 
 from .gguf_file import check_room, copy_metadata, metadata, open_gguf
-
-GRAPH = "model.onnx"
-MARK = "edgespec.json"  # what shows that a folder is such a model, and may be replaced
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
     n_bytes: room that it will need, looked for first.
     Raises: UsageError for a target that holds something else, or without room or right to write.
     """
-    if target.exists() and not (target / MARK).is_file():
+    if target.exists() and not (target / DESCRIPTION).is_file():
         raise UsageError(f"{target} is there and is no exported model: choose another folder")
     check_room(target, n_bytes)
     mark = uuid.uuid4().hex[:8]

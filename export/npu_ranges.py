@@ -6,9 +6,11 @@ compute step by step; it also gives the least and the greatest of each of its va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+
+from edgespec.types import Progress
 
 from .checkpoint import TOKENS, Checkpoint
 from .qdq import Ranges
@@ -16,7 +18,6 @@ from .static_file import opened
 from .static_graph import FLOAT_MASK, Array, Graph, rotation, static_graph
 
 WIDTH = 256  # tokens read at once
-Progress = Callable[[str, float], None]
 
 
 def seen_ranges(
