@@ -25,6 +25,7 @@ else:
 
 DRAFTERS = ("auto", "model", "ngram", "none")
 SPECULATIVE = ("auto", "on", "off")
+BRIDGES = ("auto", "same", "tli", "text", "omnidraft", "exact")
 VERIFICATIONS = ("auto", "match", "rejection", "block")
 GROUPS = {"pair": "models", "temperature": "sampling"}  # headings in --help, by first field
 
@@ -89,6 +90,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def switch(text: str) -> bool:
+    """Yes or no. Raises: ArgumentTypeError."""
+    found = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+    if text.lower() not in found:
+        raise ArgumentTypeError(f"{text!r}: expected true or false")
+    return found[text.lower()]
+
+
 def drafter_names(text: str) -> str:
     """A comma list of drafters, as written. Raises: ArgumentTypeError."""
     names = text.split(",")
@@ -122,6 +131,13 @@ class Config:
     )
     drafter: str = option(
         "auto", "--drafter", drafter_names, "NAME", "model, ngram, none, or model,ngram"
+    )
+    bridge: str = option(
+        "auto", "--bridge", one_of(*BRIDGES), "NAME",
+        "for a drafter of another vocabulary: auto, same (refuse it), exact, tli, text, omnidraft",
+    )  # fmt: skip
+    allow_approximate: bool = option(
+        False, "--allow-approximate", switch, "", "let --bridge omnidraft sample, not losslessly"
     )
     temperature: float = option(0.0, "--temp --temperature", real, "X", "0: likeliest token")
     top_k: int = option(0, "--top-k", whole, "N", "of the N likeliest, 0: all")
@@ -185,8 +201,9 @@ def _read(opt: Option, name: str, value: Any) -> Any:
         return tuple(values)
     if value is None and name == "seed":
         return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
-        raise ArgumentTypeError(f"{value!r}: expected {opt.metavar}")
+    misplaced = isinstance(value, bool) and opt.read is not switch
+    if misplaced or not isinstance(value, (str, int, float, Path)):
+        raise ArgumentTypeError(f"{value!r}: expected {opt.metavar or 'true or false'}")
     return opt.read(str(value))
 
 
@@ -226,6 +243,11 @@ def add_flags(parser: ArgumentParser) -> None:
     for one, opt in options():
         if one.name in GROUPS:
             group = parser.add_argument_group(GROUPS[one.name])  # type: ignore[assignment]
+        if opt.read is switch:
+            group.add_argument(
+                *opt.flags, dest=one.name, action="store_const", const=True, help=opt.text
+            )
+            continue
         action = "append" if one.name == "stop" else "store"
         for flags, text in ((opt.flags[:2], opt.text), (opt.flags[2:], SUPPRESS)):
             if flags:  # further spellings work but would fill the help
@@ -264,6 +286,11 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     """$EDGESPEC_HOME, else the system's folder for files that can be made again."""
     return _folder(environ, "XDG_CACHE_HOME", ".cache", "LOCALAPPDATA", "Caches")
+
+
+def state_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """$EDGESPEC_HOME, else the system's folder for what a program has learned and should keep."""
+    return _folder(environ, "XDG_STATE_HOME", ".local/state", "LOCALAPPDATA", "")
 
 
 def _folder(

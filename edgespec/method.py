@@ -1,21 +1,24 @@
 """Ways to decode by name: which drafter, and who decides how much it drafts.
 
 "plain" drafts nothing, "auto" as much as pays, "fixed-4" always 4 tokens, "ngram" looks the text
-itself up in place of the configured drafter. All methods share the models that are open.
+itself up in place of the configured drafter. "fixed-4@tli" drafts over that bridge, where the
+drafter's vocabulary is not the target's. All methods share the models that are open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from edgespec.config import Config
+from edgespec.config import BRIDGES, Config
 from edgespec.controller import AutoController, FixedController
 from edgespec.cost import CostTable
 from edgespec.drafters import find_drafter
 from edgespec.errors import UsageError
 from edgespec.protocols import Controller, Drafter, LanguageModel, Tokenizer
+from edgespec.translation import Translation, vocabulary_of
 from edgespec.types import ModelInfo
 
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
@@ -45,82 +48,124 @@ class Method:
 
 
 class Methods:
-    """Makes methods for one target. costs: called when a method first needs the cost table."""
+    """Makes methods for one target.
+
+    translation: None for a drafter of the target's own vocabulary. costs: called when a method
+    first needs the cost table.
+    """
 
     def __init__(
         self,
         config: Config,
         draft_model: OpenModel | None,
+        translation: Translation | None,
         own: Drafter | None,
         costs: Callable[[], CostTable],
     ) -> None:
         self._config, self._costs, self._own = config, costs, own
-        # One per model: two would fight over the model's cache.
-        self._model: Drafter | None = None
-        if draft_model is not None:
-            self._model = find_drafter("model")(draft_model)
+        self._draft_model, self._translation = draft_model, translation
 
     def configured(self) -> Method:
-        """The method that the configuration asks for."""
+        """The method that the configuration asks for; closing its drafter keeps what it learned."""
         config = self._config
         if config.speculative == "off" or config.draft_tokens == 0 or config.drafter == "none":
             return self.named("plain")
         if config.speculative == "on":
             k = ALWAYS if config.draft_tokens == "auto" else config.draft_tokens
-            return self.named(f"fixed-{k}")
-        return self.named("auto")
+            return self.named(f"fixed-{k}", keep=True)
+        return self.named("auto", keep=True)
 
-    def named(self, name: str) -> Method:
-        """A method by name, with nothing learned yet. Raises: UsageError for an unknown name."""
-        if name == "plain":
+    def named(self, name: str, *, keep: bool = False) -> Method:
+        """A method by name; keep: what its drafter learns is saved when it is closed.
+
+        Its drafter has learned nothing, but for the n-grams saved earlier.
+        Raises: UsageError for an unknown name.
+        """
+        way, _, bridge = name.partition("@")
+        self._check_bridge(name, bridge)
+        bridge = bridge or self._config.bridge
+        if way == "plain":
             return Method(name, None, FixedController(0))
-        if name.startswith("fixed-") and name[6:].isdecimal():
-            fixed = FixedController(int(name[6:]))
-            return Method(name, self._drafter("", fixed), fixed)
-        if name in ("auto", "ngram"):
+        if way.startswith("fixed-") and way[6:].isdecimal():
+            fixed = FixedController(int(way[6:]))
+            return Method(name, self._drafter("", fixed, bridge, keep), fixed)
+        if way in ("auto", "ngram"):
             auto = AutoController(self._table())
-            return Method(name, self._drafter("ngram" if name == "ngram" else "", auto), auto)
+            names = "ngram" if way == "ngram" else ""
+            return Method(name, self._drafter(names, auto, bridge, keep), auto)
         raise UsageError(f"no method is called {name!r}: expected plain, auto, ngram or fixed-4")
+
+    def _check_bridge(self, name: str, bridge: str) -> None:
+        """Raises: UsageError for a method that names an unknown bridge, or needs none."""
+        if bridge and bridge not in BRIDGES[2:]:
+            raise UsageError(
+                f"{name} names the bridge {bridge!r}: expected {', '.join(BRIDGES[2:])}"
+            )
+        if bridge and self._translation is None:
+            raise UsageError(
+                f"{name} names a bridge, but the drafter has the target's vocabulary: "
+                f"expected {name.partition('@')[0]}"
+            )
 
     def _table(self) -> CostTable:
         """The cost table as far as `--draft-tokens` allows drafts."""
         costs, most = self._costs(), self._config.draft_tokens
         return costs if isinstance(most, str) else CostTable(costs.seconds[: most + 1])
 
-    def _drafter(self, names: str, controller: AutoController | FixedController) -> Drafter:
+    def _drafter(
+        self, names: str, controller: AutoController | FixedController, bridge: str, keep: bool
+    ) -> Drafter:
         """The drafter of a comma list; empty for the configured one."""
         if not names and self._own is not None:
             return self._own
         chosen = names or self._config.drafter
         if chosen == "auto":
-            chosen = "ngram,model" if self._model is not None else "ngram"
-        parts = [self._one(name) for name in chosen.split(",")]
+            chosen = "ngram,model" if self._draft_model is not None else "ngram"
+        parts = [self._one(name, bridge, keep) for name in chosen.split(",")]
         if len(parts) == 1 and isinstance(controller, FixedController):
             return parts[0]
         # Even one drafter is mixed: its drafts are then cut to what its confidence promises.
         mixed: Drafter = find_drafter("mixed")(parts, controller)
         return mixed
 
-    def _one(self, name: str) -> Drafter:
+    def _one(self, name: str, bridge: str, keep: bool) -> Drafter:
+        drafter: Drafter
         if name == "ngram":
-            ngram: Drafter = find_drafter("ngram")()
-            return ngram
-        if name == "model" and self._model is not None:
-            return self._model
+            drafter = find_drafter("ngram")()
+            return drafter
+        if name == "model" and self._draft_model is not None:
+            if self._translation is not None:
+                bridge = "exact" if bridge == "auto" else bridge
+                return self._translation.drafter(self._draft_model, bridge, keep=keep)
+            drafter = find_drafter("model")(self._draft_model)
+            return drafter
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
 
 
-def check_vocabularies(target: OpenModel, draft: OpenModel) -> None:
-    """Raises: UsageError unless every token id means the same to both models."""
+def translation_of(
+    config: Config, target: OpenModel, draft: OpenModel, state: Path
+) -> Translation | None:
+    """What a drafter of another vocabulary needs, None for one of the target's own.
+
+    Raises: UsageError if `--bridge` does not go with that.
+    """
     what = difference(target, draft)
-    if what:
+    if not what:
+        if config.bridge not in ("auto", "same"):
+            raise UsageError(
+                f"--bridge {config.bridge}: the drafter has the target's vocabulary, expected "
+                "auto or same"
+            )
+        return None
+    if config.bridge == "same":
         raise UsageError(
-            f"the drafter's vocabulary differs from the target's ({what}): drafting across "
-            "vocabularies is not there yet: use --pair demo, a drafter of the target's family, "
-            "or --drafter ngram"
+            f"--bridge same, but the drafter's vocabulary differs from the target's ({what}): "
+            "expected the same one; use --bridge auto"
         )
+    one, other = (vocabulary_of(model.tokenizer, model.n_vocab) for model in (draft, target))
+    return Translation(one, other, state)
 
 
 def difference(target: OpenModel, draft: OpenModel) -> str:

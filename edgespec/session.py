@@ -21,14 +21,15 @@ from typing import Any
 
 from edgespec import cost_cache, pairs
 from edgespec.backends import ModelOptions, open_model
-from edgespec.config import Config, cache_folder, with_values
+from edgespec.config import Config, cache_folder, state_folder, with_values
 from edgespec.cost import CostTable
-from edgespec.engine import Engine
+from edgespec.engine import Engine, method_of
 from edgespec.errors import Cancelled, UsageError
-from edgespec.method import Method, Methods, OpenModel, check_vocabularies
+from edgespec.method import Method, Methods, OpenModel, translation_of
 from edgespec.protocols import Drafter, Tokenizer
 from edgespec.sampling import check
 from edgespec.text import ChatTemplate, Detokenizer, Message, StopText
+from edgespec.translation import Translation
 from edgespec.types import Piece, Progress, SamplingParams, Stats, Step
 
 log = logging.getLogger("edgespec")
@@ -65,14 +66,22 @@ class Session:
                     "expected a whole model as target; give this one as drafter, with -md"
                 )
             self.draft_model: OpenModel | None = None
+            self.translation: Translation | None = None
             if draft_path is not None:
                 options = draft_options(config, self.target.n_context)
                 self.draft_model = open_model(draft_path, options)
                 opened.callback(self.draft_model.close)
-                check_vocabularies(self.target, self.draft_model)
+                self.translation = translation_of(
+                    config, self.target, self.draft_model, state_folder()
+                )
             self._path = target_path
-            self.methods = Methods(config, self.draft_model, drafter, lambda: self.costs)
-            self.use(self.methods.configured())
+            self.methods = Methods(
+                config, self.draft_model, self.translation, drafter, lambda: self.costs
+            )
+            own = self.methods.configured()
+            if own.drafter is not None and own.drafter is not drafter:
+                opened.callback(own.drafter.close)  # before its model
+            self.use(own)
             self._opened = opened.pop_all()
         self.tokenizer: Tokenizer = self.target.tokenizer
 
@@ -150,15 +159,20 @@ class Session:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
         config = self._with(locals())
         config = replace(config, stop=(*config.stop, *self.template.stop))
-        return self._pieces(self.template.tokens(messages), config, logit_bias)
+        return self._pieces(self.prompt(messages), config, logit_bias)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation, up to where its answer begins.
+
+        A drafter of another vocabulary will read it in its own chat format.
+        """
+        ids = self.template.tokens(messages)
+        if self.translation is not None:
+            self.translation.anchor(messages, ids)
+        return ids
 
     def encode(self, prompt: str) -> list[int]:
-        """Ids of a raw prompt, with the model's own opening. Raises: UsageError if not Unicode."""
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            at = f"character {error.start}"
-            raise UsageError(f"the prompt is not valid UTF-8 at {at}: expected Unicode") from None
+        """Ids of a raw prompt, with the model's own opening. Raises: TokenizerError."""
         return self.tokenizer.encode(prompt, special=True, bos=True)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -173,6 +187,7 @@ class Session:
     def steps(self, ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
         """The engine's rounds, token ids only, for those who need no text."""
         self._check_open()
+        self._check_lossless(params)
         self._end_live()
         self._live = self._steps(ids, params)
         return self._live
@@ -264,6 +279,16 @@ class Session:
         if self._closed:
             raise UsageError("the session is closed: open another with edgespec.load")
 
+    def _check_lossless(self, params: SamplingParams) -> None:
+        """Raises: UsageError for an approximate bridge that nobody allowed."""
+        exact = self.translation is None or self.translation.lossless
+        exact = exact or self.method.drafter is None or method_of(params) == "match"
+        if not exact and not self.config.allow_approximate:
+            raise UsageError(
+                "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "
+                "--temp 0, a --seed, or --allow-approximate"
+            )
+
     def _end_live(self) -> None:
         if self._live is not None:
             self._live.close()
@@ -283,6 +308,8 @@ def load(
     speculative: str = "auto",
     draft_tokens: int | str = "auto",
     drafter: str | Drafter = "auto",
+    bridge: str = "auto",
+    allow_approximate: bool = False,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,

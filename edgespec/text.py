@@ -127,6 +127,30 @@ def encode_rendered(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, special=True, bos=True)
 
 
+def utf8(text: str) -> bytes:
+    """The text's bytes. Raises: TokenizerError for text that is not Unicode."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text has the lone surrogate {text[error.start]!r} at {error.start}: "
+            "expected Unicode; read it as UTF-8"
+        ) from error
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
+    """The token that ends an answer: the last stop token of a rendered one, else eos."""
+    if tokenizer.chat_template is None:
+        return tokenizer.eos
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        ids = ChatTemplate(tokenizer).tokens(turns, answer=False)
+    except TokenizerError:
+        return tokenizer.eos
+    ends = [token for token in ids if token in tokenizer.stop_tokens]
+    return ends[-1] if ends else tokenizer.eos
+
+
 def spelling(tokenizer: Tokenizer, token: int | None) -> str:
     """How a control token is written, "" for none."""
     if token is None:

@@ -21,6 +21,7 @@ ROWS = [
     {"sampling", "verify", "text", "cost", "vocab", "reader"},
     {"controller", "cost_cache", "lossless", "bridges"},
     {"engine", "backends", "drafters"},
+    {"translation"},
     {"method"},
     {"session"},
     {"cli"},

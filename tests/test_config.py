@@ -58,7 +58,8 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 
 
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
-    samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block"}
+    samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
+               "bridge": "tli", "allow_approximate": "true"}  # fmt: skip
     for one, option in options():
         sample = samples.get(one.name, "5")
         read = getattr(from_environment(Config(), {variable_of(one.name): sample}), one.name)
@@ -66,7 +67,8 @@ def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> Non
         quoted = f'{one.name} = "{sample}"'
         assert getattr(from_file(Config(), written(tmp_path / "c", quoted)), one.name) == read
         for flag in option.flags:
-            config = resolve(flags(flag, sample), {"EDGESPEC_HOME": str(tmp_path)})
+            given = flags(flag, sample) if option.metavar else flags(flag)  # a switch takes nothing
+            config = resolve(given, {"EDGESPEC_HOME": str(tmp_path)})
             assert getattr(config, one.name) == read, flag
 
 

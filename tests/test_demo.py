@@ -127,11 +127,6 @@ def test_greedy_text_is_that_of_plain_decoding(session: Session):
             assert said(session.chat(ASK, **options)) == said(plain.chat(ASK, **options))
 
 
-def test_the_foreign_pair_is_refused_in_one_line():
-    with pytest.raises(UsageError, match="vocabulary differs"):
-        edgespec.load(pair="demo-foreign")
-
-
 def test_manifests_name_texts_and_licences():
     text = (Path(pairs.folder()) / "README.md").read_text(encoding="utf-8")
     for word in ("TinyStories", "CDLA-Sharing-1.0", "CC-BY-SA-4.0", "FairytaleQA"):

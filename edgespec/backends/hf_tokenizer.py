@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any
 
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
+from edgespec.text import utf8
 
 FILE = "tokenizer.json"
 # What an exported model takes along besides FILE, where it exists.
@@ -105,13 +106,7 @@ class HfTokenizer:
         bos: begin with the begin-of-text token, if the vocabulary wants one.
         Raises: TokenizerError for text that is not Unicode or has bytes without a token.
         """
-        try:
-            raw = text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text has the lone surrogate {text[error.start]!r} at {error.start}: "
-                "expected Unicode; read it as UTF-8"
-            ) from error
+        raw = utf8(text)
         if self._absent and not self._absent.isdisjoint(raw):
             raise TokenizerError(
                 f"the text {text[:40]!r} cannot be written in this vocabulary: expected tokens "

@@ -16,6 +16,7 @@ from typing import Any
 from edgespec.backends.gguf_check import check_vocabulary
 from edgespec.backends.llamacpp_library import library
 from edgespec.errors import ModelFileError, TokenizerError
+from edgespec.text import utf8
 
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
 MAX_TEXT_BYTES = 1 << 30
@@ -96,13 +97,7 @@ class LlamaCppTokenizer:
         Raises: TokenizerError for text that is not Unicode or a model without vocabulary.
         """
         self._check_text()
-        try:
-            raw = text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text has the lone surrogate {text[error.start]!r} at {error.start}: "
-                "expected Unicode; read it as UTF-8"
-            ) from error
+        raw = utf8(text)
         if len(raw) > MAX_TEXT_BYTES:
             raise TokenizerError(f"the text has {len(raw)} bytes: expected at most 1 GiB; split it")
         found = self._tokenize(raw, special, len(raw) + 2)

@@ -148,7 +148,7 @@ def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat
         session.use(method)
         messages: list[Message] = list(prompt.messages)
         for later in (*prompt.later, None):
-            for _ in session.steps(session.template.tokens(messages), session.params()):
+            for _ in session.steps(session.prompt(messages), session.params()):
                 pass
             stats.append(session.stats)
             outputs.append(tuple(session.output))

@@ -39,7 +39,7 @@ def run(args: Namespace, config: Config) -> int:
     asked_for = read_prompts(Path(args.prompts)) if args.prompts else built_in()
     with opened(config) as session:
         method = speculative_method(session)
-        prompts = [session.template.tokens(prompt.messages) for prompt in asked_for]
+        prompts = [session.prompt(prompt.messages) for prompt in asked_for]
         plain = fresh(session, session.methods.named("plain"))
         params = session.params()
         report: dict[str, Any] = {

@@ -7,8 +7,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from bridge_worlds import PieceTokenizer
 
 from edgespec.backends.fake import TableModel
+from edgespec.bridges import find_bridge
+from edgespec.bridges.ledger import Ledger
+from edgespec.bridges.mapping import Mapping
+from edgespec.bridges.ngrams import NgramCache
 from edgespec.controller import AutoController, FixedController
 from edgespec.cost import CostTable
 from edgespec.drafters import DRAFTERS as NAMES
@@ -16,11 +21,13 @@ from edgespec.drafters import find_drafter
 from edgespec.drafters.mixed import MixedDrafter
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
+from edgespec.drafters.translated import Translated
 from edgespec.errors import UsageError
 from edgespec.protocols import Drafter
 from edgespec.sampling import law_of
 from edgespec.types import Draft, FloatArray, SamplingParams, Verdict
 from edgespec.verify import pick
+from edgespec.vocab import Vocabulary
 
 V = 5
 N_CONTEXT = 48
@@ -51,12 +58,26 @@ def mixed(controller: AutoController | FixedController) -> MixedDrafter:
     return MixedDrafter([NgramDrafter(), model()], controller)
 
 
+def translated(bridge: str) -> Translated:
+    """Over two vocabularies of the same five letters, so that all laws are comparable."""
+    letters = [bytes((letter,)) for letter in b"abcde"]
+    mapping = Mapping(*(Vocabulary(PieceTokenizer(letters), V) for _ in range(2)))
+    cache = NgramCache()
+    ledger = Ledger(mapping, on_token=cache.learn)
+    strategy = find_bridge(bridge)(mapping, cache)
+    return Translated(TableModel(table, V, N_CONTEXT), ledger, strategy)
+
+
 DRAFTERS: dict[str, Callable[[], Drafter]] = {
     "model": model,
     "model-p_min": lambda: ModelDrafter(TableModel(table, V, N_CONTEXT), p_min=0.3),
     "model-trimmed": lambda: ModelDrafter(TrimmedTable(table, V, N_CONTEXT)),
     "ngram": NgramDrafter,
     "ngram-tree": lambda: NgramDrafter(tree=True),
+    "translated-exact": lambda: translated("exact"),
+    "translated-omnidraft": lambda: translated("omnidraft"),
+    "translated-text": lambda: translated("text"),
+    "translated-tli": lambda: translated("tli"),
     "mixed-fixed": lambda: mixed(FixedController(6)),
     "mixed-auto": lambda: mixed(AutoController(CostTable((1.0, *[1.1] * 16)))),
 }
