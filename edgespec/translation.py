@@ -38,7 +38,7 @@ class Translation:
     def __init__(self, draft: Vocabulary, target: Vocabulary, state: Path) -> None:
         self.mapping = Mapping(draft, target)
         self.cache = NgramCache()
-        self.lossless = True  # when sampling, over the bridge of the last drafter
+        self.bridge, self.lossless = "", True  # of the last drafter; when sampling
         self._path = path_of(state, draft, target)
         self._ledger: Ledger | None = None
         template = draft.tokenizer.chat_template
@@ -60,7 +60,7 @@ class Translation:
 
         self._ledger = Ledger(self.mapping, on_token=cache.learn)
         strategy: Bridge = find_bridge(bridge)(self.mapping, cache)
-        self.lossless = strategy.lossless
+        self.bridge, self.lossless = bridge, strategy.lossless
         return Translated(model, self._ledger, strategy, on_close=write if keep else None)
 
     def anchor(self, messages: Sequence[Message], ids: Sequence[int]) -> None:
@@ -71,6 +71,17 @@ class Translation:
             self._ledger.anchor(ids, self._template.tokens(messages))
         except EdgeSpecError as error:
             log.info("the drafter's chat template does not fit, it reads plain text: %s", error)
+
+    def counts(self) -> dict[str, int | str | bool]:
+        """What a record says of the bridge in use; full syncs spelled the whole context."""
+        ledger = self._ledger
+        return {
+            "name": self.bridge,
+            "lossless": self.lossless,
+            "n_ngrams": len(self.cache),
+            "n_syncs": 0 if ledger is None else ledger.n_syncs,
+            "n_full_syncs": 0 if ledger is None else ledger.n_full,
+        }
 
     def about(self) -> str:
         """The mapping in a line."""

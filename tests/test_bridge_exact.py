@@ -52,7 +52,10 @@ def closed(monkeypatch):
 
 
 QUICK = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -62,13 +65,19 @@ def test_sampling_keeps_the_law_of_the_target(closed, world, k):
     assert error(world, k) < 1e-9
 
 
+@pytest.mark.slow
+@settings(QUICK, max_examples=300)
+@given(worlds(), st.integers(1, 2))
+def test_sampling_keeps_the_law_in_many_worlds(closed, world, k):
+    assert error(world, k) < 1e-9
+
+
 @QUICK
 @given(worlds(trimmed=True), st.integers(1, 3))
 def test_a_trimmed_drafter_keeps_the_law(closed, world, k):
     assert error(world, k) < 1e-9
 
 
-DEEPER = [pytest.param(seed, 3, marks=pytest.mark.slow) for seed in range(3)]
 DEEP = [
     ((b"a", b"b"), b"ab"),
     ((b"a", b"b", b"c"), b"abc"),
@@ -79,7 +88,9 @@ DEEP = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("seed", "k"), [(0, 1), (1, 2), *DEEPER])
+@pytest.mark.parametrize(
+    ("seed", "k"), [(0, 1), (1, 2), pytest.param(2, 3, marks=pytest.mark.slow)]
+)
 def test_merges_of_merges_and_three_pieces_keep_the_law(closed, kind, seed, k):
     draft = [*LETTERS, b"ab", b"ca", b"cab"]
     target = [*LETTERS, b"ab", b"abc", b"bc", b"aab"]
@@ -94,10 +105,11 @@ def test_a_second_round_keeps_the_law_too(closed, kind):
     assert error(world, 1, n_rounds=2) < 1e-9
 
 
-@QUICK
-@given(worlds())
-def test_the_residual_has_its_law(world):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_residual_has_its_law(kind):
     """Drawn by rejection from an envelope, in every branch, against p - q worked out whole."""
+    draft, target = [*LETTERS, b"ab", b"ca"], [*LETTERS, b"ab", b"abc", b"bc"]
+    world = world_of(draft, target, [*DEEP[:3], DEEP[4]], kind=kind)
     for _, draft in itertools.islice(drafts(world, bridge_of(world), world.prompt, 2), 3):
         for i, before in enumerate(draft.tokens):
             p = world.target_law([*world.prompt, *draft.tokens[:i]])

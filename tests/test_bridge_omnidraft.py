@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 from bridge_worlds import (
     Chain,
     LawModel,
+    branches,
     distance,
     drafts,
     first_tokens_law,
@@ -21,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgespec.bridges import Drawing
-from edgespec.bridges.omnidraft import LONGEST, OmniDraftBridge
+from edgespec.bridges.omnidraft import OmniDraftBridge
+from edgespec.bridges.pieces import Pieces
 from edgespec.reader import Reader
 from edgespec.verify import Uniforms
 
@@ -80,14 +83,14 @@ def test_no_more_is_said_than_fits_the_drafters_context():
     assert len(tried("abcbb", 4, n_context=0)[0]) == 0
 
 
-def test_a_cache_that_never_ends_is_not_followed_for_ever():
-    endless = [((b"a",) * n, b"a" * n) for n in range(2, 9)]
+def test_the_longest_ngrams_are_followed_to_their_ends():
+    longest = [((b"a",) * n, b"a" * n) for n in range(2, 9)]
     pieces = [b"a" * n for n in range(1, 9)]
-    world = world_of([b"a", b"b"], [*pieces, b"b"], endless, prompt=[b"b"])
+    world = world_of([b"a", b"b"], [*pieces, b"b"], longest, prompt=[b"b"])
     reader = Reader(LawModel(saying([0], 2), 2))
     draft = bridge_of(world).draft(reader, [0], world.prompt, 3, None)
     assert draft.tokens == (7, 7, 7)
-    assert reader.model.length == 3 * LONGEST
+    assert reader.model.length == 3 * 8
 
 
 def test_confidence_is_the_drafters_for_all_pieces_so_far():
@@ -123,9 +126,33 @@ def test_equation_2_leaves_a_single_piece_its_share():
     assert draft.probs[1] == pytest.approx([0.8, 0.05, 0.05, 0.05, 0, 0, 0])
 
 
-def test_the_law_of_an_ngram_whose_first_piece_has_no_image():
-    draft, _ = tried("xab", 1, share=0.8, drawn=True, ngrams=[((b"x", b"a"), b"cab")])
-    assert draft.probs[0] == pytest.approx([0.05, 0.05, 0.05, 0.05, 0, 0, 0.64])
+def test_equation_2_for_an_ngram_whose_first_piece_has_no_image():
+    world = world_of([b"x", b"a"], [b"xa", b"a"], [((b"x", b"a"), b"xa")], prompt=[b"a"])
+    reader = Reader(LawModel(saying([0, 1], 2, 0.8), 2))
+    drawing = Drawing(Chain(), Uniforms(0.5, 0.5))
+    draft = bridge_of(world).draft(reader, [1], world.prompt, 1, drawing)
+    assert draft.tokens == (0,)
+    assert draft.probs[0] == pytest.approx([0.64, 0.2])
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(worlds())
+def test_pieces_are_drawn_by_the_drafters_own_law(world):
+    spelled, preimage = world.spelled(world.prompt), world.mapping.preimage
+    law = world.chain.translated(preimage)
+
+    def run(chances):
+        pieces = Pieces(world.reader(), spelled, Drawing(world.chain, chances), preimage)
+        return [pieces.say(), pieces.say()], pieces
+
+    for share, (ids, pieces) in branches(run) if spelled else ():
+        assert pieces.ids == ids
+        assert share == pytest.approx(pieces.shares[0] * pieces.shares[1])
+        for n, (piece, row) in enumerate(zip(ids, pieces.rows, strict=True)):
+            before = spelled + ids[:n]
+            with np.errstate(divide="ignore"):
+                assert row == pytest.approx(law(np.log(world.q(before)), before))
+            assert pieces.shares[n] == row[piece]
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -143,6 +170,14 @@ def test_drawn_tokens_have_a_chance_in_their_rows(world, k):
         for token, row in zip(draft.tokens, draft.probs if draft else (), strict=True):
             assert 0 < row[token] <= 1
             assert row.min() >= 0
+
+
+def test_a_trimmed_head_says_what_it_has_rows_for():
+    world = world_of(DRAFT, TARGET, NGRAMS, prompt=[b"a"])
+    model = LawModel(saying([1, 2, 0], len(DRAFT), 0.8), len(DRAFT), [2, 0, 1])
+    draft = bridge_of(world).draft(Reader(model), [0], world.prompt, 1, None)
+    assert [TARGET[token] for token in draft.tokens] == [b"bc"]
+    assert draft.confidence == pytest.approx([(0.8 / 0.9) ** 2])  # of the rows it has
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)

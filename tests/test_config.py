@@ -18,6 +18,7 @@ from edgespec.config import (
     from_file,
     options,
     resolve,
+    state_folder,
     variable_of,
     with_values,
 )
@@ -138,4 +139,7 @@ def test_folders_follow_the_environment(tmp_path: Path) -> None:
     assert cache_folder({"EDGESPEC_HOME": "/e", "XDG_CACHE_HOME": "/x"}) == Path("/e")
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgespec")
     assert config_file({"XDG_CONFIG_HOME": "/x"}) == Path("/x/edgespec/config.toml")
+    assert state_folder({"XDG_STATE_HOME": "/x", "XDG_CACHE_HOME": "/y"}) == Path("/x/edgespec")
+    assert state_folder({"EDGESPEC_HOME": "/e", "XDG_STATE_HOME": "/x"}) == Path("/e")
     assert cache_folder({}).is_relative_to(Path.home())
+    assert state_folder({}).is_relative_to(Path.home())

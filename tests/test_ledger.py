@@ -112,7 +112,10 @@ def test_a_grown_context_costs_a_window(text):
 
 
 def test_the_drafters_ids_are_as_if_the_whole_text_were_spelled_at_once():
-    draft, target = vocabulary("believ", "able", "unbel", "é", " a"), vocabulary("un", "ie", "ble")
+    draft, target = (
+        vocabulary("believ", "able", "unbel", "é", " a", "  "),
+        vocabulary("un", "ie", "ble"),
+    )
     ledger = Ledger(Mapping(draft, target))
     text = "it is unbelievable é\n a  unbelieved unbel".encode()
     context = target.encode(text)
@@ -164,6 +167,12 @@ def test_a_control_token_without_counterpart_ends_a_word_and_spells_nothing():
     assert ledger.sync([BOS, 0x61, 0x62]) == [BOS, WORD]
 
 
+def test_a_control_token_leaves_both_sides_at_once():
+    ledger = Ledger(Mapping(vocabulary(), vocabulary()))
+    for context in ([BOS, *b"a b", END], [BOS, *b"a b", *b" c"], [BOS, END, *b" c"], [BOS, *b" c"]):
+        assert ledger.sync(context) == context
+
+
 def test_the_drafters_bos_comes_first_and_once():
     mapping = Mapping(vocabulary(), vocabulary())
     ledger = Ledger(mapping)
@@ -182,6 +191,8 @@ def test_an_anchor_stands_for_the_prompt_in_the_drafters_own_words():
     assert ledger.sync([*prompt, 0x61]) == [BOS, *b"Qa"]
     assert ledger.sync([*prompt, 0x61, 0x62]) == [BOS, *b"Q", WORD]  # no space: no text opens here
     assert ledger.spelled == b"ab"
+    ledger.anchor(list(prompt), [BOS, *b"Q"])
+    assert ledger.sync([*prompt, 0x61, 0x62]) == [BOS, *b"Q", WORD]
     assert ledger.n_full == 1
     ledger.anchor(prompt, [BOS, *b"Q", END])
     assert ledger.sync([*prompt, 0x61]) == [BOS, *b"Q", END, *b" a"]
@@ -189,6 +200,9 @@ def test_an_anchor_stands_for_the_prompt_in_the_drafters_own_words():
     assert ledger.sync([*prompt, 0x62]) == [BOS, *b"Q", END, *b" b"]
     ledger.anchor([], [])
     assert ledger.sync([*prompt, 0x62]) == [BOS, *b" user:b"]
+    ledger.anchor([0x61], [END])
+    assert ledger.sync([BOS, 0x62]) == [BOS, *b" b"]
+    assert ledger.sync([0x61, 0x62]) == [END, *b" b"]
 
 
 def test_a_change_far_back_costs_what_follows_it():
@@ -239,8 +253,9 @@ def test_tokens_that_are_no_n_grams_are_not_told():
     assert told(draft, target, [[BOS, 0x63, at, 0x20, 0x63]]) == []  # one piece: an image
     assert told(draft, target, [[BOS, nine, 0x20, 0x63]]) == []  # too long
     assert len(told(draft, target, [[BOS, eight, 0x20, 0x63]])) == 1
-    crossed = vocabulary("tx")
-    assert told(crossed, target, [[BOS, cat, 0x78, END]]) == []  # ends inside of a piece
+    across = vocabulary("tx", "xc")
+    assert told(across, target, [[BOS, cat, 0x78, END]]) == []  # ends inside of a piece
+    assert told(across, target, [[BOS, 0x78, cat, END]]) == []  # begins inside of one
 
 
 def test_the_first_token_of_a_run_is_not_told_where_only_one_side_adds_a_space():
@@ -255,8 +270,9 @@ def test_a_drafter_that_lacks_a_byte_says_so_and_the_ledger_goes_on():
     few = Vocabulary(GreedyTokenizer([b"a", b"b"]), 2)
     ledger = Ledger(Mapping(few, target))
     assert ledger.sync([*b"ab"]) == [0, 1]
-    with pytest.raises(TokenizerError, match="byte 0x21 has no token"):
-        ledger.sync([*b"ab!"])
+    for _ in range(2):  # and goes on saying so
+        with pytest.raises(TokenizerError, match="byte 0x21 has no token"):
+            ledger.sync([*b"ab!"])
     assert ledger.sync([*b"ab"]) == [0, 1]
     assert ledger.check() == (b"ab", b"ab")
 

@@ -21,11 +21,12 @@ from vocab_maker import vocabulary
 
 from edgespec.bridges.ngram_file import (
     Head,
+    files_in,
+    files_of,
     load,
     packed,
     path_of,
     read,
-    remove,
     save,
     unpacked,
 )
@@ -260,12 +261,13 @@ def test_old_parts_are_swept_and_young_ones_are_left(saved: Path) -> None:
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_removing_takes_everything_of_a_pair_and_nothing_else(saved: Path) -> None:
-    for name in (f"{saved.name}.damaged", f"{saved.name}.x.part", "other.bin"):
+def test_files_are_found_with_what_is_left_of_them(saved: Path, tmp_path: Path) -> None:
+    left = [f"{saved.name}.damaged", f"{saved.name}.x.part"]
+    for name in (*left, "other.bin", "other.txt"):
         (saved.parent / name).write_bytes(b"")
-    assert len(remove(saved)) == 3
-    assert [file.name for file in saved.parent.iterdir()] == ["other.bin"]
-    assert remove(saved) == []
+    assert [file.name for file in files_of(saved)] == [saved.name, *left]
+    assert [file.name for file in files_in(tmp_path)] == [saved.name, *left, "other.bin"]
+    assert files_in(tmp_path / "none") == []
 
 
 def test_reading_a_damaged_file_says_why(saved: Path) -> None:

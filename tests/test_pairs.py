@@ -12,8 +12,8 @@ from edgespec import pairs
 from edgespec.errors import ModelFileError, UsageError
 
 NAMES = [
-    "demo", "demo-foreign", "padded-f16", "padded-f16-foreign", "padded-int4", "padded-int4-b128", "padded-q4_0",
-    "padded-q4_0-fitted", "padded-q4_k_m", "padded-q8_0",
+    "demo", "demo-foreign", "padded-f16", "padded-f16-foreign", "padded-int4", "padded-int4-b128",
+    "padded-q4_0", "padded-q4_0-fitted", "padded-q4_k_m", "padded-q8_0",
 ]  # fmt: skip
 DAMAGED = pairs.Pair(
     "x", "", "", "", pairs.ModelEntry("demo/none.gguf", ""), pairs.ModelEntry("y", "")
@@ -26,7 +26,9 @@ def test_every_manifest_reads_and_names_its_licence() -> None:
         pair = pairs.find(name)
         assert "CDLA" in pair.licence
         assert pair.target.file.endswith(".gguf")
-        assert pair.target.pad == (name[7:].removesuffix("-foreign") if name.startswith("padded") else "")
+        assert pair.target.pad == (
+            name[7:].removesuffix("-foreign") if name.startswith("padded") else ""
+        )
 
 
 def test_padded_is_short_for_padded_f16() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import edgespec
 from edgespec.bridges import BRIDGES
+from edgespec.cli.run import session_record
 from edgespec.drafters.mixed import MixedDrafter
 from edgespec.drafters.translated import Translated
 from edgespec.errors import TokenizerError, UsageError
@@ -157,3 +158,12 @@ def test_a_drafter_that_cannot_spell_a_text_pauses(session: Session, caplog, mon
     assert not len(drafter.draft(session.encode("Once"), 4))
     assert not len(drafter.draft(session.encode("Once"), 4))
     assert len([r for r in caplog.records if "pauses: cannot spell" in r.message]) == 1
+
+
+def test_a_record_tells_the_bridge_and_its_resyncs(session: Session):
+    said(session, max_tokens=30)
+    found = session_record(session, [])["drafter"]["bridge"]
+    assert found["name"] == "exact"
+    assert found["lossless"]
+    assert found["n_full_syncs"] == 1  # the prompt
+    assert found["n_syncs"] == session.stats.n_rounds

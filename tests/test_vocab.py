@@ -136,6 +136,8 @@ def test_a_guard_that_grows_together_with_the_text_is_replaced():
     side = vocabulary("\na", " a", adds_space=True)
     assert side.encode(b"ab") == [*b"ab"]
     assert side.encode(b" ab") == [260, 0x62]
+    long = "a" * 40  # more than the longest match tries
+    assert vocabulary("\na", long, adds_space=True).encode(long.encode()) == [260]
     assert vocabulary("\na", "\x01a", "\x02a", "|a", adds_space=True).encode(b"ab") == [*b"ab"]
 
 

@@ -52,7 +52,7 @@ class Bridge(Protocol):
     ) -> Draft:
         """At most k target tokens to follow `context`.
 
-        context: the target's ids. spelled: the drafter's ids that spell the same text.
+        context: the target's ids. spelled: the drafter's, at least one, that spell the same text.
         drawing: None for the likeliest tokens, verified by equality; otherwise tokens are drawn
         and the draft has `probs` or `law`, unless the bridge knows no law.
         """

@@ -118,7 +118,6 @@ class Ledger:
                 self._spell(old)
                 self._tell(len(self._text))
                 self._cross(token)
-                old = len(self._text)
             else:
                 self._append(token)
         self._spell(old)

@@ -64,14 +64,9 @@ class Head:
         return (self.draft, self.target, self.n_draft, self.n_target) == pair
 
 
-def folder_of(state: Path) -> Path:
-    """Where in the state folder the caches lie."""
-    return state / FOLDER
-
-
 def path_of(state: Path, draft: Vocabulary, target: Vocabulary) -> Path:
     """The file of a pair of tokenizers."""
-    return folder_of(state) / f"{draft.fingerprint[:12]}-{target.fingerprint[:12]}{ENDING}"
+    return state / FOLDER / f"{draft.fingerprint[:12]}-{target.fingerprint[:12]}{ENDING}"
 
 
 def save(
@@ -134,19 +129,16 @@ def read(path: Path) -> tuple[Head, list[Entry]]:
         raise ModelFileError(f"{path} is no n-gram cache that can be used ({error})") from error
 
 
-def remove(path: Path) -> list[Path]:
-    """Delete a cache and what is left of it, parts and damaged ones; the files that were deleted.
+def files_in(state: Path) -> list[Path]:
+    """All caches in a state folder, and what is left of others, by name."""
+    found = (state / FOLDER).glob(f"*{ENDING}*")
+    return sorted(file for file in found if file.suffix in (ENDING, DAMAGED, PART))
 
-    Raises: UsageError.
-    """
+
+def files_of(path: Path) -> list[Path]:
+    """A cache's file and what is left of it: a damaged one, parts that were never finished."""
     kept = [path, path.with_name(path.name + DAMAGED), *_parts(path)]
-    found = [file for file in kept if file.is_file()]
-    for file in found:
-        try:
-            file.unlink(missing_ok=True)
-        except OSError as error:
-            raise UsageError(f"{file}: {error.strerror}: expected a file to delete") from error
-    return found
+    return [file for file in kept if file.is_file()]
 
 
 def packed(head: Head, entries: Sequence[Entry]) -> bytes:

@@ -23,8 +23,6 @@ from edgespec.bridges.pieces import Pieces
 from edgespec.reader import Reader
 from edgespec.types import Draft, FloatArray
 
-LONGEST = 8  # pieces in an n-gram
-
 
 @dataclass(frozen=True)
 class Span:
@@ -60,8 +58,8 @@ class OmniDraftBridge:
         drawing: Drawing | None,
     ) -> Draft:
         """See bridges.Bridge. Pieces beyond the last token that was found are dropped."""
-        most = min(LONGEST * k, reader.room(spelled))
-        if most < 1 or not spelled:
+        most = reader.room(spelled)
+        if most < 1:
             return Draft()
         pieces = Pieces(reader, spelled, drawing, self.mapping.preimage)
         spans = self._spans(pieces, k, most)
@@ -76,7 +74,10 @@ class OmniDraftBridge:
         return Draft(tokens, probs=probs, sources=sources)
 
     def _spans(self, pieces: Pieces, k: int, most: int) -> list[Span]:
-        """At most k tokens out of at most so many pieces, which are said as they are needed."""
+        """At most k tokens out of at most so many pieces, which are said as they are needed.
+
+        A place where an n-gram may yet end waits for the next piece.
+        """
         spans: list[Span] = []
         at = 0
         while len(spans) < k:

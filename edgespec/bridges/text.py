@@ -1,7 +1,7 @@
 """Drafts text and lets the target's tokenizer read it: works for any two vocabularies.
 
 No probability survives the way through text, so what is proposed is verified by equality, which
-keeps the target's law whatever is proposed.
+keeps the target's law whatever is proposed; the likeliest text is then the best, sampling or not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class TextBridge:
     follows that end is proposed. Where it lies is known in bytes; the longest diagonal of the
     matrix of equal ids, by which strings are aligned, takes a repeated token for another.
     Source: universal assisted generation of HF transformers 4.46; string-level exact match in
-    Timor et al. 2025, arXiv 2502.05202, algorithm 2.
+    Timor et al. 2025, arXiv 2502.05202, algorithm 2, which draws the text: that is accepted with
+    the share sum(p q) in place of p at q's largest.
     """
 
     lossless = True
@@ -50,17 +51,15 @@ class TextBridge:
         k: int,
         drawing: Drawing | None,
     ) -> Draft:
-        """See bridges.Bridge. Never with a law; the pieces are drawn all the same."""
+        """See bridges.Bridge. Never drawn, and never with a law."""
         most = min(MOST_PIECES * k, reader.room(spelled))
-        if most < 1 or not spelled:
+        if most < 1:
             return Draft()
-        pieces = Pieces(reader, spelled, drawing, self.mapping.preimage)
+        pieces = Pieces(reader, spelled, None, self.mapping.preimage)
         window = Window(self.mapping, context)
         tokens = self._read(pieces, window, k, most)[:k]
-        confidence: tuple[float, ...] = ()
-        if drawing is None:
-            sure = list(accumulate(pieces.shares, mul))
-            confidence = tuple(sure[n] for n in window.pieces_ending(tokens))
+        sure = list(accumulate(pieces.shares, mul))
+        confidence = tuple(sure[n] for n in window.pieces_ending(tokens))
         sources = (self.name,) * len(tokens)
         return Draft(tuple(tokens), sources=sources, confidence=confidence)
 

@@ -46,7 +46,7 @@ class TliBridge:
         """See bridges.Bridge. Fewer than k where the drafter's context ends."""
         self._fit(reader)
         k = min(k, reader.room(spelled))
-        if k < 1 or not spelled or not len(self._common):
+        if k < 1 or not len(self._common):
             return Draft()
         if drawing is None:
             return self._likeliest(reader, spelled, k)

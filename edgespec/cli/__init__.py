@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "check on this device that speculation does not change the output",
     "devices": "list where models can run",
     "models": "list known pairs, or show one",
+    "adapt": "show, erase or teach what drafting across vocabularies has learned",
     "export": "make model files from model files",
 }
 EXAMPLE = """edgespec chat -p "Tell me a story about a little fox."

@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument(
         "--methods", metavar="LIST", default="plain,auto,fixed-4",
-        help="of plain, auto, ngram, fixed-N (plain,auto,fixed-4)",
+        help="of plain, auto, ngram, fixed-N, fixed-N@BRIDGE (plain,auto,fixed-4)",
     )  # fmt: skip
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -209,6 +209,8 @@ def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]
             placed = [f"{n} nodes on {ep}" for ep, n in row.get("placement", {}).items()]
             about = ", ".join([size, *placed]) if row["n_params"] else ""
             lines.append(f"{part + ':':<9}{row['path']}{about}")
+    if session.translation is not None:
+        lines.append(f"bridge:  {session.translation.about()}")
     lines.append(f"costs:   one token {session.costs}")
     sampling = "greedy" if session.params().greedy else f"temperature {config.temperature}"
     lines.append(f"params:  {sampling}, at most {config.max_tokens} tokens an answer")

@@ -63,7 +63,10 @@ def stats_line(stats: Stats) -> str:
 def drafter_row(session: Session) -> dict[str, Any] | None:
     """The record's "drafter" entry: the draft model, or the name of a drafter without one."""
     if session.draft_model is not None:
-        return model_row(session.draft_model.info())
+        row = model_row(session.draft_model.info())
+        if session.translation is not None:
+            row["bridge"] = session.translation.counts()
+        return row
     if session.method.drafter is None:
         return None
     name = session.method.drafter.name

@@ -1,0 +1,336 @@
+"""`edgespec adapt`: the n-grams that drafting across vocabularies learns: shown, erased, taught."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from edgespec import pairs
+from edgespec.backends import ENDINGS, FOLDER, onnx_folder
+from edgespec.backends.vocabulary import open_tokenizer
+from edgespec.bridges.coverage import coverage
+from edgespec.bridges.ledger import Ledger
+from edgespec.bridges.mapping import Mapping
+from edgespec.bridges.ngram_file import (
+    ENDING,
+    PART,
+    Head,
+    files_in,
+    files_of,
+    load,
+    path_of,
+    read,
+    save,
+)
+from edgespec.bridges.ngrams import MAX_HITS, NgramCache
+from edgespec.cli.output import add_json, show_progress, write_json
+from edgespec.config import Config, state_folder
+from edgespec.errors import ModelFileError, TokenizerError, UsageError
+from edgespec.method import OpenModel, difference
+from edgespec.translation import vocabulary_of
+from edgespec.vocab import Vocabulary
+
+ABOUT = "Show, erase (reset) or teach (warm) what a drafter of another vocabulary has learned."
+USAGE = "(show | reset [--all] | warm FILE) [--json FILE] [options]"
+EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
+DEFAULTS = Config()
+
+Found = tuple[list[str], dict[str, Any]]
+"""Lines for the reader and the record for scripts."""
+
+MOST_BYTES = 1 << 28  # of a text
+LENGTH = 1 << 16  # characters spelled at a time
+MEASURED = 4  # parts whose tokens are counted, which takes longer than learning from them
+SHOWN = 10  # entries of a pair, those seen most often
+NOTHING = "no n-grams in {}: a drafter of another vocabulary learns them"
+SAME = "drafter and target have the same vocabulary: there are no n-grams to learn"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's vocabulary, without the model."""
+
+    name: str
+    tokenizer: Any  # a protocols.Tokenizer
+    n_vocab: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Both vocabularies of a pair, and where its n-grams lie."""
+
+    draft: Vocabulary
+    target: Vocabulary
+    names: tuple[str, str]
+    path: Path
+
+    @property
+    def about(self) -> str:
+        return f"{self.names[0]} -> {self.names[1]}"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own arguments."""
+    actions = ("show", "reset", "warm")
+    parser.add_argument("action", metavar="show|reset|warm", choices=actions)
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a text to learn from, with warm")
+    parser.add_argument("--all", action="store_true", help="with reset: of all pairs")
+    add_json(parser)
+
+
+def run(args: Namespace, config: Config) -> int:
+    """Show, reset or warm."""
+    if (args.file is None) != (args.action != "warm") or (args.all and args.action != "reset"):
+        raise UsageError(
+            "expected `edgespec adapt show`, `edgespec adapt reset [--all]`, or "
+            "`edgespec adapt warm FILE`"
+        )
+    if args.action == "show":
+        lines, data = show(config)
+    elif args.action == "warm":
+        lines, data = warm(Path(args.file), config, quiet=args.json == "-")
+    else:
+        lines, data = erase_all() if args.all else erase(config)
+    if args.json != "-":
+        print("\n".join(lines))
+    if args.json:
+        write_json(data, args.json)
+    return 0
+
+
+def show(config: Config) -> Found:
+    """All caches; of the pair that was asked for, the n-grams seen most often."""
+    lines, rows = [], []
+    for file in files_in(state_folder()):
+        if file.suffix != PART:  # it belongs to a process that is saving
+            row, about = described(file)
+            rows.append(row)
+            lines.append(f"{file.stem if file.suffix == ENDING else file.name}  {about}")
+    if not rows:
+        lines = [NOTHING.format(state_folder())]
+    data: dict[str, Any] = {"caches": rows}
+    if chosen(config) != chosen(Config()):
+        pair = opened(config)
+        more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
+        lines += more
+    return lines, data
+
+
+def chosen(config: Config) -> tuple[str, str, str]:
+    """What says which pair is meant."""
+    return config.pair, config.model, config.draft_model
+
+
+def described(file: Path) -> tuple[dict[str, Any], str]:
+    """A file in the state folder, in fields and in words."""
+    row: dict[str, Any] = {"file": str(file)}
+    try:
+        if file.suffix != ENDING:
+            raise ModelFileError("set aside")
+        (head, _), status = read(file), file.stat()
+    except (ModelFileError, OSError):
+        return row, "cannot be used: `edgespec adapt reset --all` deletes it"
+    age_s = max(time.time() - status.st_mtime, 0.0)
+    names = f"{head.draft_name or '?'} -> {head.target_name or '?'}"
+    size = f"{head.n_entries:,} n-grams, {status.st_size:,} bytes"
+    row |= {"n_bytes": status.st_size, "age_s": round(age_s), **asdict(head)}
+    return row, f"{names}, {size}, saved {ago(age_s)}"
+
+
+def ago(age_s: float) -> str:
+    """A time in the past in its largest whole unit."""
+    for unit, size_s in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if (n := int(age_s // size_s)) > 0:
+            return f"{n} {unit}{'s' if n > 1 else ''} ago"
+    return "just now"
+
+
+def most_seen(pair: Opened) -> tuple[list[str], list[dict[str, Any]]]:
+    """A pair's entries with the most hits, in lines and rows."""
+    try:
+        head, entries = read(pair.path)
+    except (ModelFileError, OSError):
+        head, entries = Head(), []
+    if not entries or not head.fits(pair.draft, pair.target):
+        return [f"no n-grams of {pair.about} yet: type `edgespec adapt warm FILE`"], []
+    entries.sort(key=lambda entry: -entry[2])
+    lines, rows = [f"of {pair.about} seen most often:"], []
+    for pieces, token, hits in entries[:SHOWN]:
+        spelled = [shown(pair.draft.pieces[piece]) for piece in pieces]
+        whole = shown(pair.target.pieces[token])
+        rows.append({"pieces": list(pieces), "token": token, "hits": hits, "text": whole})
+        often = f"{hits}{'+' if hits == MAX_HITS else ''}"
+        lines.append(f"  {often:>5}  {whole!r} = {' '.join(map(repr, spelled))}")
+    return lines, rows
+
+
+def shown(piece: bytes) -> str:
+    return piece.decode("utf-8", "backslashreplace")
+
+
+def erase(config: Config) -> Found:
+    """Delete the cache of one pair."""
+    pair = opened(config)
+    if pair is None:
+        return [SAME], {"deleted": []}
+    found = files_of(pair.path)
+    return deleted(found) if found else ([f"no n-grams of {pair.about}"], {"deleted": []})
+
+
+def erase_all() -> Found:
+    """Delete the caches of all pairs."""
+    found = files_in(state_folder())
+    return deleted(found) if found else ([NOTHING.format(state_folder())], {"deleted": []})
+
+
+def deleted(files: list[Path]) -> Found:
+    """Delete files and say what they were. Raises: UsageError."""
+    lines = []
+    for file in files:
+        about = described(file)[1] if file.suffix == ENDING else "left over"
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror}: expected a file to delete") from error
+        lines.append(f"deleted {file} ({about})")
+    return lines, {"deleted": [str(file) for file in files]}
+
+
+def warm(file: Path, config: Config, *, quiet: bool) -> Found:
+    """Learn the n-grams of a text, so that the first answer already profits from them."""
+    parts = parts_of(text_of(file))
+    pair = opened(config)
+    if pair is None:
+        return [SAME], {}
+    cache = load(pair.path, pair.draft, pair.target)
+    n_before, before = len(cache), targets_of(cache)
+    save(cache, pair.path, pair.draft, pair.target, names=pair.names)  # fails before the work
+    mapping = Mapping(pair.draft, pair.target)
+    spelled = learn(parts, mapping, cache, "" if quiet else f"learning from {file.name}")
+    save(cache, pair.path, pair.draft, pair.target, names=pair.names)
+    some = spelled[:MEASURED]
+    shares = [coverage(mapping, some, known).natural.split for known in (before, targets_of(cache))]
+    what = "its tokens"
+    if len(some) < len(spelled):
+        what = f"the tokens of its first {sum(map(len, some)):,} bytes"
+    lines = [
+        f"{pair.about}: {n_before:,} n-grams before, {len(cache):,} after {file.name}",
+        f"of {what} {shares[0]:.1%} could be proposed before, {shares[1]:.1%} now",
+        f"saved in {pair.path}",
+    ]
+    if len(spelled) < len(parts):
+        n_left = len(parts) - len(spelled)
+        lines.append(
+            f"{n_left} of {len(parts)} parts were left out: they cannot be written in both"
+        )
+    data = {"file": str(pair.path), "n_before": n_before, "n_entries": len(cache)}
+    return lines, data | {"share_before": shares[0], "share": shares[1]}
+
+
+def learn(parts: list[bytes], mapping: Mapping, cache: NgramCache, what: str) -> list[bytes]:
+    """Tell the cache of every n-gram in a text; the parts that the drafter can spell.
+
+    what: said of the progress, if anything.
+    """
+    ledger, spelled = Ledger(mapping, on_token=cache.learn), []
+    # Nothing follows a control token that would make the words before it be spelled otherwise.
+    end = [token for role, token in mapping.target.roles.items() if role == "eos"]
+    for i, part in enumerate(parts):
+        with suppress(TokenizerError):
+            ledger.sync(mapping.target.encode(part, start=True) + end)
+            spelled.append(part)
+        if what and len(parts) > 1:
+            show_progress(what, (i + 1) / len(parts))
+    return spelled
+
+
+def targets_of(cache: NgramCache) -> set[int]:
+    """The target's tokens that n-grams stand for."""
+    return set(cache.firsts()[0].tolist())
+
+
+def text_of(file: Path) -> str:
+    """What is in a text file. Raises: UsageError."""
+    try:
+        n_bytes = file.stat().st_size
+        if n_bytes > MOST_BYTES:
+            raise UsageError(f"{file} has {n_bytes:,} bytes: expected at most 256 MiB; split it")
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}: expected a text file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8 at byte {error.start}: expected a text file") from None
+    if "\0" in text:
+        raise UsageError(f"{file}: a zero byte at {text.index(chr(0))}: expected a text file")
+    if not text.strip():
+        raise UsageError(f"{file} is empty: expected a text to learn from")
+    return text
+
+
+def parts_of(text: str) -> list[bytes]:
+    """The text in parts of a size, cut at line ends where there are any."""
+    out, at = [], 0
+    while at < len(text):
+        end = min(at + LENGTH, len(text))
+        if end < len(text):
+            end = text.rfind("\n", at, end) + 1 or end
+        out.append(text[at:end].encode())
+        at = end
+    return out
+
+
+def opened(config: Config) -> Opened | None:
+    """The vocabularies that a configuration names, None if they are the same.
+
+    Raises: UsageError, ModelFileError.
+    """
+    draft, target = (side_of(path) for path in paths_of(config))
+    # It reads what a Side has and no more of a model.
+    if not difference(cast(OpenModel, target), cast(OpenModel, draft)):
+        return None
+    one, other = (vocabulary_of(side.tokenizer, side.n_vocab) for side in (draft, target))
+    return Opened(one, other, (draft.name, target.name), path_of(state_folder(), one, other))
+
+
+def paths_of(config: Config) -> tuple[Path, Path]:
+    """Files of drafter and target; of a padded target the one that it is made from."""
+    if config.model:
+        if not config.draft_model:
+            raise UsageError(f"{config.model} has no drafter: expected one; give it with -md")
+        return Path(config.draft_model), Path(config.model)
+    pair = pairs.find(config.pair)
+    drafter = Path(config.draft_model) if config.draft_model else pairs.bundled(pair.drafter)
+    return drafter, pairs.bundled(pair.target)
+
+
+def side_of(path: Path) -> Side:
+    """The vocabulary of the model at `path`; its weights are not read.
+
+    Raises: UsageError, ModelFileError.
+    """
+    name = FOLDER if path.is_dir() else ENDINGS.get(path.suffix)
+    if name == FOLDER:
+        folder = onnx_folder.folder_of(path)
+        about = onnx_folder.description(folder)
+        n_vocab = about["n_vocab"]
+        tokenizer = open_tokenizer(folder, about["tokenizer"], n_vocab=n_vocab)
+        return Side(folder.name, tokenizer, n_vocab)
+    if name is None:
+        raise UsageError(
+            f"{path.name} has ending {path.suffix!r}: expected .gguf, or the folder of an exported "
+            "ONNX model; check the path"
+        )
+    from edgespec.backends.gguf_file import read_header
+    from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+    from edgespec.backends.llamacpp_trimmed import is_trimmed, trim_of
+
+    if is_trimmed(path):
+        trim = trim_of(read_header(path))
+        whole = LlamaCppTokenizer.open(path.with_name(trim.vocabulary))
+        return Side(path.name, whole, trim.n_vocab)
+    whole = LlamaCppTokenizer.open(path)
+    return Side(path.name, whole, whole.n_vocab)
