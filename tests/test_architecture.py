@@ -11,6 +11,11 @@ import pytest
 
 from edgespec import errors
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "edgespec"
 
@@ -117,3 +122,9 @@ def test_no_source_file_exceeds_400_lines():
 def test_the_engine_stays_readable():
     assert len((PACKAGE / "engine.py").read_text().splitlines()) <= 200
     assert len((PACKAGE / "ARCHITECTURE.md").read_text().splitlines()) <= 150
+
+
+def test_every_folder_of_the_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("*.py")}
+    assert {".".join(folder.parts) for folder in folders} <= set(listed)

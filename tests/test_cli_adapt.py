@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from ast import literal_eval
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from edgespec.export.trim import trim
 
 import edgespec
 from edgespec import pairs
-from edgespec.bridges.ngram_file import files_in
+from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+from edgespec.bridges.ledger import Ledger
+from edgespec.bridges.ngram_file import files_in, packed, read
 from edgespec.cli import main
-from edgespec.cli.adapt import ago, parts_of
+from edgespec.cli.adapt import ago, parts_of, text_of
+from edgespec.errors import TokenizerError
 
 PAIR = ["--pair", "demo-foreign"]
 STORY = """The patient goblin begins to consult his relations, and they depart in the afternoon.
@@ -97,6 +104,38 @@ def test_a_long_text_is_learned_in_parts(
     assert seen.err == "learning from story.txt\n"
 
 
+def test_a_part_that_cannot_be_written_is_left_out(
+    story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = Ledger.sync
+
+    def refusing(self: Ledger, context: Sequence[int]) -> list[int]:
+        if self.n_syncs == 1:
+            self.n_syncs += 1
+            raise TokenizerError("the byte 0xff has no token")
+        return sync(self, context)
+
+    monkeypatch.setattr("edgespec.cli.adapt.LENGTH", 100)
+    monkeypatch.setattr(Ledger, "sync", refusing)
+    assert main(["adapt", "warm", str(story), *PAIR]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "1 of 3 parts were left out: they cannot be written in both"
+
+
+def test_the_last_word_is_learned_and_the_commonest_is_shown_first(
+    story: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.write_text(STORY + "Burn, burn, burn", encoding="utf-8")
+    said(capsys, "warm", str(story), *PAIR)
+    best = said(capsys, "show", *PAIR)[2]
+    assert re.match(r" +3  ' burn' = '", best)
+
+
+def test_a_byte_order_mark_is_no_text(story: Path) -> None:
+    story.write_text(STORY, encoding="utf-8-sig")
+    assert text_of(story) == STORY
+
+
 def test_parts_end_at_lines_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgespec.cli.adapt.LENGTH", 4)
     assert parts_of("ab\ncdefgh\n\nné") == [b"ab\n", b"cdef", b"gh\n\n", "né".encode()]
@@ -135,7 +174,8 @@ def test_all_caches_are_shown_and_the_best_of_the_pair(
 
 
 def test_the_record_has_what_is_shown(warmed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = json.loads(said(capsys, "show", *PAIR, "--json", "-")[0])
+    (line,) = said(capsys, "show", *PAIR, "--json", "-")
+    data = json.loads(line)
     (row,) = data["caches"]
     assert row["file"] == str(warmed)
     assert (row["draft_name"], row["target_name"]) == ("foreign.gguf", "target.gguf")
@@ -143,6 +183,17 @@ def test_the_record_has_what_is_shown(warmed: Path, capsys: pytest.CaptureFixtur
     assert row["n_bytes"] == warmed.stat().st_size
     assert len(data["top"]) == min(10, row["n_entries"])
     assert set(data["top"][0]) == {"pieces", "token", "hits", "text"}
+
+
+def test_the_record_of_warming_is_all_that_is_printed(
+    story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgespec.cli.adapt.LENGTH", 100)
+    (line,) = said(capsys, "warm", str(story), *PAIR, "--json", "-")
+    data = json.loads(line)
+    assert set(data) == {"file", "n_before", "n_entries", "share_before", "share"}
+    assert data["n_before"] < data["n_entries"]
+    assert data["share_before"] < data["share"] <= 1
 
 
 def test_reset_deletes_the_pairs_cache_and_says_so(
@@ -166,6 +217,14 @@ def test_reset_all_deletes_whatever_lies_there(
     assert [line.split()[0] for line in lines] == ["deleted"] * 4
     assert [file.name for file in warmed.parent.iterdir()] == ["mine.txt"]
     assert said(capsys, "reset", "--all")[0].startswith("no n-grams in ")
+
+
+def test_another_pairs_cache_in_the_place_of_this_is_not_read(
+    warmed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, entries = read(warmed)
+    warmed.write_bytes(packed(replace(head, draft="0" * 64, n_draft=9999), [((9998, 1), 2, 3)]))
+    assert said(capsys, "show", *PAIR)[1].startswith("no n-grams of foreign.gguf")
 
 
 def test_a_damaged_cache_is_shown_as_such_and_stays(
@@ -194,6 +253,25 @@ def test_a_padded_target_is_not_made_for_its_vocabulary(
 ) -> None:
     assert len(said(capsys, "show", "--pair", "padded-f16-foreign")) == 12
     assert [file.name for file in home.iterdir()] == ["ngrams"]
+
+
+def test_vocabularies_of_trimmed_and_exported_models_are_found(
+    warmed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = pairs.folder() / "demo"
+    n_vocab = LlamaCppTokenizer.open(demo / "foreign.gguf").n_vocab
+    trim(demo / "foreign.gguf", tmp_path / "few.gguf", range(0, n_vocab, 2))
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    shutil.copy(demo / "foreign.gguf", folder / "vocabulary.gguf")
+    about = dict.fromkeys(("n_vocab", "n_embd", "n_context", "n_params"), n_vocab)
+    about |= {"format": 1, "kind": "dynamic", "tokenizer": "vocabulary.gguf"}
+    about |= dict.fromkeys(("architecture", "name", "quant", "token_ids"))
+    (folder / "edgespec.json").write_text(json.dumps(about))
+    for drafter in ("few.gguf", "exported", "exported/edgespec.json"):
+        words = ["-m", str(demo / "target.gguf"), "-md", str(tmp_path / drafter)]
+        title = said(capsys, "show", *words)[1]
+        assert title == f"of {drafter.split('/')[0]} -> target.gguf seen most often:"
 
 
 @pytest.mark.parametrize(
@@ -225,9 +303,8 @@ def test_other_mistakes_are_one_line_too(
 ) -> None:  # fmt: skip
     assert "Is a directory: expected a text" in refusal(capsys, "warm", str(tmp_path), *PAIR)
     home.write_text("not a folder")
-    assert "expected a file to write; set EDGESPEC_HOME" in refusal(
-        capsys, "warm", str(story), *PAIR
-    )
+    monkeypatch.setattr("edgespec.cli.adapt.LENGTH", 100)  # with progress, had it begun
+    assert "to write; set EDGESPEC_HOME to" in refusal(capsys, "warm", str(story), *PAIR)
     target = str(pairs.folder() / "demo" / "target.gguf")
     line = refusal(capsys, "warm", str(story), "-m", target)
     assert line.endswith("has no drafter: expected one; give it with -md\n")

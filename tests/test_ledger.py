@@ -45,7 +45,7 @@ def crossed(mapping: Mapping, context: list[int]) -> list[bytes | int]:
     return shown if bos is None or begins else [b"", bos, *shown]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(draft=vocabularies(), target=vocabularies(), data=st.data())
 def test_both_sides_spell_the_same_whatever_the_target_says(draft, target, data):
     mapping = Mapping(draft, target)
@@ -76,15 +76,13 @@ def test_real_vocabularies_close_too(data_folder):
     spm, gpt2 = (
         opened(data_folder / "vocab" / f"ggml-vocab-{name}.gguf") for name in ("llama-spm", "gpt-2")
     )
-    target, foreign = (
-        opened(ROOT / "models" / "demo" / f"{name}.gguf") for name in ("target", "foreign")
-    )
+    foreign = opened(ROOT / "models" / "demo" / "foreign.gguf")
     inputs = (data_folder / "vocab" / "ggml-vocab-gpt-2.gguf.inp").read_bytes()
     texts = inputs.split(b"\n__ggml_vocab_test__\n")
     tales = (data_folder / "text" / "fairytaleqa_stories.txt").read_bytes()
     texts += [tales[at : at + 300] for at in range(0, 60_000, 3_000)]  # cut anywhere
     rng = random.Random(4)
-    for pair in ((spm, gpt2), (foreign, spm), (foreign, target)):
+    for pair in ((spm, gpt2), (foreign, spm)):
         mapping = Mapping(*pair)
         ledger = Ledger(mapping)
         for text in texts:

@@ -175,6 +175,19 @@ def test_what_cannot_be_is_noticed_behind_a_right_checksum(
     assert re.search(expected, message), message
 
 
+def test_pieces_of_no_entry_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = packed(HEAD, ENTRIES)[:-32] + bytes(4)
+    (tmp_path / "a").write_bytes(data + hashlib.sha256(data).digest())
+    assert "too few or too many pieces" in refused(tmp_path / "a", caplog)
+
+
+def test_a_file_of_another_kind_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a").write_bytes(b"GGUF\n\n")
+    assert "it does not begin as one" in refused(tmp_path / "a", caplog)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -263,7 +276,7 @@ def test_old_parts_are_swept_and_young_ones_are_left(saved: Path) -> None:
 
 def test_files_are_found_with_what_is_left_of_them(saved: Path, tmp_path: Path) -> None:
     left = [f"{saved.name}.damaged", f"{saved.name}.x.part"]
-    for name in (*left, "other.bin", "other.txt"):
+    for name in (*left, "other.bin", "other.txt", "other.bin.txt"):
         (saved.parent / name).write_bytes(b"")
     assert [file.name for file in files_of(saved)] == [saved.name, *left]
     assert [file.name for file in files_in(tmp_path)] == [saved.name, *left, "other.bin"]

@@ -14,7 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
 from edgespec.bridges.ledger import Ledger
 from edgespec.bridges.mapping import Mapping
-from edgespec.bridges.ngrams import AGEING, FORGET, MAX_PIECES, MIN_BYTES, NODE_BYTES, NgramCache
+from edgespec.bridges.ngrams import (
+    AGEING,
+    FORGET,
+    MAX_PIECES,
+    MEMO,
+    MIN_BYTES,
+    NODE_BYTES,
+    NgramCache,
+)
 from edgespec.errors import ShapeError, UsageError
 from edgespec.vocab import Vocabulary
 
@@ -105,10 +113,23 @@ class Machine(RuleBasedStateMachine):
             for _ in range(times):
                 self.learn(pieces, self.model.entries[pieces][0])
 
-    @rule(pieces=st.lists(st.integers(0, 3), max_size=12).map(tuple), data=st.data())
-    def look_up(self, pieces: Pieces, data: st.DataObject) -> None:
-        at = data.draw(st.integers(0, len(pieces)))
-        assert self.cache.longest(pieces, at) == self.model.longest(pieces, at)
+    @rule(at=st.integers(0, 1000), token=st.integers(0, 5))
+    def change(self, at: int, token: int) -> None:
+        if self.model.entries:
+            self.learn(list(self.model.entries)[at % len(self.model.entries)], token)
+
+    @rule(at=st.integers(0, 1000), n=st.integers(2, 8), more=PIECES)
+    def lengthen_or_shorten(self, at: int, n: int, more: Pieces) -> None:
+        if self.model.entries:
+            pieces = list(self.model.entries)[at % len(self.model.entries)]
+            self.learn((*pieces, *more)[:n], n)
+
+    @rule(at=st.integers(0, 1000), before=PIECES, n=st.integers(0, 8), more=PIECES)
+    def look_up(self, at: int, before: Pieces, n: int, more: Pieces) -> None:
+        known = list(self.model.entries)[at % len(self.model.entries)] if self.model.entries else ()
+        for pieces in ((*before, *known[:n]), (*before, *known, *more), more[:n]):
+            for i in range(len(pieces) + 1):
+                assert self.cache.longest(pieces, i) == self.model.longest(pieces, i)
 
     @invariant()
     def agrees(self) -> None:
@@ -184,7 +205,7 @@ def test_a_sequence_stands_for_its_last_target() -> None:
     version = cache.version
     cache.learn((1, 2), 4)
     assert list(cache.entries()) == [((1, 2), 4, 1)]
-    assert cache.version > version
+    assert (len(cache), cache.version) == (1, version + 1)
     assert (cache.spellings(3), cache.spellings(4)) == ([], [(1, 2)])
 
 
@@ -196,9 +217,38 @@ def test_results_that_are_shared_cannot_be_written_to() -> None:
             array += 1
 
 
+def test_the_longest_entry_wins_wherever_it_begins() -> None:
+    cache = NgramCache()
+    for pieces in ((1, 2), (1, 2, 3, 4), (2, 3)):
+        cache.learn(pieces, len(pieces))
+    assert cache.longest((9, 1, 2, 3, 4, 5), 1) == (4, 4, False)
+    assert cache.longest((9, 1, 2, 3, 5), 1) == (2, 2, False)
+    assert cache.longest((9, 1, 2, 3), 1) == (2, 2, True)
+    assert cache.longest((9, 1, 2, 3), 2) == (2, 2, False)
+    assert cache.longest((9, 1), 1) == (0, -1, True)
+    assert cache.longest((9, 1), 2) == (0, -1, True)
+
+
+def test_the_children_that_are_remembered_do_not_grow_without_end() -> None:
+    cache = NgramCache()
+    for piece in range(2 * MEMO):
+        cache.learn((piece, 1), piece)
+    for piece in range(2 * MEMO):
+        assert cache.children(cache.child(0, piece)).tolist() == [1]
+    assert 0 < len(cache._children) <= MEMO
+
+
+def test_the_children_that_are_remembered_are_those_of_now() -> None:
+    cache = NgramCache()
+    for n in range(1, 9):
+        cache.learn((5, n), n)
+        assert sorted(cache.children(cache.child(0, 5)).tolist()) == list(range(1, n + 1))
+
+
 def test_an_interrupt_leaves_no_way_that_ends_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = NgramCache()
     cache.learn((1, 2), 3)
+    version = cache.version
     append, n_left = NgramCache._append, iter((0, 0, 1))
 
     def interrupted(self: NgramCache, parent: int, piece: int) -> int:
@@ -210,6 +260,7 @@ def test_an_interrupt_leaves_no_way_that_ends_nowhere(monkeypatch: pytest.Monkey
         patched.setattr(NgramCache, "_append", interrupted)
         cache.learn((1, 7, 8, 9), 4)
     assert list(cache.entries()) == [((1, 2), 3, 1)]
+    assert cache.version > version
     assert cache.longest((1, 7), 0) == (0, -1, False)
     assert cache.children(cache.child(0, 1)).tolist() == [2]
     cache.learn((1, 7, 8, 9), 4)

@@ -41,13 +41,15 @@ class Ledger:
     """Keeps both sides of one conversation.
 
     A control token is one of the drafter's by its role, or nothing, and ends a run of text. A
-    drafter that wants a BOS has it before everything. n_syncs; n_full: how many of them spelled the
-    whole context, the first included.
+    drafter that wants a BOS has it before everything. n_syncs counts; n_full: how many of them had
+    to start over, the first included.
     """
 
     def __init__(self, mapping: Mapping, *, on_token: OnToken | None = None) -> None:
-        """on_token: told, once for each token of the target's that will not be spelled otherwise
-        any more, what it is in the drafter's ids, if those are 2 to 8 whole ones."""
+        """on_token: told which of the drafter's ids, 2 to 8 whole ones, a target's token is.
+
+        Once for each, as soon as what follows cannot change its spelling any more.
+        """
         self.draft, self.target = mapping.draft, mapping.target
         self._preimage = mapping.preimage
         self._on_token = on_token
@@ -191,9 +193,9 @@ class Ledger:
     def _append(self, token: int) -> None:
         """Text of one more token of the target's."""
         piece, run = self.target.pieces[token], self._runs[-1]
-        if run.strips and len(self._text) == run.at and piece[:1] == b" ":
-            before = self._context[run.n_target :]
-            piece = piece[0 if any(map(self.target.pieces.__getitem__, before)) else 1 :]
+        if run.strips and len(self._text) == run.at:  # nothing yet, or the space alone
+            first = not self.target.spelling(self._context[run.n_target :])
+            piece = piece.removeprefix(b" ") if first else piece
         self._text += piece
         self._context.append(token)
         self._ends.append(len(self._text))
@@ -248,9 +250,8 @@ class Ledger:
             return
         run, marks = self._runs[-1], self._marks
         start = run.at if self._n_told == run.n_target else self._ends[self._n_told - 1]
-        for token, end in zip(
-            self._context[self._n_told :], self._ends[self._n_told :], strict=True
-        ):
+        for i in range(self._n_told, len(self._context)):
+            end = self._ends[i]
             if end > limit:
                 break
             self._n_told += 1
@@ -260,5 +261,5 @@ class Ledger:
             bare = start == run.at and (run.strips or run.adds)
             whole = not bare and self._end_of(first) == start and marks[last : last + 1] == [end]
             if whole and 1 <= last - first < MOST_PIECES:
-                self._on_token(tuple(self._ids[first : last + 1]), token)
+                self._on_token(tuple(self._ids[first : last + 1]), self._context[i])
             start = end

@@ -244,7 +244,6 @@ class NgramCache:
             above = above[~keep[above]]
         self._rebuild(np.flatnonzero(keep), room)
         self.version += 1
-        self._firsts = None
 
     def _clear(self, room: int) -> None:
         """Arrays with the root alone and room for so many nodes."""
@@ -261,8 +260,6 @@ class NgramCache:
         old = [_view(one) for one in (self._parents, self._pieces, self._tokens, self._hits)]
         number = np.zeros(self._n_nodes, np.int32)
         number[kept] = np.arange(len(kept))
-        memo = self._children if len(kept) == self._n_nodes else {}
-        firsts = self._firsts
         self._clear(room)
         self._n_nodes = n = len(kept)
         new = [_view(one) for one in (self._parents, self._pieces, self._tokens, self._hits)]
@@ -272,7 +269,6 @@ class NgramCache:
         parents[:] = number[parents]
         _view(self._open)[parents[1:]] = 1
         _fill(_view(self._slots), parents, pieces)
-        self._children, self._firsts = memo, firsts
 
 
 # An edge's place is (node * A + piece * B) modulo the number of slots, and from there every

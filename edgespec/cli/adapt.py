@@ -211,7 +211,7 @@ def warm(file: Path, config: Config, *, quiet: bool) -> Found:
     save(cache, pair.path, pair.draft, pair.target, names=pair.names)  # fails before the work
     mapping = Mapping(pair.draft, pair.target)
     spelled = learn(parts, mapping, cache, "" if quiet else f"learning from {file.name}")
-    save(cache, pair.path, pair.draft, pair.target, names=pair.names)
+    save(cache, pair.path, pair.draft, pair.target)
     some = spelled[:MEASURED]
     shares = [coverage(mapping, some, known).natural.split for known in (before, targets_of(cache))]
     what = "its tokens"
