@@ -133,9 +133,8 @@ class Config:
         "auto", "--drafter", drafter_names, "NAME", "model, ngram, none, or model,ngram"
     )
     bridge: str = option(
-        "auto", "--bridge", one_of(*BRIDGES), "NAME",
-        "for a drafter of another vocabulary: auto, same (refuse it), exact, tli, text, omnidraft",
-    )  # fmt: skip
+        "auto", "--bridge", one_of(*BRIDGES), "NAME", "auto, same, exact, tli, text, omnidraft"
+    )
     allow_approximate: bool = option(
         False, "--allow-approximate", switch, "", "let --bridge omnidraft sample, not losslessly"
     )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from edgespec.config import BRIDGES, Config
+from edgespec.config import BRIDGES, Config, state_folder
 from edgespec.controller import AutoController, FixedController
 from edgespec.cost import CostTable
 from edgespec.drafters import find_drafter
@@ -145,10 +144,11 @@ class Methods:
 
 
 def translation_of(
-    config: Config, target: OpenModel, draft: OpenModel, state: Path
+    config: Config, target: OpenModel, draft: OpenModel, names: tuple[str, str]
 ) -> Translation | None:
     """What a drafter of another vocabulary needs, None for one of the target's own.
 
+    names: of drafter and target, for who looks at what was learned.
     Raises: UsageError if `--bridge` does not go with that.
     """
     what = difference(target, draft)
@@ -165,7 +165,7 @@ def translation_of(
             "expected the same one; use --bridge auto"
         )
     one, other = (vocabulary_of(model.tokenizer, model.n_vocab) for model in (draft, target))
-    return Translation(one, other, state)
+    return Translation(one, other, state_folder(), names)
 
 
 def difference(target: OpenModel, draft: OpenModel) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from edgespec import cost_cache, pairs
 from edgespec.backends import ModelOptions, open_model
-from edgespec.config import Config, cache_folder, state_folder, with_values
+from edgespec.config import Config, cache_folder, with_values
 from edgespec.cost import CostTable
 from edgespec.engine import Engine, method_of
 from edgespec.errors import Cancelled, UsageError
@@ -71,9 +71,8 @@ class Session:
                 options = draft_options(config, self.target.n_context)
                 self.draft_model = open_model(draft_path, options)
                 opened.callback(self.draft_model.close)
-                self.translation = translation_of(
-                    config, self.target, self.draft_model, state_folder()
-                )
+                names = draft_path.name, target_path.name
+                self.translation = translation_of(config, self.target, self.draft_model, names)
             self._path = target_path
             self.methods = Methods(
                 config, self.draft_model, self.translation, drafter, lambda: self.costs

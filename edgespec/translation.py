@@ -32,14 +32,16 @@ def vocabulary_of(tokenizer: Tokenizer, n_vocab: int) -> Vocabulary:
 class Translation:
     """From one draft model's vocabulary to one target's, by any bridge.
 
-    state: the folder that holds the n-gram caches.
+    state: the folder that holds the n-gram caches. names: of drafter and target, kept with theirs.
     """
 
-    def __init__(self, draft: Vocabulary, target: Vocabulary, state: Path) -> None:
+    def __init__(
+        self, draft: Vocabulary, target: Vocabulary, state: Path, names: tuple[str, str]
+    ) -> None:
         self.mapping = Mapping(draft, target)
         self.cache = NgramCache()
         self.bridge, self.lossless = "", True  # of the last drafter; when sampling
-        self._path = path_of(state, draft, target)
+        self._path, self._names = path_of(state, draft, target), names
         self._ledger: Ledger | None = None
         template = draft.tokenizer.chat_template
         self._template = None if template is None else ChatTemplate(draft.tokenizer)
@@ -54,7 +56,7 @@ class Translation:
 
         def write() -> None:
             try:
-                save(cache, self._path, draft, target)
+                save(cache, self._path, draft, target, names=self._names)
             except (OSError, EdgeSpecError) as error:
                 log.warning("the n-grams learned were not saved: %s", error)
 

@@ -53,9 +53,17 @@ def found(path: Path) -> int:
 
 def wait_for_another(path: Path) -> None:
     """Return when another file has taken the path, so that on a busy machine something happens."""
-    before = path.stat().st_ino if path.exists() else 0
-    while not path.exists() or path.stat().st_ino == before:
+    before = seen(path)
+    while seen(path) == before:
         time.sleep(0.001)
+
+
+def seen(path: Path) -> tuple[int, int]:
+    """Changes with the file; zeros if there is none."""
+    if not path.exists():
+        return 0, 0
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def main(folder: Path, n_kills: int, seed: int) -> None:

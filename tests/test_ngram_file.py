@@ -300,6 +300,6 @@ def kill(folder: Path, n_kills: int, seed: int = 1) -> list[int]:
     """What ngram_saver.py prints."""
     tests = Path(__file__).resolve().parent
     words = [sys.executable, str(tests / "ngram_saver.py"), str(folder), str(n_kills), str(seed)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]

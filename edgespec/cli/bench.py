@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument(
         "--methods", metavar="LIST", default="plain,auto,fixed-4",
-        help="of plain, auto, ngram, fixed-N, fixed-N@BRIDGE (plain,auto,fixed-4)",
+        help="of plain, auto, fixed-N, ngram, fixed-N@BRIDGE",
     )  # fmt: skip
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
