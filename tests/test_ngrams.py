@@ -87,7 +87,7 @@ class Model:
 class Machine(RuleBasedStateMachine):
     """Any order of learning and looking up."""
 
-    @initialize(n_bytes=st.sampled_from([MIN_BYTES, MIN_BYTES + 700, 1 << 20]))
+    @initialize(n_bytes=st.integers(MIN_BYTES, MIN_BYTES + 700) | st.just(1 << 20))
     def open(self, n_bytes: int) -> None:
         self.cache, self.model = NgramCache(max_bytes=n_bytes), Model(n_bytes)
 
@@ -273,6 +273,15 @@ def test_an_interrupt_leaves_no_way_that_ends_nowhere(monkeypatch: pytest.Monkey
 def test_what_is_no_ngram_is_refused(pieces: Pieces, target: int) -> None:
     with pytest.raises(ShapeError, match="expected 2 to 8 ids, none negative"):
         NgramCache().learn(pieces, target)
+
+
+def test_the_bytes_never_exceed_what_is_allowed() -> None:
+    for n_bytes in (*range(1024, 1125), 5000, 99_999):
+        cache, n_before = NgramCache(max_bytes=n_bytes), -1
+        while len(cache) > n_before:
+            n_before = len(cache)
+            cache.learn((7, n_before), 1)
+        assert n_bytes - 100 < cache.n_bytes <= n_bytes
 
 
 def test_too_few_bytes_are_refused() -> None:
