@@ -7,7 +7,7 @@ drafter's vocabulary is not the target's. All methods share the models that are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from edgespec.config import BRIDGES, Config, state_folder
 from edgespec.controller import AutoController, FixedController
 from edgespec.cost import CostTable
 from edgespec.drafters import find_drafter
+from edgespec.drafters.translated import Translated
 from edgespec.errors import UsageError
 from edgespec.protocols import Controller, Drafter, LanguageModel, Tokenizer
 from edgespec.translation import Translation, vocabulary_of
@@ -39,11 +40,17 @@ class OpenModel(LanguageModel, Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A drafter and the controller that paces it; either may have learned from earlier rounds."""
+    """A drafter and the controller that paces it; either may have learned from earlier rounds.
+
+    bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
+    translated: that part.
+    """
 
     name: str
     drafter: Drafter | None
     controller: Controller
+    bridge: str = ""
+    translated: Translated | None = None
 
 
 class Methods:
@@ -82,17 +89,25 @@ class Methods:
         """
         way, _, bridge = name.partition("@")
         self._check_bridge(name, bridge)
-        bridge = bridge or self._config.bridge
         if way == "plain":
             return Method(name, None, FixedController(0))
+        controller: AutoController | FixedController
         if way.startswith("fixed-") and way[6:].isdecimal():
-            fixed = FixedController(int(way[6:]))
-            return Method(name, self._drafter("", fixed, bridge, keep), fixed)
-        if way in ("auto", "ngram"):
-            auto = AutoController(self._table())
-            names = "ngram" if way == "ngram" else ""
-            return Method(name, self._drafter(names, auto, bridge, keep), auto)
-        raise UsageError(f"no method is called {name!r}: expected plain, auto, ngram or fixed-4")
+            controller = FixedController(int(way[6:]))
+        elif way in ("auto", "ngram"):
+            controller = AutoController(self._table())
+        else:
+            raise UsageError(
+                f"no method is called {name!r}: expected plain, auto, ngram or fixed-4"
+            )
+        chosen = self._chosen("ngram" if way == "ngram" else self._config.drafter)
+        bridge = self._bridge(chosen, bridge)
+        translated = None
+        if bridge and self._translation is not None and self._draft_model is not None:
+            translated = self._translation.drafter(self._draft_model, bridge, keep=keep)
+        own = self._own if way != "ngram" else None
+        drafter = own or mixed_of([self._one(part, translated) for part in chosen], controller)
+        return Method(name, drafter, controller, bridge, translated)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
@@ -111,36 +126,41 @@ class Methods:
         costs, most = self._costs(), self._config.draft_tokens
         return costs if isinstance(most, str) else CostTable(costs.seconds[: most + 1])
 
-    def _drafter(
-        self, names: str, controller: AutoController | FixedController, bridge: str, keep: bool
-    ) -> Drafter:
-        """The drafter of a comma list; empty for the configured one."""
-        if not names and self._own is not None:
-            return self._own
-        chosen = names or self._config.drafter
-        if chosen == "auto":
-            chosen = "ngram,model" if self._draft_model is not None else "ngram"
-        parts = [self._one(name, bridge, keep) for name in chosen.split(",")]
-        if len(parts) == 1 and isinstance(controller, FixedController):
-            return parts[0]
-        # Even one drafter is mixed: its drafts are then cut to what its confidence promises.
-        mixed: Drafter = find_drafter("mixed")(parts, controller)
-        return mixed
+    def _chosen(self, names: str) -> list[str]:
+        """The drafters of a comma list."""
+        if names == "auto":
+            return ["ngram", "model"] if self._draft_model is not None else ["ngram"]
+        return names.split(",")
 
-    def _one(self, name: str, bridge: str, keep: bool) -> Drafter:
+    def _bridge(self, chosen: Sequence[str], asked: str) -> str:
+        """The bridge that these drafters need, "" for none."""
+        if self._translation is None or "model" not in chosen:
+            return ""
+        bridge = asked or self._config.bridge
+        return "exact" if bridge == "auto" else bridge
+
+    def _one(self, name: str, translated: Translated | None) -> Drafter:
         drafter: Drafter
         if name == "ngram":
             drafter = find_drafter("ngram")()
             return drafter
         if name == "model" and self._draft_model is not None:
-            if self._translation is not None:
-                bridge = "exact" if bridge == "auto" else bridge
-                return self._translation.drafter(self._draft_model, bridge, keep=keep)
-            drafter = find_drafter("model")(self._draft_model)
+            drafter = translated or find_drafter("model")(self._draft_model)
             return drafter
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
+
+
+def mixed_of(parts: list[Drafter], controller: AutoController | FixedController) -> Drafter:
+    """One drafter of several; even a single one is mixed unless the controller is fixed.
+
+    Its drafts are then cut to what its confidence promises.
+    """
+    if len(parts) == 1 and isinstance(controller, FixedController):
+        return parts[0]
+    mixed: Drafter = find_drafter("mixed")(parts, controller)
+    return mixed
 
 
 def translation_of(

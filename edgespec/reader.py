@@ -46,7 +46,7 @@ class Reader:
         return logits
 
     def rows(self, context: Sequence[int], n: int) -> FloatArray:
-        """Logits [n or more, K], the last n of them after each of the context's last n tokens."""
+        """Logits [n, K] after each of the context's last n tokens; a view."""
         context = list(context)
         # A forward that was interrupted can leave the cache longer or shorter than the record.
         limit = min(self.model.length, len(context) - n)
@@ -58,7 +58,7 @@ class Reader:
             self.model.extend(new[:-n])
             self._cached += new[:-n]
             new = new[-n:]
-        logits: FloatArray = self.model.forward(new)
+        logits: FloatArray = self.model.forward(new)[-n:]
         self._cached += new
         return logits
 

@@ -17,6 +17,8 @@ from edgespec.errors import UsageError
 from edgespec.protocols import Law
 from edgespec.types import Draft, FloatArray, SamplingParams
 
+BAN = 1e4
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -28,8 +30,12 @@ class Chain:
         return probabilities(penalized(logits, context, self.params), self.params)
 
     def translated(self, ids: NDArray[np.int32]) -> Chain:
-        """See protocols.Law; only the logit bias speaks of single tokens."""
-        moved = {int(ids[token]): bias for token, bias in self.params.logit_bias.items()}
+        """See protocols.Law; only the logit bias speaks of single tokens.
+
+        A ban of all that a drafter can say would leave no law, so it is a bias of -BAN there.
+        """
+        biases = self.params.logit_bias.items()
+        moved = {int(ids[token]): max(bias, -BAN) for token, bias in biases}
         moved.pop(-1, None)
         return Chain(replace(self.params, logit_bias=moved))
 

@@ -33,6 +33,7 @@ from edgespec.translation import Translation
 from edgespec.types import Piece, Progress, SamplingParams, Stats, Step
 
 log = logging.getLogger("edgespec")
+MOST_SPELLED = 512  # conversations kept as the drafter reads them
 
 
 class Session:
@@ -54,6 +55,7 @@ class Session:
         self.config, self._progress = config, progress
         self.finish, self.output = "", list[int]()
         self._live: Generator[Step] | None = None
+        self._spelled: dict[tuple[int, ...], list[int]] = {}  # prompts to the drafter, by ids
         self._cancelled = Event()
         self._closed, self.running = False, False
         target_path, draft_path = paths_of(config, own=drafter is not None, progress=progress)
@@ -167,7 +169,9 @@ class Session:
         """
         ids = self.template.tokens(messages)
         if self.translation is not None:
-            self.translation.anchor(messages, ids)
+            while len(self._spelled) >= MOST_SPELLED:
+                del self._spelled[next(iter(self._spelled))]
+            self._spelled[tuple(ids)] = self.translation.spelled(messages)
         return ids
 
     def encode(self, prompt: str) -> list[int]:
@@ -219,6 +223,10 @@ class Session:
     def _steps(self, ids: Sequence[int], params: SamplingParams) -> Generator[Step]:
         self.finish, self.output, self.running = "", [], True
         self._cancelled.clear()
+        translated = self.method.translated
+        if translated is not None:
+            spelled = self._spelled.get(tuple(ids), [])
+            translated.ledger.anchor(ids if spelled else [], spelled)
         try:
             for step in self.engine.stream(ids, params):
                 self.output += step.verdict.tokens
@@ -230,6 +238,8 @@ class Session:
             raise
         finally:
             self.running = False
+            if translated is not None:
+                translated.save()
         if self.output and self.output[-1] in params.stop_tokens:
             self.finish = "stop"
         else:
@@ -280,8 +290,8 @@ class Session:
 
     def _check_lossless(self, params: SamplingParams) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
-        exact = self.translation is None or self.translation.lossless
-        exact = exact or self.method.drafter is None or method_of(params) == "match"
+        translated = self.method.translated
+        exact = translated is None or translated.bridge.lossless or method_of(params) == "match"
         if not exact and not self.config.allow_approximate:
             raise UsageError(
                 "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "

@@ -92,6 +92,7 @@ class Draft:
         if not self.parents and self.tokens:
             object.__setattr__(self, "parents", tuple(range(-1, len(self.tokens) - 1)))
         assert len(self.parents) == len(self.tokens)
+        assert self.probs is None or self.law is None
         assert all(parent < node for node, parent in enumerate(self.parents))
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "reje
 
     p: row 0 is the target's law after the context, row i + 1 after draft node i. u: [k + 1, 2]
     independent uniforms in [0, 1) by depth. method: "match", "rejection" or "block"; a draft
-    without `probs` is always matched.
+    without `probs` or `law` is always matched, one with a `law` never judged as a block.
     Raises: ShapeError if p has not k + 1 rows or u fewer.
     """
     k = len(draft)

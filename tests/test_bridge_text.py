@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from edgespec.bridges.mapping import Mapping
 from edgespec.bridges.ngrams import NgramCache
-from edgespec.bridges.text import LOOK_BEHIND, MOST_PIECES, TextBridge, Window
+from edgespec.bridges.text import LOOK_BEHIND, MAX_PIECES, TextBridge, Window
 from edgespec.reader import Reader
 from edgespec.vocab import Vocabulary
 
@@ -81,7 +81,7 @@ def test_a_draft_spells_what_the_drafter_says(world, k):
     spelled, pieces = world.spelled(world.prompt), world.mapping.draft.pieces
     rows = list(world.rows or range(len(pieces)))
     text, sure, covered = b"", 1.0, []
-    for _ in range(MOST_PIECES * k if spelled else 0):
+    for _ in range(MAX_PIECES * k if spelled else 0):
         law = world.q(spelled)[rows]
         spelled.append(rows[int(law.argmax())])
         text += pieces[spelled[-1]] or b"\0"
@@ -148,8 +148,8 @@ def test_no_more_pieces_are_drafted_than_the_tokens_take():
 def test_a_run_that_stays_one_token_ends_the_draft():
     two = Two([b"x"], [b"x" * n for n in range(1, 40)])
     draft = two.drafted([b"x"], [b"x"], 2)
-    assert two.model.length == MOST_PIECES * 2
-    assert draft.tokens == (MOST_PIECES * 2 - 1,)
+    assert two.model.length == MAX_PIECES * 2
+    assert draft.tokens == (MAX_PIECES * 2 - 1,)
 
 
 CHARACTERS = ["é".encode(), b"\xc3", b"\xa9", b"x", b"\xe2\x82\xac"]

@@ -42,6 +42,11 @@ def drafter_of(session: Session) -> Translated:
     return drafter
 
 
+def ngrams_of(session: Session) -> set[tuple[int, ...]]:
+    cache = session.method.translated.bridge.units.cache
+    return {pieces for pieces, _, _ in cache.entries()}
+
+
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_greedy_and_seeded_texts_are_those_of_plain_decoding(home: Path, bridge: str):
     options = {"max_tokens": 60}, {"max_tokens": 40, "temperature": 0.9, "seed": 5}
@@ -105,8 +110,9 @@ def test_a_method_of_a_pair_with_one_vocabulary_names_no_bridge():
 def test_the_drafter_reads_a_conversation_in_its_own_format(session: Session):
     talk = [*ASK, {"role": "assistant", "content": "Once there was a dog."}, ASK[0]]
     ids = session.prompt(talk)
-    drafter = drafter_of(session)
-    spelled = drafter.ledger.sync(ids)
+    session.prompt(ASK)  # others prepared since do not matter
+    next(session.steps(ids, session.params()))
+    spelled = drafter_of(session).ledger.sync(ids)
     pieces = session.draft_model.tokenizer.piece
     text = b"".join(pieces(token, special=True) for token in spelled).decode()
     assert text.endswith("story about a little dog.<|im_end|>\n<|im_start|>assistant\n")
@@ -124,10 +130,10 @@ def test_what_was_learned_is_there_for_the_next_session(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         said(session, max_tokens=120)
         assert isinstance(session.method.drafter, MixedDrafter)
-        learned = dict.fromkeys(pieces for pieces, _, _ in session.translation.cache.entries())
+        learned = ngrams_of(session)
     assert learned
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
-        found = dict.fromkeys(pieces for pieces, _, _ in session.translation.cache.entries())
+        found = ngrams_of(session)
     assert found == learned
 
 
@@ -167,3 +173,53 @@ def test_a_record_tells_the_bridge_and_its_resyncs(session: Session):
     assert found["lossless"]
     assert found["n_full_syncs"] == 1  # the prompt
     assert found["n_syncs"] == session.stats.n_rounds
+
+
+def test_sessions_side_by_side_add_to_what_was_learned(home: Path):
+    with edgespec.load(pair="demo-foreign", speculative="on") as idle:
+        with edgespec.load(pair="demo-foreign", speculative="on") as session:
+            said(session, max_tokens=80)
+            learned = ngrams_of(session)
+        (file,) = home.rglob("*.bin")
+        written = file.read_bytes()
+        assert not ngrams_of(idle)
+    assert file.read_bytes() == written  # who learned nothing writes nothing
+    with edgespec.load(pair="demo-foreign", speculative="on") as session:
+        assert ngrams_of(session) == learned
+
+
+def test_what_was_learned_is_written_while_a_session_goes_on(home: Path, session: Session):
+    said(session, max_tokens=200)
+    assert list(home.rglob("*.bin"))
+
+
+def test_the_bridge_in_use_decides_whether_sampling_is_allowed(session: Session):
+    approximate = session.methods.named("fixed-4@omnidraft")
+    exact = session.methods.named("fixed-4@exact")
+    session.use(approximate)
+    with pytest.raises(UsageError, match="omnidraft is not lossless"):
+        said(session, temperature=1.0)
+    session.methods.named("fixed-4@omnidraft")
+    session.use(exact)
+    assert said(session, temperature=1.0, max_tokens=8)
+
+
+@pytest.mark.parametrize("bridge", ["exact", "tli", "text"])
+def test_banned_tokens_are_never_said(session: Session, bridge: str):
+    session.use(session.methods.named(f"fixed-4@{bridge}"))
+    likely = [token for token in range(4096) if session.tokenizer.piece(token).startswith(b" ")]
+    bans = dict.fromkeys(likely, float("-inf"))
+    list(session.chat(ASK, temperature=1.0, max_tokens=30, logit_bias=bans))
+    assert session.output
+    assert not set(session.output) & set(likely)
+
+
+def test_a_chat_template_that_does_not_parse_is_done_without(home: Path, monkeypatch, caplog):
+    monkeypatch.setattr(
+        "edgespec.backends.llamacpp_tokenizer.LlamaCppTokenizer.chat_template",
+        "{% generation %}",
+    )
+    with edgespec.load(pair="demo-foreign", speculative="on") as session:
+        assert "".join(piece.text for piece in session.generate("Once", max_tokens=8))
+        assert session.translation.spelled(ASK) == session.translation.spelled(ASK) == []
+    assert len([r for r in caplog.records if "as plain text" in r.message]) == 1

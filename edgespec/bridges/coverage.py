@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.bridges.mapping import MOST_PIECES, Mapping
+from edgespec.bridges.mapping import Mapping
+from edgespec.bridges.ngrams import MAX_PIECES
 from edgespec.vocab import Vocabulary
 
 
@@ -69,8 +70,8 @@ def _ways(
     cached = merged[tokens] & ~direct
     split = np.zeros(len(ids), bool)
     for at in range(len(ids)):
-        if not (direct[at : at + MOST_PIECES] | cached[at : at + MOST_PIECES]).all():
-            for end in range(at + 2, min(at + MOST_PIECES, len(ids)) + 1):
+        if not (direct[at : at + MAX_PIECES] | cached[at : at + MAX_PIECES]).all():
+            for end in range(at + 2, min(at + MAX_PIECES, len(ids)) + 1):
                 if tuple(ids[at:end]) in splits:
                     split[at:end] = True
     return np.stack([direct, cached, split & ~direct & ~cached])
@@ -92,7 +93,7 @@ def _habits(
         if m - j == 1 and n - i == 1:
             found[0, i] = mapping.image[own[j]] == ids[i]
         elif n - i == 1:
-            found[1, i] = m - j <= MOST_PIECES and merged[ids[i]]
+            found[1, i] = m - j <= MAX_PIECES and merged[ids[i]]
         elif m - j == 1:
             found[2, i:n] = mapping.split_of(own[j]) == tuple(ids[i:n])
         i, j = n, m

@@ -16,12 +16,10 @@ import numpy as np
 from edgespec.bridges import Drawing
 from edgespec.bridges.mapping import Mapping
 from edgespec.bridges.merged import MergedLaw, Place, Rows
-from edgespec.bridges.ngrams import NgramCache
+from edgespec.bridges.ngrams import MAX_PIECES, NgramCache
 from edgespec.bridges.units import Path, Units, walked
 from edgespec.reader import Reader
 from edgespec.types import Draft, FloatArray
-
-LONGEST = 8  # tokens of the drafter's in one unit
 
 
 class ExactBridge:
@@ -41,7 +39,7 @@ class ExactBridge:
         drawing: Drawing | None,
     ) -> Draft:
         """See bridges.Bridge. Fewer than k where the drafter's context ends."""
-        k = min(k, reader.room(spelled) // LONGEST)
+        k = min(k, reader.room(spelled) // MAX_PIECES)
         if k < 1 or not self.units.usable.any():
             return Draft()
         if drawing is None:
@@ -57,7 +55,7 @@ class ExactBridge:
         at, longest, logits = 0, self.units.cache.longest, reader.whole(reader.read(spelled))
         while len(tokens) < k:
             n, target, is_open = longest(pieces, at)
-            if at == len(pieces) or (is_open and len(pieces) - at < LONGEST):
+            if at == len(pieces) or (is_open and len(pieces) - at < MAX_PIECES):
                 if pieces:
                     logits = reader.whole(reader.step(pieces[-1]))
                 piece, share = self._best(logits)

@@ -10,7 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgespec.bridges.mapping import MOST_PIECES, Mapping
+from edgespec.bridges.mapping import Mapping
+from edgespec.bridges.ngrams import MAX_PIECES
 from edgespec.reader import common_prefix
 
 OnToken = Callable[[tuple[int, ...], int], None]
@@ -260,6 +261,6 @@ class Ledger:
             # A first token of which one side has a space more does not spell the other's.
             bare = start == run.at and (run.strips or run.adds)
             whole = not bare and self._end_of(first) == start and marks[last : last + 1] == [end]
-            if whole and 1 <= last - first < MOST_PIECES:
+            if whole and 1 <= last - first < MAX_PIECES:
                 self._on_token(tuple(self._ids[first : last + 1]), self._context[i])
             start = end

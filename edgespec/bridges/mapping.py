@@ -7,12 +7,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.bridges.ngrams import MAX_PIECES
 from edgespec.errors import TokenizerError
 from edgespec.vocab import Vocabulary
 
 # An answer ends more often than a text: where one id has both roles, that is the one to keep.
 ROLES = ("end_of_turn", "eos", "bos")
-MOST_PIECES = 8
 
 
 class Mapping:
@@ -64,7 +64,7 @@ class Mapping:
             ids = self.target.encode(piece)
         except (UnicodeDecodeError, TokenizerError):
             return None
-        if not 2 <= len(ids) <= MOST_PIECES:
+        if not 2 <= len(ids) <= MAX_PIECES:
             return None
         # Bytes of a character that the target has no token for: long to draft, and one start for
         # thousands of characters.

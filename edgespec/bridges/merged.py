@@ -84,7 +84,7 @@ class Rows:
 
     def _probe(self, n_before: int, path: Path) -> None:
         context = [*self._spelled, *self.drafted[:n_before], *path]
-        logits = self._reader.rows(context, len(path))[-len(path) :]
+        logits = self._reader.rows(context, len(path))
         for n in range(1, len(path) + 1):
             if not self.knows(n_before, path[:n]):
                 self.keep(n_before, path[:n], logits[n - 1])

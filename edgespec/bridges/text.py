@@ -23,7 +23,7 @@ from edgespec.types import Draft
 # Tokens of the context that are encoded again, for merges with what follows. On 2,000 cuts of a
 # text between five pairs of real vocabularies 2, 4 and 10 gave the same tokens.
 LOOK_BEHIND = 4
-MOST_PIECES = 4  # drafted per proposed token; long runs of spaces take more
+MAX_PIECES = 4  # drafted per proposed token; long runs of spaces take more
 
 
 class TextBridge:
@@ -52,7 +52,7 @@ class TextBridge:
         drawing: Drawing | None,
     ) -> Draft:
         """See bridges.Bridge. Never drawn, and never with a law."""
-        most = min(MOST_PIECES * k, reader.room(spelled))
+        most = min(MAX_PIECES * k, reader.room(spelled))
         if most < 1:
             return Draft()
         pieces = Pieces(reader, spelled, None, self.mapping.preimage)

@@ -33,6 +33,7 @@ class TliBridge:
         """cache: not used."""
         self.mapping, self.name = mapping, name
         self._reader: Reader | None = None
+        self._same = np.arange(mapping.target.n_vocab, dtype=np.int32)
         self._lifted = np.empty(0, np.float32)  # [V_T]
 
     def draft(
@@ -88,6 +89,7 @@ class TliBridge:
         k: int,
         drawing: Drawing,
     ) -> Draft:
+        law = drawing.law.translated(self._same)
         tokens: list[int] = []
         rows: list[FloatArray] = []
         while len(tokens) < k:
@@ -95,7 +97,7 @@ class TliBridge:
             self._lifted[self._images] = logits[self._common]
             if self._lifted.max() == -np.inf:
                 break
-            row = drawing.law(self._lifted, [*context, *tokens])
+            row = law(self._lifted, [*context, *tokens])
             tokens.append(drawing.chances.pick(row))
             rows.append(row)
         if not tokens:

@@ -34,7 +34,7 @@ class Units:
         self._version = -1
         self._split = np.zeros(mapping.draft.n_vocab, bool)
         self._split[mapping.split_ids] = True
-        self._alone = np.where(mapping.image >= 0, mapping.image, -1)
+        self._alone = mapping.image.astype(np.intp)
         firsts = np.array([parts[0] for parts in mapping.splits], np.int64)
         self._alone[mapping.split_ids] = firsts
 

@@ -64,8 +64,8 @@ def drafter_row(session: Session) -> dict[str, Any] | None:
     """The record's "drafter" entry: the draft model, or the name of a drafter without one."""
     if session.draft_model is not None:
         row = model_row(session.draft_model.info())
-        if session.translation is not None:
-            row["bridge"] = session.translation.counts()
+        if session.method.translated is not None:
+            row["bridge"] = {"name": session.method.bridge, **session.method.translated.counts()}
         return row
     if session.method.drafter is None:
         return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.bridges import Bridge, Drawing
+from edgespec.bridges.learner import WORTH_SAVING, Learner
 from edgespec.bridges.ledger import Ledger
+from edgespec.bridges.ngrams import MAX_PIECES
 from edgespec.errors import TokenizerError
 from edgespec.protocols import LanguageModel, Law
 from edgespec.reader import Reader
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 class Translated:
     """A drafter of the target's tokens out of a model of others.
 
-    on_close: called when the drafter is closed, before its model is, to keep what was learned.
+    learner: saves what the ledger was told, None to keep nothing.
     """
 
     def __init__(
@@ -30,13 +32,13 @@ class Translated:
         model: LanguageModel,
         ledger: Ledger,
         bridge: Bridge,
+        learner: Learner | None = None,
         *,
         name: str = "model",
-        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name, self.ledger, self.bridge = name, ledger, bridge
         self._reader = Reader(model)
-        self._on_close = on_close
+        self._learner = learner
         self._warned = False
 
     def draft(
@@ -55,7 +57,9 @@ class Translated:
         except TokenizerError as error:
             self._warn(f"cannot spell the text: {error}")
             return Draft()
-        if not self._reader.room(spelled) or not spelled:
+        if not spelled:
+            return Draft()
+        if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
             self._warn(f"its context is full ({len(spelled)} tokens)")
             return Draft()
         drawing = None if law is None or u is None else Drawing(law, Uniforms(*u))
@@ -64,9 +68,22 @@ class Translated:
     def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
         """Nothing here; the ledger learns what was emitted with the next draft."""
 
+    def counts(self) -> dict[str, str | bool | int]:
+        """What a record says of the bridge; full syncs spelled the whole context."""
+        return {
+            "lossless": self.bridge.lossless,
+            "n_syncs": self.ledger.n_syncs,
+            "n_full_syncs": self.ledger.n_full,
+        }
+
+    def save(self) -> None:
+        """Write what was learned, if it is worth it."""
+        if self._learner is not None:
+            self._learner.save(at_least=WORTH_SAVING)
+
     def close(self) -> None:
-        if self._on_close is not None:
-            self._on_close()
+        if self._learner is not None:
+            self._learner.save()
         self._reader.close()
 
     def _warn(self, why: str) -> None:
