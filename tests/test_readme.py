@@ -42,7 +42,8 @@ def test_the_first_command_answers(tmp_path):
 
 def test_every_command_line_is_understood(tmp_path):
     """Files that are not there are refused by name, so the flags before were read."""
-    lines = [line.split("#")[0] for block in blocks("bash")[1:3] for line in block.splitlines()]
+    given = (blocks("bash")[1], blocks("bash")[3])
+    lines = [line.split("#")[0] for block in given for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("edgespec")]
     assert len(commands) == 6
     for words in commands:
@@ -51,6 +52,21 @@ def test_every_command_line_is_understood(tmp_path):
         model = next(word for word in words if word.startswith(("target", "drafter")))
         assert model in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_drafter_of_another_vocabulary_answers_and_learns(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    lines = [line for line in blocks("bash")[2].splitlines() if line.startswith("edgespec")]
+    chat, warm = (shlex.split(line.split("#")[0]) for line in lines)
+    done = run([sys.executable, "-m", *chat, "-p", "Tell me a story.", "-n", "12"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    notes = tmp_path / "notes.txt"
+    notes.write_text("Once upon a time, Lily went to the kitchen. " * 40)
+    warm[warm.index("notes.txt")] = str(notes)
+    done = run([sys.executable, "-m", *warm], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("ngrams/*.bin"))
 
 
 def test_the_test_commands_are_those_that_continuous_integration_reads():
