@@ -220,14 +220,16 @@ def test_a_growing_conversation_reads_only_what_is_new(session: Session) -> None
     assert session.stats.n_prompt < len(session.template.tokens(messages)) - before + 5
 
 
-def test_another_vocabulary_is_refused_in_one_line(stories260k: Path, tmp_path: Path) -> None:
+def test_another_vocabulary_is_refused_where_the_same_is_asked_for(
+    stories260k: Path, tmp_path: Path
+) -> None:
     data = stories260k.read_bytes()
     word = "▁there".encode()
     assert data.count(word) >= 1
     other = tmp_path / "other.gguf"
     other.write_bytes(data.replace(word, "▁theme".encode()))
-    with pytest.raises(UsageError, match="vocabulary differs.*'.?theme', not.*ngram") as caught:
-        load(stories260k, other, threads=1)
+    with pytest.raises(UsageError, match="vocabulary differs.*'.?theme', not.*auto") as caught:
+        load(stories260k, other, bridge="same", threads=1)
     assert "\n" not in str(caught.value)
     with load(stories260k, other, drafter="ngram", threads=1) as one:
         assert one.draft_model is None
