@@ -78,6 +78,7 @@ def test_a_trimmed_drafter_keeps_the_law(closed, world, k):
     assert error(world, k) < 1e-9
 
 
+DEEPER = [pytest.param(k, k + 1, marks=pytest.mark.slow) for k in (1, 2)]
 DEEP = [
     ((b"a", b"b"), b"ab"),
     ((b"a", b"b", b"c"), b"abc"),
@@ -88,9 +89,7 @@ DEEP = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("seed", "k"), [(0, 1), (1, 2), pytest.param(2, 3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("seed", "k"), [(0, 1), *DEEPER])
 def test_merges_of_merges_and_three_pieces_keep_the_law(closed, kind, seed, k):
     draft = [*LETTERS, b"ab", b"ca", b"cab"]
     target = [*LETTERS, b"ab", b"abc", b"bc", b"aab"]
@@ -105,7 +104,10 @@ def test_a_second_round_keeps_the_law_too(closed, kind):
     assert error(world, 1, n_rounds=2) < 1e-9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SOME = ["text", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:3])]
+
+
+@pytest.mark.parametrize("kind", SOME)
 def test_the_residual_has_its_law(kind):
     """Drawn by rejection from an envelope, in every branch, against p - q worked out whole."""
     draft, target = [*LETTERS, b"ab", b"ca"], [*LETTERS, b"ab", b"abc", b"bc"]

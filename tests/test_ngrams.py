@@ -303,6 +303,7 @@ def real(data_folder: Path) -> list[tuple[Pieces, int]]:
     return seen
 
 
+@pytest.mark.slow
 def test_an_entry_takes_at_most_40_bytes_on_real_text(real: list[tuple[Pieces, int]]) -> None:
     cache, worst = NgramCache(), 0.0
     for pieces, target in real:
@@ -313,6 +314,7 @@ def test_an_entry_takes_at_most_40_bytes_on_real_text(real: list[tuple[Pieces, i
     assert worst <= 40
 
 
+@pytest.mark.slow
 def test_the_bytes_are_counted_honestly(real: list[tuple[Pieces, int]]) -> None:
     entries = sorted(set(real))
     tracemalloc.start()
@@ -326,6 +328,7 @@ def test_the_bytes_are_counted_honestly(real: list[tuple[Pieces, int]]) -> None:
     assert cache.n_bytes <= taken < cache.n_bytes + 8000  # objects, and what numpy keeps free
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_bytes_keeps_most_of_the_finds(real: list[tuple[Pieces, int]]) -> None:
     whole = NgramCache()
     for pieces, target in real:

@@ -236,6 +236,7 @@ def grown_by(model: OnnxModel, n_forwards: int) -> int:
     return process.memory_info().rss - before
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(model: OnnxModel) -> None:
     assert grown_by(model, 2500) < 3e6
 

@@ -274,6 +274,7 @@ def test_trimming_by_text_reports_coverage_sizes_and_steps(
     assert set(said["files"]) == {str(out), str(vocabulary_path(out))}
 
 
+@pytest.mark.slow
 def test_trimming_the_demo_pair_by_budget_measures_the_pair(capsys, tmp_path, monkeypatch, untried):
     monkeypatch.setattr("edgespec.export.trim_flow.MOST_TOKENS", 24)
     prompts = tmp_path / "prompts.jsonl"
