@@ -105,8 +105,9 @@ class Methods:
         translated = None
         if bridge and self._translation is not None and self._draft_model is not None:
             translated = self._translation.drafter(self._draft_model, bridge, keep=keep)
-        own = self._own if way != "ngram" else None
-        drafter = own or mixed_of([self._one(part, translated) for part in chosen], controller)
+        if self._own is not None and way != "ngram":
+            return Method(name, self._own, controller)
+        drafter = mixed_of([self._one(part, translated) for part in chosen], controller)
         return Method(name, drafter, controller, bridge, translated)
 
     def _check_bridge(self, name: str, bridge: str) -> None:

@@ -195,6 +195,7 @@ def test_weights_that_lie_in_such_blocks_stay_as_they_are(tmp_path):
         quantized.quantized(checkpoint, [], 128)
 
 
+@pytest.mark.slow
 def test_matrices_that_q4_0_cannot_hold_are_copied(tmp_path):
     sizes = model_maker.Sizes(n_ff=72)  # 72 columns of ffn_down
     path = model_maker.make(tmp_path / "tiny.gguf", sizes=sizes, tied=False)

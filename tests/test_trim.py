@@ -328,6 +328,7 @@ def test_the_plan_of_no_words_is_the_demo_pair(monkeypatch):
     assert len(plans[1].questions) == 32
 
 
+@pytest.mark.slow
 def test_trimming_to_onnx_keeps_the_logits_of_kept_rows(tmp_path, corpus, untried):
     pytest.importorskip("onnx")
     from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
