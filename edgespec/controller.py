@@ -64,6 +64,10 @@ class Planner(Protocol):
         """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted."""
         ...
 
+    def fail(self, source: str, draft_s: float) -> None:
+        """Drafting took so long and gave nothing: counts as a refused token."""
+        ...
+
 
 class Evidence:
     """Acceptance by position given that the tokens before were accepted, recent rounds foremost.
@@ -170,7 +174,7 @@ class FixedController:
         return self.k
 
     def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
-        if len(draft):
+        if len(draft) + draft.n_cut:
             n_hits = len(verdict.accepted)
             self.learn(source_of(draft), draft.confidence, verdict.n_tested, n_hits)
 
@@ -188,6 +192,9 @@ class FixedController:
 
     def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         self._sources.setdefault(source, Source(PRIOR)).learn(confidence, n_tested, n_hits)
+
+    def fail(self, source: str, draft_s: float) -> None:
+        self.learn(source, (), 1, 0)
 
 
 class AutoController:
@@ -265,7 +272,7 @@ class AutoController:
         return self.costs.seconds[k] + self.overhead_s
 
     def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
-        k, n_hits = len(draft), len(verdict.accepted)
+        k, n_hits, n_drafted = len(draft), len(verdict.accepted), len(draft) + draft.n_cut
         off = abs(target_s / self.costs.seconds[0] - 1)
         self.costs.observe(k + 1, target_s)
         if k:
@@ -273,35 +280,44 @@ class AutoController:
         elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
             self._n_since_plain = 0
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
-        if k or self._asked:
-            self.draft_costs.observe(k, draft_s, at_most=self._n_undrafted >= CATCH_UP)
-        self._n_undrafted = 0 if k or self._asked else self._n_undrafted + 1
+        asked = n_drafted or self._asked
+        if asked:
+            behind = self._n_undrafted >= CATCH_UP
+            self.draft_costs.observe(n_drafted, draft_s, at_most=behind)
+        self._n_undrafted = 0 if asked else self._n_undrafted + 1
         name = source_of(draft) if self._delegated else ""
         for known in self._sources.values():
             known.n_idle += 1
-        if k:
+            known.balance_s += PROBE_SHARE * self._round_s(0) * (n_hits + 1)
+        if n_drafted:
             confidence = draft.confidence if draft.is_chain else ()
             self.learn(name, confidence, verdict.n_tested, n_hits)
-        self._keep_books(name, k, n_hits, draft_s)
+            self._keep_books(name, k, n_hits, draft_s)
+        elif self._asked and draft_s > PROBE_SHARE * self._round_s(0):
+            self.fail(name, draft_s)
+        for known in self._sources.values():
+            known.balance_s = min(known.balance_s, 0.0)
 
     def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         self._sources.setdefault(source, Source(PRIOR)).learn(confidence, n_tested, n_hits)
 
-    def _keep_books(self, drafter: str, k: int, n_hits: int, draft_s: float) -> None:
-        """What drafting lost or won against plain decoding, in seconds.
+    def fail(self, source: str, draft_s: float) -> None:
+        self.learn(source, (), 1, 0)
+        self._keep_books(source, 0, 0, draft_s)
+
+    def _keep_books(self, source: str, k: int, n_hits: int, draft_s: float) -> None:
+        """What drafting lost or won against plain decoding, in seconds; k: tokens verified.
 
         Estimates of the target's time, not clock readings: a slow round must not decide when to
         try again. A probe's draft counts as long as it took, reading what it missed included.
         """
-        plain_s = self._round_s(0)
-        for name, known in self._sources.items():
-            known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1)
-            if 0 < k <= self.max_width and name == drafter:
-                won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
-                # What regular drafting lost before it paused is no reason to wait for long.
-                floor_s = -8 * plain_s if known.probing else min(plain_s - self._round_s(1), 0.0)
-                known.balance_s = max(known.balance_s + won_s, floor_s)
-            known.balance_s = min(known.balance_s, 0.0)
+        if k > self.max_width:
+            return
+        plain_s, known = self._round_s(0), self._sources[source]
+        won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
+        # What regular drafting lost before it paused is no reason to wait for long.
+        floor_s = -8 * plain_s if known.probing else min(plain_s - self._round_s(1), 0.0)
+        known.balance_s = max(known.balance_s + won_s, floor_s)
 
     @property
     def reason(self) -> str:
@@ -325,10 +341,16 @@ class AutoController:
         verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
         need = acceptance_for(RESUME * (verify + drafting), k)
-        end = f"would need {need:.2f}" if need < 1 else "would not pay even at 1.00"
+        rate = known.blind.rate
+        if need >= 1:
+            end = f"acceptance {rate:.2f} would not pay even at 1.00"
+        elif need > rate:
+            end = f"acceptance {rate:.2f} would need {need:.2f}"
+        else:
+            end = f"acceptance {rate:.2f} may pay again, so it is tried again soon"
         return (
             f"drafting paused: verifying {k + 1} tokens costs {verify:.1f}x one token here{also}, "
-            f"acceptance {known.blind.rate:.2f} {end}"
+            f"{end}"
         )
 
 

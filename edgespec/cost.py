@@ -13,6 +13,7 @@ from time import perf_counter
 
 from edgespec.errors import ContextError, UsageError
 from edgespec.protocols import LanguageModel
+from edgespec.types import Stats
 
 # Steps of the staircase first (powers of two and their neighbours), so that a budget that runs
 # out leaves the gaps where a straight line between two widths is least wrong.
@@ -110,6 +111,20 @@ def interpolated(known: dict[int, float], n: int) -> float:
         slope = max(slope, 0.0)
         return known[high] + slope * (n - high)
     return known[low] + slope * (n - low)
+
+
+def plain_token_s(stats: Stats, costs: CostTable) -> float:
+    """What a token would have taken without drafting, on the device as busy as it was meanwhile.
+
+    The measured cost of one token, times what the rounds' forwards took over what their widths
+    cost when they were measured.
+    """
+    seconds = costs.seconds
+    expected = sum(
+        n * seconds[min(length, len(seconds) - 1)]
+        for length, n in enumerate(stats.rounds_by_length)
+    )
+    return seconds[0] * stats.target_s / expected + stats.overhead_s / stats.n_rounds
 
 
 class LiveCosts:

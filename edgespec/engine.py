@@ -6,29 +6,40 @@ decoding; a chain is a tree with one leaf, so there is one loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.errors import ContextError, UsageError
+from edgespec.grammar.constrained import law_of
 from edgespec.protocols import Controller, Drafter, LanguageModel, Law
-from edgespec.sampling import Laws, law_of
+from edgespec.sampling import Laws, score
 from edgespec.tally import Tally
-from edgespec.types import Draft, SamplingParams, Stats, Step
+from edgespec.types import Draft, FloatArray, SamplingParams, Stats, Step, TokenScore, Verdict
 from edgespec.verify import accept
 
 NO_DRAFT = Draft()
+PART = 512  # prompt tokens read in one go: what a batch of any backend holds, or a multiple
 
 
 class Engine:
-    """Streams rounds of tokens with exactly the target's law; one generation at a time."""
+    """Streams rounds of tokens with exactly the target's law; one generation at a time.
+
+    on_read: told the share of a long prompt that the target has read.
+    """
 
     def __init__(
-        self, target: LanguageModel, drafter: Drafter | None, controller: Controller
+        self,
+        target: LanguageModel,
+        drafter: Drafter | None,
+        controller: Controller,
+        *,
+        on_read: Callable[[float], None] | None = None,
     ) -> None:
         self.target, self.drafter, self.controller = target, drafter, controller
+        self.on_read = on_read
         self._cached: list[int] = []  # the ids the target's cache holds
         self._tally = Tally()
 
@@ -45,8 +56,8 @@ class Engine:
         Raises: ContextError, UsageError before anything is read; Cancelled.
         Source: Leviathan et al. 2022, arXiv 2211.17192, algorithm 1.
         """
-        self._check(prompt)
-        law, method, noise = law_of(params), method_of(params), noise_of(params)
+        self.check(prompt)
+        law, method, noise = law_of(params, len(prompt)), method_of(params), noise_of(params)
         tally = self._tally = Tally()
         context = list(prompt)
         tally.n_prompt = self._read(context[:-1])
@@ -57,7 +68,7 @@ class Engine:
             room = min(self.target.n_context - len(context), n_left - 1)
             k = min(self.controller.next_length(), room)
             u = noise.take(params.max_tokens - n_left, k + 1)
-            draft = self._draft(context, k, method, law, u)
+            draft = law.cut(self._draft(context, k, method, law, u), context)
             drafted = perf_counter()
             logits = self.target.forward([context[-1], *draft.tokens], rows_above(draft))
             verified = perf_counter()
@@ -65,6 +76,7 @@ class Engine:
             verdict = accept(draft, p, u[:, 1:], method=method).until(params.stop_tokens, n_left)
             # A lazy law asks the drafter while it is compared.
             draft_s = drafted - start + (perf_counter() - verified if draft.law else 0.0)
+            scores = scores_of(logits, verdict, params.n_top)
             context += verdict.tokens
             # Row 0 was the last token; the emitted token itself is not in the cache yet.
             self.target.keep(
@@ -77,11 +89,12 @@ class Engine:
             self.controller.observe(draft, verdict, verified - drafted, draft_s)
             tally.time(start, drafted, verified, perf_counter())
             tally.count(draft, verdict)
-            yield Step(verdict, draft)
+            yield Step(verdict, draft, scores)
             if verdict.tokens[-1] in params.stop_tokens:
                 return
 
-    def _check(self, prompt: Sequence[int]) -> None:
+    def check(self, prompt: Sequence[int]) -> None:
+        """Raises: UsageError for a prompt of no ids, ContextError for one that does not fit."""
         if not prompt:
             raise UsageError(
                 "the prompt has no tokens: expected at least one (a begin-of-text token will do)"
@@ -100,9 +113,14 @@ class Engine:
             n_same += 1
         del self._cached[n_same:]
         self.target.truncate(n_same)
-        self.target.extend(tokens[n_same:])
-        self._cached += tokens[n_same:]
-        return len(tokens) + 1 - n_same
+        n_new = len(tokens) - n_same
+        for start in range(n_same, len(tokens), PART):
+            part = tokens[start : start + PART]
+            self.target.extend(part)
+            self._cached += part
+            if self.on_read is not None and n_new > PART:
+                self.on_read((start + len(part) - n_same) / n_new)
+        return n_new + 1
 
     def _draft(
         self, context: Sequence[int], k: int, method: str, law: Law, u: NDArray[np.float64]
@@ -111,12 +129,22 @@ class Engine:
             return NO_DRAFT
         if method == "match":
             return self.drafter.draft(context, k)
-        return self.drafter.draft(context, k, law=law, u=u[:k, 0])
+        return self.drafter.draft(context, k, law=law.drafting(), u=u[:k, 0])
 
 
 def rows_above(draft: Draft) -> tuple[int, ...] | None:
     """Parents of the rows [last token, *draft] for `LanguageModel.forward`; None for a chain."""
     return None if draft.is_chain else (-1, *(parent + 1 for parent in draft.parents))
+
+
+def scores_of(logits: FloatArray, verdict: Verdict, n_top: int) -> tuple[TokenScore, ...]:
+    """What the target thought of each emitted token, from logits [k + 1, V]; none if n_top < 0."""
+    if n_top < 0:
+        return ()
+    rows = (0, *(node + 1 for node in verdict.accepted))
+    return tuple(
+        score(logits[row], token, n_top) for row, token in zip(rows, verdict.tokens, strict=False)
+    )
 
 
 def method_of(params: SamplingParams) -> str:

@@ -26,6 +26,14 @@ class Law(Protocol):
         """The same chain over another vocabulary, in which token t of this one is ids[t], or -1."""
         ...
 
+    def drafting(self) -> Law:
+        """What a drafter of this vocabulary draws from: near this law, and defined everywhere."""
+        ...
+
+    def cut(self, draft: Draft, context: Sequence[int]) -> Draft:
+        """The draft without what this law can never emit; emitting it keeps the law."""
+        ...
+
 
 class LanguageModel(Protocol):
     """Token ids in, logits out, with a cache of what was read so far.

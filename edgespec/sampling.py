@@ -7,15 +7,17 @@ Order of the chain: logit bias, penalties, then greedy, or top-k, top-p, min-p, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.errors import UsageError
 from edgespec.protocols import Law
-from edgespec.types import Draft, FloatArray, SamplingParams
+from edgespec.types import Draft, FloatArray, SamplingParams, TokenScore
 
 BAN = 1e4
 
@@ -39,9 +41,16 @@ class Chain:
         moved.pop(-1, None)
         return Chain(replace(self.params, logit_bias=moved))
 
+    def drafting(self) -> Chain:
+        return self
+
+    def cut(self, draft: Draft, context: Sequence[int]) -> Draft:
+        """The draft itself: what is banned is rare, and refused by verification."""
+        return draft
+
 
 def law_of(params: SamplingParams) -> Chain:
-    """The chain bound to its parameters.
+    """The chain bound to its parameters; `grammar.law_of` heeds their constraint too.
 
     Raises: UsageError for parameters out of range, before any logits are seen.
     """
@@ -68,6 +77,21 @@ def check(params: SamplingParams) -> None:
     for holds, name, seen, expected in rules:
         if not holds:
             raise UsageError(f"{name} is {seen!r}: expected {expected}")
+
+
+def biases(given: Mapping[Any, float], n_vocab: int) -> dict[int, float]:
+    """Logit biases by token id; ids may be text, as JSON has them. Raises: UsageError."""
+    out = {}
+    for token, bias in given.items():
+        try:
+            out[int(token)] = float(bias)
+        except (TypeError, ValueError):
+            raise UsageError(f"logit_bias {token!r}: {bias!r}: expected an id: a number") from None
+        if not 0 <= int(token) < n_vocab:
+            raise UsageError(f"logit_bias: token {token}: expected 0 to {n_vocab - 1}")
+        if math.isnan(float(bias)) or float(bias) == math.inf:
+            raise UsageError(f"logit_bias: {bias} for token {token}: expected a number")
+    return out
 
 
 def penalized(logits: FloatArray, context: Sequence[int], params: SamplingParams) -> FloatArray:
@@ -127,6 +151,20 @@ def support(logits: FloatArray, params: SamplingParams) -> NDArray[np.intp]:
         kept, weights = kept[:n_kept], weights[:n_kept]
     kept = kept[weights >= params.min_p]  # the likeliest has weight 1
     return np.sort(kept)
+
+
+def score(logits: FloatArray, token: int, n_top: int) -> TokenScore:
+    """The log softmax of logits [V] at `token`, and of the n_top likeliest (lower ids first)."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    total = float(np.log(np.exp(shifted).sum()))
+    n_top = min(n_top, len(logits))
+    ids = np.empty(0, np.intp)
+    if n_top > 0:
+        edge = np.partition(logits, -n_top)[-n_top]
+        ids = np.flatnonzero(logits >= edge)
+        ids = ids[np.argsort(-logits[ids], kind="stable")][:n_top]
+    top = tuple((int(one), float(shifted[one]) - total) for one in ids)
+    return TokenScore(float(shifted[token]) - total, top)
 
 
 class Laws:

@@ -16,6 +16,7 @@ class Tally:
         self.n_drafted = self.n_tested = self.n_accepted = 0
         self.accepted_by_position: list[int] = []
         self.tested_by_position: list[int] = []
+        self.rounds_by_length: list[int] = []
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
         self.ended = self.started
 
@@ -24,7 +25,10 @@ class Tally:
         n_accepted = len(verdict.accepted)
         self.n_tokens += len(verdict.tokens)
         self.n_rounds += 1
-        self.n_drafted += len(draft)
+        self.n_drafted += len(draft) + draft.n_cut
+        while len(self.rounds_by_length) <= len(draft):
+            self.rounds_by_length.append(0)
+        self.rounds_by_length[len(draft)] += 1
         self.n_tested += verdict.n_tested
         self.n_accepted += n_accepted
         while len(self.tested_by_position) < verdict.n_tested:
@@ -54,6 +58,7 @@ class Tally:
             n_accepted=self.n_accepted,
             accepted_by_position=tuple(self.accepted_by_position),
             tested_by_position=tuple(self.tested_by_position),
+            rounds_by_length=tuple(self.rounds_by_length),
             wall_s=self.ended - self.started,
             ttft_s=self.ttft_s,
             decode_s=self.decode_s,

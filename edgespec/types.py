@@ -5,9 +5,9 @@ Frozen dataclasses without behaviour beyond their own consistency; each prints i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,23 @@ Progress = Callable[[str, float], None]
 """Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
 
+class Constraint(Protocol):
+    """What may be generated, token by token: a grammar. It knows nothing of the prompt."""
+
+    def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of `ids` [n] may follow `generated`, the ids emitted so far; bool [n]."""
+        ...
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How the next token is chosen from the target's logits, and when to stop.
 
-    The chain is: logit bias, repeat / frequency / presence penalties over the last
+    The chain is: constraint, logit bias, repeat / frequency / presence penalties over the last
     `penalty_last_n` tokens, then temperature 0 (greedy) or top-k, top-p, min-p, temperature.
-    `seed` None draws a fresh one. With a seed the text does not depend on the drafter.
+    `seed` None draws a fresh one. With a seed the text does not depend on the drafter, but for
+    numerical ties (see ARCHITECTURE.md).
+    n_top: for each emitted token its log probability and that of so many likeliest ones; -1: none.
     """
 
     temperature: float = 0.0
@@ -39,11 +49,38 @@ class SamplingParams:
     max_tokens: int = 512
     stop_tokens: frozenset[int] = frozenset()
     verification: str = "auto"  # auto | match | rejection | block
+    constraint: Constraint | None = None
+    n_top: int = -1
 
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature <= 0
+
+
+class Options(TypedDict, total=False):
+    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+
+    json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
+    a file of GBNF. speculative: auto, on or off. logit_bias: added to these tokens' logits.
+    n_top: log probabilities of each token and of so many likeliest ones.
+    """
+
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repeat_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    json_schema: str | Mapping[str, Any] | None
+    grammar: str | None
+    speculative: str | None
+    logit_bias: Mapping[int, float] | None
+    n_top: int | None
 
 
 class Chances(Protocol):
@@ -78,7 +115,8 @@ class Draft:
     probs: [k, V] law each token was drawn from, or None when the law is unknown (always the
     case in a branching tree). law: in its place, a law that is worked out as far as it is asked
     for. sources: who proposed each node. confidence: k estimates of the probability that the node
-    and all above it are accepted, or empty.
+    and all above it are accepted, or empty. n_cut: tokens dropped because a grammar refuses the
+    first of them; of that one sources and confidence still tell.
     """
 
     tokens: tuple[int, ...] = ()
@@ -87,6 +125,7 @@ class Draft:
     sources: tuple[str, ...] = ()
     confidence: tuple[float, ...] = ()
     law: DraftLaw | None = None
+    n_cut: int = 0
 
     def __post_init__(self) -> None:
         if not self.parents and self.tokens:
@@ -102,6 +141,11 @@ class Draft:
     def is_drawn(self) -> bool:
         """Whether the tokens were drawn from a law that is known."""
         return self.probs is not None or self.law is not None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the next drafted token could not be accepted."""
+        return self.n_cut > 0
 
     @property
     def is_chain(self) -> bool:
@@ -123,7 +167,8 @@ class Verdict:
 
     tokens: emitted ids, at least one. accepted: the draft nodes they came from, in order;
     len(accepted) is len(tokens) - 1, or len(tokens) when a stop token inside the draft cut it.
-    n_tested: draft nodes on the accepted path plus the one that was refused, if any.
+    n_tested: draft nodes on the accepted path plus the one that was refused, if any, be it by
+    the grammar.
     """
 
     tokens: tuple[int, ...]
@@ -141,11 +186,26 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class TokenScore:
+    """What the target thought of an emitted token, before the sampling chain.
+
+    logprob: natural logarithm of its probability. top: the likeliest ids with theirs, best first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Step:
-    """One round of the engine: what it emitted and what it had drafted."""
+    """One round of the engine: what it emitted and what it had drafted.
+
+    scores: one per emitted token, if SamplingParams.n_top asked for them, else none.
+    """
 
     verdict: Verdict
     draft: Draft
+    scores: tuple[TokenScore, ...] = ()
 
     @property
     def from_draft(self) -> tuple[bool, ...]:
@@ -156,11 +216,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of streamed text: UTF-8 complete, the token that ended it and who proposed it."""
+    """A piece of streamed text: UTF-8 complete, the token that ended it and who proposed it.
+
+    scores: of the tokens whose text this is, if they were asked for.
+    """
 
     text: str
     token: int
     from_draft: bool
+    scores: tuple[tuple[int, TokenScore], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +232,8 @@ class Stats:
     """Counts and times of one generation; times in seconds.
 
     acceptance_rate = n_accepted / n_tested; block_efficiency = n_tokens / n_rounds;
-    overhead_s is what is neither target nor drafter.
+    overhead_s is what is neither target nor drafter; speedup is over plain decoding, 0 if that
+    was not measured.
     """
 
     n_prompt: int = 0
@@ -179,12 +244,14 @@ class Stats:
     n_accepted: int = 0
     accepted_by_position: tuple[int, ...] = ()
     tested_by_position: tuple[int, ...] = ()
+    rounds_by_length: tuple[int, ...] = ()  # rounds that verified 0, 1, .. drafted tokens
     wall_s: float = 0.0
     ttft_s: float = 0.0
     decode_s: float = 0.0
     target_s: float = 0.0
     draft_s: float = 0.0
     note: str = ""  # why drafting paused, if it did
+    plain_token_s: float = 0.0  # what a token takes here without drafting, measured; 0: not known
 
     @property
     def overhead_s(self) -> float:
@@ -193,6 +260,10 @@ class Stats:
     @property
     def tokens_per_s(self) -> float:
         return self.n_tokens / self.decode_s if self.decode_s > 0 else 0.0
+
+    @property
+    def speedup(self) -> float:
+        return self.n_tokens * self.plain_token_s / self.decode_s if self.decode_s > 0 else 0.0
 
     @property
     def acceptance_rate(self) -> float:
@@ -208,6 +279,7 @@ class ModelInfo:
     """What a loaded model is; `quant` in llama.cpp's words ("F16", "Q4_K - Medium").
 
     placement: nodes of an ONNX graph by the provider that runs them, as it turned out.
+    device: where it runs, in words ("CPU, 2 threads").
     """
 
     path: str
@@ -218,3 +290,4 @@ class ModelInfo:
     quant: str
     n_bytes: int
     placement: Mapping[str, int] = field(default_factory=dict)
+    device: str = ""

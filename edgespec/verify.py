@@ -68,7 +68,8 @@ def match(draft: Draft, p: Rows, u: NDArray[np.float64]) -> Verdict:
         tokens.append(token)
         child = children.get((node, token))
         if child is None:
-            return Verdict(tuple(tokens), tuple(accepted), len(accepted) + (node in parents))
+            refused = node in parents or (draft.is_cut and draft.is_chain)
+            return Verdict(tuple(tokens), tuple(accepted), len(accepted) + refused)
         accepted.append(child)
         node = child
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -194,6 +195,18 @@ def test_reason_names_cost_and_acceptance():
     assert reason.startswith("drafting paused: verifying 2 tokens costs 1.7x one token here")
     assert "would need 0.8" in reason
     assert Device(table("F16"), 1).run(100, 0.8).controller.reason == ""
+
+
+def test_reason_does_not_contradict_itself():
+    seen = 0
+    for seed in range(8):
+        device = Device(table("Q4_K_M"), seed)
+        for _ in range(80):
+            reason = device.run(5, 0.65).controller.reason
+            found = re.search(r"acceptance (\S+) would need (\S+)", reason)
+            assert found is None or float(found[1]) <= float(found[2])
+            seen += "tried again soon" in reason
+    assert seen
 
 
 def test_a_table_of_one_width_never_drafts():

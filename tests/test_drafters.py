@@ -147,6 +147,10 @@ class Planned:
     def learn(self, source, confidence, n_tested, n_hits):
         self.learnt.append((source, n_tested, n_hits))
 
+    def fail(self, source: str, draft_s: float) -> None:
+        assert draft_s > 0
+        self.learnt.append((source, 1, 0))
+
 
 def chain(source: str, *tokens: int) -> Draft:
     n = len(tokens)
@@ -210,6 +214,7 @@ def test_lookup_steps_in_when_the_model_finds_nothing():
     ngram = Script("ngram", chain("ngram", 1, 2, 3))
     mixed = MixedDrafter([ngram, Script("model", Draft())], planner)
     assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
 
 
 def test_every_drafter_observes_and_unused_lookups_teach_the_planner():

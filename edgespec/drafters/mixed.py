@@ -23,6 +23,7 @@ class Candidate:
     drafter: Drafter
     costs: DraftCosts = field(default_factory=DraftCosts)
     source: str = ""
+    last_s: float = 0.0  # what its last draft took
     n_undrafted: int = CATCH_UP  # rounds since its last draft
 
     def draft(
@@ -31,7 +32,8 @@ class Candidate:
         start = perf_counter()
         draft = self.drafter.draft(context, k, law=law, u=u)
         behind = self.n_undrafted >= CATCH_UP  # then it first read what it had missed
-        self.costs.observe(len(draft), perf_counter() - start, at_most=behind)
+        self.last_s = perf_counter() - start
+        self.costs.observe(len(draft), self.last_s, at_most=behind)
         self.n_undrafted = -1  # 0 once this round is over
         if draft.sources:
             self.source = draft.sources[0]
@@ -80,6 +82,8 @@ class MixedDrafter:
             drawn = payer.draft(context, min(k, plan.width), law, u)
             if len(drawn):
                 best, draft = self._cut(payer, drawn), drawn
+            else:
+                self._planner.fail(payer.source, payer.last_s)
         self._unused = [(n, other) for n, other in self._unused if other is not draft]
         return first(draft, best.width)
 
@@ -146,4 +150,5 @@ def first(draft: Draft, n: int) -> Draft:
         probs=None if draft.probs is None else draft.probs[:n],
         sources=draft.sources[:n],
         confidence=draft.confidence[:n],
+        n_cut=0,
     )

@@ -1,0 +1,136 @@
+"""JSON schemas as grammars: which texts fit, read by our own reader of grammars."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgespec.errors import UsageError
+from edgespec.grammar.gbnf import Grammar, Walk
+from edgespec.grammar.schema import digits, gbnf_of
+
+TREE = {
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {
+                "value": {"type": "integer"},
+                "kids": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+            },
+            "required": ["value"],
+        }
+    },
+    "$ref": "#/$defs/node",
+}
+
+
+def fits(gbnf: str, text: str) -> bool:
+    """Whether the grammar has the whole text."""
+    walk = Walk(Grammar(gbnf))
+    return walk.least(walk.read(walk.start, text.encode())) == 0
+
+
+def of(**properties):
+    """An object of optional properties."""
+    return {"type": "object", "properties": properties}
+
+
+CASES = [
+    ({}, ["{}", '{"a": [1, {"b":null}], "c":-0.5e3}'], ["[]", '"a"', "{} x", '{"a":01}', "{,}"]),
+    ({"type": "string"}, ['""', '"é\\n\\u00e9\U0001f600"'], ['"a\nb"', '"\t"', '"\\x"', "a", '"']),
+    ({"type": "string", "minLength": 2, "maxLength": 3}, ['"ab"', '"日本語"'], ['"a"', '"abcd"']),
+    ({"type": "string", "maxLength": 0}, ['""'], ['"a"']),
+    ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"2024-13-01"', '"24-01-01"']),
+    ({"type": "string", "format": "date-time"}, ['"2024-01-01T23:59:59.5Z"'], ['"2024-01-01"']),
+    ({"type": "string", "format": "email"}, ['"not checked"'], ["1"]),
+    ({"type": "integer"}, ["0", "-12"], ["1.0", "01", "+1", ""]),
+    ({"type": "integer", "minimum": 0, "maximum": 120}, ["0", "7", "99", "120"], ["-1", "121"]),
+    ({"type": "integer", "exclusiveMinimum": -3, "maximum": 1}, ["-2", "0", "1"], ["-3", "2"]),
+    ({"minimum": 100}, ["100", "999999"], ["99", "1"]),
+    ({"type": "number"}, ["-1.5e-7", "3"], [".5", "1.", "NaN"]),
+    ({"type": ["boolean", "null"]}, ["true", "null"], ["1", "True"]),
+    ({"type": ["string", "integer"], "maxLength": 1}, ['"a"', "12"], ['"ab"']),
+    ({"enum": ["a\"b\\", 1, None]}, ['"a\\"b\\\\"', "1", "null"], ['"a', "2"]),
+    ({"const": {"a": [1]}}, ['{"a": [1]}'], ['{"a":[1]}']),
+    ({"anyOf": [{"type": "integer"}, of(a=True)]}, ["4", "{}", '{"a":[]}'], ['"a"']),
+    ({"allOf": [{"type": "null"}], "title": "t"}, ["null"], ["1"]),
+    (of(), ["{}", '{"x":1}'], ["1"]),
+    ({"type": "object", "additionalProperties": False}, ["{}", "{ }"], ['{"x":1}']),
+    ({"additionalProperties": {"type": "null"}}, ["{}", '{"x":null,"y":null}'], ['{"x":1}']),
+    ({"type": "array", "items": {"type": "null"}}, ["[]", "[null]", "[null, null]"], ["[1]"]),
+    ({"items": True, "minItems": 1, "maxItems": 2}, ["[1]", '["a",{}]'], ["[]", "[1,1,1]"]),
+    ({"type": "array", "maxItems": 0}, ["[]"], ["[1]"]),
+    ({"prefixItems": [{"type": "null"}, {"type": "integer"}]}, ["[null, 1]"], ["[null]", "[1,1]"]),
+    (TREE, ['{"value":1,"kids":[{"value":2},{"value":3,"kids":[]}]}'], ['{"kids":[]}', "{}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema, good, bad", CASES, ids=lambda case: str(case)[:40])
+def test_the_texts_of_a_grammar_are_those_of_its_schema(schema, good, bad):
+    gbnf = gbnf_of(json.dumps(schema))
+    for text in good:
+        json.loads(text)
+        assert fits(gbnf, text), text
+    for text in bad:
+        assert not fits(gbnf, text), text
+
+
+def test_optional_properties_come_in_order_with_commas_between():
+    null = {"type": "null"}
+    schema = {**of(a=null, b=null, c=null, d=null), "required": ["c"]}
+    gbnf = gbnf_of(json.dumps(schema))
+    for mask in range(16):
+        names = [name for i, name in enumerate("abcd") if mask >> i & 1]
+        text = "{" + ",".join(f'"{name}":null' for name in names) + "}"
+        assert fits(gbnf, text) == ("c" in names)
+    assert not fits(gbnf, '{"c":null,"b":null}')
+    assert fits(gbnf_of(json.dumps(of(a=null, b=null))), "{}")
+
+
+@pytest.mark.parametrize(
+    "low, high", [(0, 0), (7, 7), (0, 9), (3, 27), (98, 1004), (199, 200), (15, 62), (250, 871)]
+)
+def test_ranges_of_integers_are_exact(low, high):
+    walk = Walk(Grammar(f"root ::= {digits(low, high)}"))
+    places = [walk.read(walk.start, str(n).encode()) for n in range(1200)]
+    found = [n for n, place in enumerate(places) if walk.least(place) == 0]
+    assert found == list(range(low, high + 1))
+    assert walk.least(walk.read(walk.start, f"0{high}".encode())) > 0
+
+
+def test_an_empty_schema_is_any_object():
+    assert gbnf_of("") == gbnf_of("{}") == gbnf_of('{"type": "object"}')
+
+
+@pytest.mark.parametrize(
+    "schema, message",
+    [
+        ("{bad", "is not JSON .*: expected one such as"),
+        ("[]", r"the schema: '\[\]': expected a schema"),
+        ('{"const": NaN}', "'NaN': expected a JSON number"),
+        ('{"type": "foo"}', "'foo': expected a type: string, integer"),
+        ('{"not": {}}', "'not': expected a type"),
+        ('{"type": "string", "pattern": "a+"}', "'pattern': expected format, maxLength"),
+        ('{"type": "number", "minimum": 0}', "'minimum': expected no keyword for type number"),
+        ('{"type": "string", "minLength": 5, "maxLength": 2}', "'5': expected minLength of at"),
+        ('{"type": "string", "maxLength": 100000}', "'100000': expected maxLength from 0 to"),
+        ('{"type": "integer", "minimum": 2, "maximum": 1}', "'2': expected a minimum of at most"),
+        ('{"type": "integer", "minimum": 0.5}', "'0.5': expected minimum as an integer"),
+        ('{"properties": 3}', "'3': expected properties as an object"),
+        ('{"properties": {"a": {"type": "x"}}}', "the schema, a: 'x': expected a type"),
+        ('{"type": "object", "required": ["a"]}', "expected required as a list of names"),
+        ('{"$ref": "http://x/y"}', "expected a reference within the schema"),
+        ('{"$ref": "#/$defs/a"}', "expected a reference to a part of the schema"),
+        ('{"enum": []}', "enum: '\\[\\]': expected a list of values"),
+        ('{"anyOf": {}}', "expected a list of schemas"),
+        ('{"anyOf": [{}], "minimum": 1}', "'minimum': expected nothing beside anyOf"),
+        ('{"allOf": [{}, {}]}', "expected a list of one schema"),
+        ('{"type": ["string"], "items": {}}', "'items': expected a keyword of string"),
+        ("[" * 100_000, "the schema"),
+    ],
+)  # fmt: skip
+def test_what_a_grammar_cannot_express_is_named(schema, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        gbnf_of(schema)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
