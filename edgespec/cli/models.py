@@ -1,65 +1,202 @@
-"""`edgespec models`: the known pairs, and what one of them is made of."""
+"""`edgespec models`: known pairs and downloaded models: what they are, fetching, removing."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any
 
-from edgespec import pairs
-from edgespec.cli.output import add_json, write_json
-from edgespec.content import sha256_of
+from edgespec import hub, pairs
+from edgespec.cli.output import PICTURES, add_json, folded, show_progress, write_json
+from edgespec.config import cache_folder, resolve
+from edgespec.content import in_words, sha256_of
 from edgespec.errors import ModelFileError, UsageError
+from edgespec.hub import cache
+from edgespec.hub.cache import Held
+from edgespec.hub.names import quant_of, spec_of
 
-ABOUT = "List the pairs of models that --pair knows, or show one and check its files."
-USAGE = "(list | show NAME) [--json FILE]"
-EXAMPLE = "edgespec models show demo"
+ABOUT = "List known pairs and downloaded models, show, fetch or remove one."
+USAGE = "(list | show NAME | pull NAME | rm NAME) [--offline] [--json FILE]"
+EXAMPLE = "edgespec models pull bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M"
 DEFAULTS = None
+ACTIONS = ("list", "show", "pull", "rm")
+ALIASES = {"ls": "list", "describe": "show", "info": "show", "download": "pull", "remove": "rm"}
+Shown = tuple[dict[str, Any], list[str]]  # for scripts, and for people
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("action", metavar="list|show", choices=("list", "show"))
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a pair, with show")
+    parser.add_argument(
+        "action",
+        metavar="|".join(ACTIONS),
+        choices=ACTIONS,
+        type=lambda word: ALIASES.get(word, word),
+    )
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a pair, or USER/REPO[:QUANT] of Hugging Face"
+    )
+    parser.add_argument("-hf", "--hf-repo", dest="named", help=SUPPRESS)  # as other commands have
+    parser.add_argument(
+        "--offline", action="store_const", const=True, help="ask and fetch nothing over the network"
+    )
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """List or show."""
-    if (args.name is None) != (args.action == "list"):
-        raise UsageError("expected `edgespec models list`, or `edgespec models show NAME`")
+    """Do one of the actions and say what was found or done."""
+    name = args.name if args.named is None else args.named
+    if (name is None) != (args.action == "list") or (args.name and args.named):
+        raise UsageError(
+            "expected `edgespec models list`, or `edgespec models show NAME`; so with pull and rm"
+        )
+    offline = resolve(args).offline
     if args.action == "list":
-        shown = [pairs.find(name) for name in pairs.names()]
-        rows = [{"name": pair.name, "about": pair.about} for pair in shown]
-        width = max(map(len, pairs.names()), default=0) + 2
-        lines = [f"{row['name']:<{width}}{row['about']}" for row in rows]
-        data: dict[str, object] = {"pairs": rows}
+        data, lines = listed()
+    elif args.action == "show":
+        data, lines = shown_model(name, offline) if "/" in name else shown(name)
+    elif args.action == "pull":
+        data, lines = pulled(name, offline)
     else:
-        pair = pairs.find(args.name)
-        data = described(pair)
-        lines = [f"{key:<12}{value}" for key, value in data.items()]
+        data, lines = removed(name)
     if args.json != "-":
-        print("\n".join(lines))
+        print("\n".join(line.translate(PICTURES) for line in lines))
     if args.json:
         write_json(data, args.json)
     return 0
 
 
-def described(pair: pairs.Pair) -> dict[str, object]:
+def listed() -> Shown:
+    """Every known pair, then every model in the cache and every unfinished download."""
+    known = [pairs.find(name) for name in pairs.names()]
+    rows = [
+        {"name": pair.name, "about": pair.about, "tried": pair.tried, **extent(pair)}
+        for pair in known
+    ]
+    width = max(map(len, pairs.names()), default=0) + 2
+    lines = [
+        folded(f"{pair.name:<{width}}{' '.join(filter(None, (pair.about, in_short(pair))))}", width)
+        for pair in known
+    ]
+    here = cache.everything()
+    broken = cache.unfinished()
+    if here or broken:
+        lines += ["", f"downloaded, in {cache.folder()} (use one with -hf):"]
+    lines += [f"{called(one, here)}  {in_words(one.n_bytes)}" for one in here]
+    lines += [
+        f"{repo}  {in_words(n)} of an unfinished download: pull goes on, rm removes it"
+        for repo, n in broken.items()
+    ]
+    models = [
+        {"name": called(one, here), "path": str(one.path), "size_bytes": one.n_bytes}
+        for one in here
+    ]
+    return {"pairs": rows, "models": models, "unfinished": broken}, lines
+
+
+def called(model: Held, all_here: Sequence[Held]) -> str:
+    """What -hf knows a downloaded model by."""
+    quant = quant_of(model.name)
+    same = [one for one in all_here if one.repo == model.repo and quant_of(one.name) == quant]
+    return f"{model.repo}:{quant if quant and len(same) == 1 else model.path.name}"
+
+
+def extent(pair: pairs.Pair) -> dict[str, int]:
+    """Bytes a pair takes beyond what is bundled, as far as known, and how many of them are here."""
+    made = sum(map(pairs.n_bytes, pairs.made(pair.target, cache_folder())))
+    held = [hub.held(entry.spec) for entry in pair.entries if entry.repo]
+    return {
+        "size_bytes": sum(entry.size for entry in pair.entries) or made,
+        "here_bytes": made + sum(one.n_bytes for one in held if one is not None),
+    }
+
+
+def in_short(pair: pairs.Pair) -> str:
+    """What a pair takes and what of it is here, after what it is."""
+    size, here = extent(pair).values()
+    if not size:
+        return ""
+    if here >= size:
+        words = f"{in_words(here)}, here"
+    else:
+        words = in_words(size) + (f", {in_words(here)} of it here" if here else " to fetch")
+    return f"{words}." if pair.tried else f"{words}; not tried by us."
+
+
+def shown(name: str) -> Shown:
     """A pair's manifest and the state of its files."""
-    out: dict[str, object] = {"name": pair.name, "about": pair.about}
+    pair = pairs.find(name)
+    out: dict[str, Any] = {"name": pair.name, "about": pair.about}
     if pair.target.pad:
         out["note"] = pairs.PADDED_NOTE
+    if not pair.tried:
+        out["note"] = pairs.UNTRIED_NOTE
     out |= {"licence": pair.licence, "vocabulary": pair.vocabulary}
     for part, entry in (("target", pair.target), ("drafter", pair.drafter)):
-        out[part] = f"{entry.file}: {state(entry)}"
-    return out
+        out[part] = f"{entry.spec if entry.repo else entry.file}: {state(entry, pair.name)}"
+    made = pairs.made(pair.target, cache_folder())
+    if made:
+        out["made"] = ", ".join(f"{path}: {in_words(pairs.n_bytes(path))}" for path in made)
+    return out, [f"{key:<12}{value}" for key, value in out.items()]
 
 
-def state(entry: pairs.ModelEntry) -> str:
-    """Whether a file is there and is the one the manifest names."""
+def state(entry: pairs.ModelEntry, name: str) -> str:
+    """Whether a file is there, and if bundled, is the one the manifest names."""
+    if entry.repo:
+        held = hub.held(entry.spec)
+        if held is None:
+            return f"{in_words(entry.size)} to fetch: `edgespec models pull {name}`"
+        return f"{in_words(held.n_bytes)}, at {held.path}"
     try:
         path = pairs.bundled(entry)
     except ModelFileError:
         return "missing: reinstall EdgeSpec"
     if sha256_of(path) != entry.sha256:
         return "not the file the manifest names (its sha256 differs): reinstall EdgeSpec"
-    return f"{path.stat().st_size / 1e6:.1f} MB, sha256 as in the manifest"
+    return f"{in_words(path.stat().st_size)}, sha256 as in the manifest"
+
+
+def shown_model(name: str, offline: bool) -> Shown:
+    """The models of a repository of the hub, and which of them are here."""
+    repo = spec_of(name).repo
+    offered = hub.offers(repo, offline=offline)
+    if not offered:
+        raise UsageError(
+            f"{repo} has no GGUF model{' in the cache' if offline else ''}: expected a repository "
+            "with GGUF files, see `edgespec models list` for some"
+        )
+    rows: list[dict[str, Any]] = []
+    for file, n_bytes in offered.items():
+        held = hub.held(f"{repo}:{file}")
+        path = str(held.path) if held is not None else ""
+        rows.append({"file": file, "quant": quant_of(file), "size_bytes": n_bytes, "path": path})
+    width = max(len(row["file"]) for row in rows) + 2
+    lines = [
+        f"{row['file']:<{width}}{in_words(row['size_bytes']):>8}{'  here' if row['path'] else ''}"
+        for row in rows
+    ]
+    return {"repo": repo, "models": rows}, lines
+
+
+def pulled(name: str, offline: bool) -> Shown:
+    """A pair's files made or fetched, or one model asked for anew."""
+    if "/" in name:
+        paths = [hub.fetch(name, offline=offline, progress=show_progress, update=True)]
+    else:
+        pair = pairs.find(name)
+        paths = list(pairs.files(pair, cache_folder(), show_progress, offline=offline))
+    return {"paths": [str(path) for path in paths]}, [str(path) for path in paths]
+
+
+def removed(name: str) -> Shown:
+    """What was downloaded or made under that name, deleted."""
+    if "/" in name:
+        freed, kept = hub.remove(name), list[str]()
+    else:
+        pair = pairs.find(name)
+        if not pair.target.pad and not pair.target.repo:
+            raise UsageError(f"{pair.name} comes with EdgeSpec: expected a pair that was fetched")
+        freed, kept = pairs.remove(pair, cache_folder())
+    if not freed and not kept:
+        raise UsageError(f"nothing of {name} is here: see `edgespec models list`")
+    lines = [f"freed {in_words(freed)}", *(f"kept {one}, which uses it" for one in kept)]
+    return {"freed_bytes": freed, "kept": kept}, lines
