@@ -1,0 +1,96 @@
+"""What a model's files say before it is opened: its kind, memory and vocabulary, no weights read.
+
+A model that cannot run here still has a preview, with the reasons in `problems`. How each kind of
+file is read is in gguf_preview and onnx_preview.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.backends import ModelOptions, backend_of
+
+PREVIEWS = {
+    "llamacpp": "edgespec.backends.gguf_preview:preview_of",
+    "onnx": "edgespec.backends.onnx_preview:preview_of",
+}
+DEFAULT_CONTEXT = 4096  # as both backends have it
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values. token_bytes: of one token. step, n_more: sizes are rounded up, and added.
+
+    most: tokens the model was trained or exported for. is_capped: it never has room for more than
+    `most`. is_fixed: it always has room for just those.
+    """
+
+    token_bytes: int
+    most: int
+    step: int = 1
+    n_more: int = 0
+    is_capped: bool = False
+    is_fixed: bool = False
+
+    def n_bytes(self, n_context: int) -> int:
+        """Bytes of a cache for so many tokens."""
+        n_context = min(n_context, self.most) if self.is_capped else n_context
+        n_context = self.most if self.is_fixed else n_context
+        return self.token_bytes * (n_context + -n_context % self.step + self.n_more)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One model. quant: the type of most weights; n_params, weights_bytes: 0 if it has no weights.
+
+    logits_bytes: memory for rows of logits. tokenizer: None where none can be opened. token_ids:
+    see protocols.LanguageModel. cache: None if the files do not say. shares_memory: whether it
+    would lie in the memory that all programs share, not on a GPU. more_context: how many times the
+    tokens of a context it gets when those are counted in another vocabulary.
+    """
+
+    path: Path
+    backend: str
+    architecture: str
+    quant: str
+    n_params: int
+    weights_bytes: int
+    logits_bytes: int
+    n_vocab: int
+    tokenizer: Any  # protocols.Tokenizer, with close()
+    token_ids: NDArray[np.int32] | None
+    cache: Cache | None
+    shares_memory: bool = True
+    more_context: float = 1.0
+    problems: tuple[str, ...] = ()
+
+    @property
+    def most_context(self) -> int:
+        """Tokens it was made for, at most what a context has unless asked."""
+        return min(DEFAULT_CONTEXT, DEFAULT_CONTEXT if self.cache is None else self.cache.most)
+
+    def read_pieces(self) -> None:
+        """Have the tokenizer read all its tokens at once, where that is quicker."""
+        if self.tokenizer is not None and self.backend == "llamacpp":
+            self.tokenizer.read_pieces()
+
+    def close(self) -> None:
+        """Free the tokenizer."""
+        if self.tokenizer is not None:
+            self.tokenizer.close()
+
+
+def preview(path: Path, options: ModelOptions) -> Preview:
+    """What is known of the model in `path` without opening it.
+
+    Raises: ModelFileError, UsageError for what is no model file at all.
+    """
+    module, _, attribute = PREVIEWS[backend_of(path)].partition(":")
+    found: Preview = getattr(import_module(module), attribute)(path, options)
+    return found
