@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from edgespec.bridges import Bridge, find_bridge
@@ -18,7 +19,7 @@ from edgespec.bridges.ngram_file import path_of
 from edgespec.drafters.translated import Translated
 from edgespec.errors import EdgeSpecError
 from edgespec.protocols import LanguageModel, Tokenizer
-from edgespec.text import ChatTemplate, Message, end_of_turn
+from edgespec.template import ChatTemplate, Message, end_of_turn
 from edgespec.vocab import Vocabulary
 
 log = logging.getLogger("edgespec")
@@ -52,16 +53,19 @@ class Translation:
 
     def spelled(self, messages: Sequence[Message]) -> list[int]:
         """A conversation in the drafter's own chat format, empty if that does not take it."""
-        tokenizer = self.mapping.draft.tokenizer
-        if tokenizer.chat_template is None:
+        if self.mapping.draft.tokenizer.chat_template is None:
             return []
         try:
-            return ChatTemplate(tokenizer).tokens(messages)
+            return self._template.tokens(messages)
         except EdgeSpecError as error:
             if not self._warned:
                 self._warned = True
                 log.warning("the drafter reads conversations as plain text: %s", error)
             return []
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.mapping.draft.tokenizer, own=True)
 
     def about(self) -> str:
         """The mapping in a line."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.text import encode_rendered
+from edgespec.template import encode_rendered
 from edgespec.types import Progress
 
 from .blocks import EXACT, GGML_BLOCK, Blocks

@@ -1,8 +1,7 @@
-"""text.py: characters over several tokens, stop strings over several pieces, chat templates."""
+"""text.py: characters over several tokens, stop strings over several pieces."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -10,36 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgespec.errors import TokenizerError, UsageError
-from edgespec.text import ChatTemplate, Detokenizer, StopText, encode_rendered
-
-USER = {"role": "user", "content": "Hi"}
-ANSWER = {"role": "assistant", "content": "Hello."}
-
-
-class Letters:
-    """A tokenizer of characters whose control tokens are "<s>" (1) and "</s>" (2)."""
-
-    bos: int | None = 1
-    eos: int | None = 2
-    stop_tokens = frozenset({2})
-    chat_template: str | None
-
-    def __init__(self, chat_template: str | None = None) -> None:
-        self.chat_template = chat_template
-
-    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
-        out = [1] if bos else []
-        while text:
-            known = {"<s>": 1, "</s>": 2} if special else {}
-            word = next((one for one in known if text.startswith(one)), text[0])
-            out.append(known.get(word, ord(word[0])))
-            text = text[len(word) :]
-        return out
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        if token in (1, 2):
-            return (b"<s>", b"</s>")[token - 1] if special else b""
-        return chr(token).encode()
+from edgespec.text import Detokenizer, StopText, utf8
 
 
 def cuts(data: Any, whole: Any) -> list[Any]:
@@ -104,66 +74,7 @@ def test_an_empty_stop_string_is_refused() -> None:
         StopText([""])
 
 
-def test_template_trims_blocks_as_model_makers_expect() -> None:
-    source = (
-        "{% for m in messages %}\n  {% if true %}\n{{ m.role }}:{{ m.content }}\n"
-        "  {% endif %}\n{% endfor %}"
-    )
-    assert ChatTemplate(Letters(source)).text([USER, ANSWER]) == "user:Hi\nassistant:Hello.\n"
-
-
-def test_template_sees_control_tokens_and_whether_to_answer() -> None:
-    source = "{{ bos_token }}{{ eos_token }}{% if add_generation_prompt %}A{% endif %}"
-    template = ChatTemplate(Letters(source))
-    assert template.text([USER]) == "<s></s>A"
-    assert template.text([USER], answer=False) == "<s></s>"
-
-
-def test_template_functions_of_model_makers_exist() -> None:
-    source = (
-        "{{ strftime_now('%Y')|length }}{{ {'a': 'é<'}|tojson }}"
-        "{% for i in [1, 2] %}{{ i }}{% break %}{% endfor %}"
-    )
-    assert ChatTemplate(Letters(source)).text([USER]) == '4{"a": "é<"}1'
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("{{ raise_exception('roles must alternate') }}", "refuses this.*roles must alternate"),
-        ("{{ messages[7].content.x }}", "template failed: UndefinedError"),
-        ("{% for %}", "does not parse"),
-        ("{{ ''.__class__.__mro__ }}", "template failed: SecurityError"),
-        ("{{ messages.append(1) }}", "template failed: SecurityError"),
-    ],
-)
-def test_a_template_that_fails_gives_one_clear_error(source: str, expected: str) -> None:
-    with pytest.raises(TokenizerError, match=expected):
-        ChatTemplate(Letters(source)).text([USER])
-
-
-def test_without_a_template_chatml_is_used_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        template = ChatTemplate(Letters(None))
-    assert "no chat template: using chatml" in caplog.text
-    assert template.text([USER]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert template.stop == ("<|im_end|>",)
-
-
-def test_a_spelled_out_bos_is_not_doubled() -> None:
-    assert encode_rendered(Letters(), "<s>a") == [1, ord("a")]
-    assert encode_rendered(Letters(), "a</s>") == [1, ord("a"), 2]
-
-
-@pytest.mark.parametrize(
-    ("messages", "expected"),
-    [
-        ([], "messages is empty"),
-        ([{"role": "user"}], "message 0 is .*expected an object with role, content"),
-        ([USER, {"role": "boss", "content": "x"}], "message 1 has role 'boss': expected system"),
-        ([{"role": "user", "content": 7}], "content 7: expected a text"),
-    ],
-)
-def test_a_bad_message_is_named(messages: list[Any], expected: str) -> None:
-    with pytest.raises(UsageError, match=expected):
-        ChatTemplate(Letters("")).text(messages)
+def test_text_that_is_no_unicode_is_named() -> None:
+    assert utf8("🦊") == b"\xf0\x9f\xa6\x8a"
+    with pytest.raises(TokenizerError, match=r"lone surrogate '\\udcff' at 1: expected Unicode"):
+        utf8("a\udcff")
