@@ -1,131 +1,129 @@
-"""`edgespec chat`: one answer with -p or from a pipe, otherwise a conversation in the terminal."""
+"""`edgespec chat`: one answer with -p, -f or from a pipe, otherwise a conversation in the terminal.
+
+Answers go to stdout, all else to stderr. On a terminal they are drawn (cli/terminal), anywhere else
+written as they are.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from io import TextIOWrapper
 
-from edgespec.cli.output import add_json, write_json
+from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.run import ENDS, opened, say, session_record, stats_line
+from edgespec.cli.terminal.line import unseen
+from edgespec.cli.terminal.plain import Printer, Silent, printer_of
 from edgespec.config import Config
-from edgespec.errors import Cancelled, EdgeSpecError, UsageError
+from edgespec.content import text_of
+from edgespec.conversation import Conversation
+from edgespec.errors import UsageError
 from edgespec.measure import run_row
 from edgespec.session import Session
 
 ABOUT = "Talk with a model. Ctrl-C stops an answer, Ctrl-D or /exit leaves."
-USAGE = "[-p TEXT] [options]"
+USAGE = "[-p TEXT] [-f FILE] [options]"
 EXAMPLE = 'edgespec chat -p "Tell me a story about a little fox."'
 DEFAULTS = Config()
-HELP = """/help    this list
-/clear   forget the conversation      (/new)
-/regen   answer the last question again
-/stats   the last answer's counts
-/exit    leave                        (/bye, /quit, Ctrl-D)"""
-
-Conversation = list[dict[str, str]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="answer this and leave")
-    parser.add_argument("-sys", "--system", metavar="TEXT", help="what the model should be")
+    parser.add_argument("-f", "--file", metavar="FILE", help="... this file, below -p's text")
     add_json(parser)
 
 
 def run(args: Namespace, config: Config) -> int:
     """Answer once, or talk until the reader leaves."""
-    start: Conversation = []
-    if args.system is not None:
-        start.append({"role": "system", "content": args.system})
-    if args.prompt is None and sys.stdin.isatty():
-        if args.json:
-            raise UsageError("--json in a conversation: expected one question: give it with -p")
-        with opened(config) as session:
-            return talk(session, start)
-    question = sys.stdin.read().strip() if args.prompt is None else args.prompt
-    if not question:
-        raise UsageError("the question is empty: expected a text with -p or on standard input")
+    question = question_of(args)
+    if question is not None:
+        return once(question, config, args.json)
+    if args.json:
+        raise UsageError("--json in a conversation: expected one question: give it with -p")
+    return talk(config, args.debug)
+
+
+def question_of(args: Namespace) -> str | None:
+    """What -p, -f and a pipe ask, one below the other; None if they ask nothing: a conversation.
+
+    Raises: UsageError.
+    """
+    parts = [] if args.prompt is None else [args.prompt]
+    if args.file is not None:
+        parts.append(text_of(args.file, "-f"))
+    if not parts and sys.stdin is not None and sys.stdin.isatty():
+        return None
+    if not parts or is_piped():
+        parts.append(piped(waiting=bool(parts)))
+    text = "\n\n".join(part.strip() for part in parts if part.strip())
+    if not text:
+        raise UsageError(
+            "the question is empty: expected a text with -p, in -f's file or on standard input"
+        )
+    return text
+
+
+def is_piped() -> bool:
+    """Whether standard input is a pipe or a file, and not what a script happens to run with."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def piped(*, waiting: bool) -> str:
+    """All of standard input; waiting: say so if it does not end. Raises: UsageError."""
+    if sys.stdin is None:
+        return ""
+    if waiting:
+        show_progress("reading standard input to its end", 0.0)
+    try:
+        if isinstance(sys.stdin, TextIOWrapper):  # whatever the locale, and however strict it is
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 at byte {error.start}: expected a text"
+        ) from error
+    finally:
+        show_progress.clear()
+
+
+def once(question: str, config: Config, json_file: str | None) -> int:
+    """Answer one question on stdout; its counts go to stderr and, as a record, to `json_file`."""
+    quiet = json_file == "-"
+    printer = Silent() if quiet else printer_of(sys.stdout, config.color)
     with opened(config) as session:
-        messages = [*start, {"role": "user", "content": question}]
-        answer(session, messages, [], quiet=args.json == "-")
-        if args.json:
+        answer(session, question, printer)
+        say(stats_line(session.stats))
+        if ENDS.get(session.finish):
+            say(ENDS[session.finish])
+        if json_file:
             row = run_row(session.method.name, session.stats, [session.output])
-            write_json(session_record(session, [row]), args.json)
+            write_json(session_record(session, [row]), json_file)
     return 0
 
 
-def answer(
-    session: Session, messages: Conversation, said: list[str], *, quiet: bool = False
-) -> None:
-    """Stream one answer to stdout and into `said`, and its stats to stderr."""
+def answer(session: Session, question: str, printer: Printer) -> None:
+    """Stream the answer to one question."""
+    printer.begin()
     try:
-        for piece in session.chat(messages):
-            said.append(piece.text)
-            if not quiet:
-                print(piece.text, end="", flush=True)
+        with unseen():
+            for piece in Conversation(session, system=session.config.system).ask(question):
+                printer.piece(piece.text, drafted=piece.from_draft)
     finally:
-        if not quiet and said:
-            print(flush=True)
-    say(stats_line(session.stats))
-    if ENDS.get(session.finish):
-        say(ENDS[session.finish])
+        show_progress.clear()
+        printer.end()
 
 
-def talk(session: Session, start: Conversation) -> int:
-    """The interactive loop."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import InMemoryHistory
+def talk(config: Config, debug: bool) -> int:
+    """The conversation in the terminal."""
+    from edgespec.cli.terminal.loop import converse
 
-    ask: Callable[[str], str] = PromptSession[str](history=InMemoryHistory()).prompt
-    messages = list(start)
-    say(f"{session.target.info().path} - /help lists commands, Ctrl-D leaves")
-    while True:
-        try:
-            line = ask("> ").strip()
-        except EOFError:
-            return 0
-        except KeyboardInterrupt:  # at the prompt: forget the line
-            continue
-        if line in ("/exit", "/bye", "/quit"):
-            return 0
-        if line.startswith("/"):
-            if not command(line, session, messages, start):
-                continue
-        elif line:
-            messages.append({"role": "user", "content": line})
-        else:
-            continue
-        take_turn(session, messages)
-
-
-def take_turn(session: Session, messages: Conversation) -> None:
-    """Answer the last question and remember what was said; without a word the turn is forgotten."""
-    said: list[str] = []
-    try:
-        answer(session, messages, said)
-    except (Cancelled, KeyboardInterrupt):
-        say("[stopped]")
-    except EdgeSpecError as error:
-        say(f"edgespec: {error}")
-    if said:
-        messages.append({"role": "assistant", "content": "".join(said)})
-    else:
-        messages.pop()
-
-
-def command(line: str, session: Session, messages: Conversation, start: Conversation) -> bool:
-    """Obey a line that begins with "/"; whether the last question is to be answered (again)."""
-    if line in ("/clear", "/new"):
-        messages[:] = start
-        say("[the conversation is empty]")
-    elif line == "/stats":
-        say(stats_line(session.stats))
-    elif line == "/regen":
-        if messages and messages[-1]["role"] == "assistant":
-            messages.pop()
-            return True
-        say("[there is no answer yet]")
-    else:
-        say(HELP if line in ("/help", "/?") else f"no command {line}: /help lists them")
-    return False
+    session = Session(config, progress=show_progress)
+    show_progress.clear()
+    return converse(session, printer_of(sys.stdout, config.color), debug=debug)

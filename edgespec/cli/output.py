@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import json
-import sys
+import shutil
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
 
+from edgespec.cli.progress import Bar
 from edgespec.errors import UsageError
+
+MOST_COLUMNS = 100
+# What a model or a file says must not steer the terminal: controls are shown as their pictures.
+PICTURES = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"}
+PICTURES |= dict.fromkeys(range(0x80, 0xA0), "\ufffd") | {0x7F: "\u2421", 0x0D: ""}
+
+
+def folded(line: str, indent: int) -> str:
+    """A line folded to the terminal's width, its rest below column `indent`; no control in it."""
+    return textwrap.fill(
+        line.translate(PICTURES),
+        max(40, min(shutil.get_terminal_size().columns, MOST_COLUMNS)),
+        subsequent_indent=indent * " ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -41,10 +59,4 @@ def card_line(card: Mapping[str, Any]) -> str:
     )
 
 
-def show_progress(what: str, share: float) -> None:
-    """One line on stderr that is overwritten, on a terminal; on a log only its end."""
-    if sys.stderr.isatty():
-        end = "\n" if share >= 1 else ""
-        print(f"\r{what} {share:4.0%}", end=end, file=sys.stderr, flush=True)
-    elif share >= 1:
-        print(what, file=sys.stderr)
+show_progress = Bar()  # there is one stderr; what fails or is stopped must `clear` it

@@ -1,0 +1,198 @@
+"""Streaming Markdown: what is shown, that nothing is lost, and that it comes in any pieces."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from wcwidth import wcwidth
+
+from edgespec.cli.terminal.inline import LONGEST
+from edgespec.cli.terminal.markdown import Markdown
+from edgespec.cli.terminal.wrap import Glyph
+
+WORDS = ["fox", "der", "x", "_a", "snake_case", "5*3", "中文", "字", "é", "e\u0301",
+         "👩\u200d🔬", "ok."]  # fmt: skip
+MARKS = ["**", "*", "***", "_", "`", "``", "```", "~~", "~", "\\", "#", "## ", "> ", "- ", "* ",
+         "1. ", "12) ", "---", "***", "|", " | ", "  ", "    ", "\t", " ", "\n", "\n\n", "```py\n",
+         "\n```\n", "~~~\n", "+ ", "[x](http://y)", "-" * 250, "`" * 250, "\n> - "]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(WORDS + MARKS), max_size=30).map("".join)
+WIDTHS = st.sampled_from([8, 13, 40, 100])
+INVISIBLE = re.compile(r"[\s*_`~\\#>|•│─+-]")  # markup, what is drawn in its place, and spaces
+
+
+def drawn(text: str, width: int = 80, cuts: tuple[int, ...] = ()) -> list[Glyph]:
+    """All that is shown of `text`, fed in the pieces that `cuts` make."""
+    page, out, at = Markdown(width), list[Glyph](), 0
+    for cut in [*sorted(set(cuts)), len(text)]:
+        out += page.feed(text[at:cut])
+        page.tail()  # asking must change nothing
+        at = cut
+    return out + page.close()
+
+
+def plain(glyphs: list[Glyph]) -> str:
+    return "".join(char for char, _ in glyphs)
+
+
+def looks(glyphs: list[Glyph]) -> str:
+    """Every run in the form {look look:text}, unstyled text as it is."""
+    out, last = "", frozenset[str]()
+    for char, look in [*glyphs, ("", frozenset())]:
+        if look != last:
+            out += ("}" if last else "") + ("{" + " ".join(sorted(look)) + ":" if look else "")
+            last = look
+        out += char
+    return out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain words", "plain words"),
+        ("some **bold** word", "some {bold:bold} word"),
+        ("some *slanted* _words_", "some {italic:slanted} {italic:words}"),
+        ("***both*** ~~gone~~", "{bold italic:both} {strike:gone}"),
+        ("**bold *and both* again**", "{bold:bold }{bold italic:and both}{bold: again}"),
+        ("a `x**y**` b", "a {mark:`}{code:x**y**}{mark:`} b"),
+        ("``a ` b``", "{mark:``}{code:a ` b}{mark:``}"),
+        ("**use `a**b` now**", "{bold:use }{bold mark:`}{bold code:a**b}{bold mark:`}{bold: now}"),
+        (r"\*no\* \d \\", r"*no* \d " + "\\"),
+        ("**a ** b**", "{bold:a ** b}"),
+        ("word\n*new*", "word\n{italic:new}"),
+        ("an **open one", "an **open one"),
+        ("an `open one", "an `open one"),
+        ("**a** **b", "{bold:a} **b"),
+        ("2 * 3 * 4, 5*3*2, a_b_c, __init__", "2 * 3 * 4, 5*3*2, a_b_c, __init__"),
+        ("**not over\nlines**", "**not over\nlines**"),
+        ("中**重点**文", "中{bold:重点}文"),
+        ("# Head **x**\ntext", "{heading:Head }{bold heading:x}\ntext"),
+        ("#hash and #5", "#hash and #5"),
+        ("- one\n* two\n  + three", "{mark:• }one\n{mark:• }two\n{mark:  • }three"),
+        ("1. one\n12) two", "{mark:1. }one\n{mark:12) }two"),
+        ("2024 was a year", "2024 was a year"),
+        ("> said\n> - so", "{mark:│ }said\n{mark:│ • }so"),
+        ("> > twice", "{mark:│ │ }twice"),
+        ("a\n---\nb", "a\n{mark:" + "─" * 80 + "}\nb"),
+        ("```py\nx = **y\n\n``\n```\nz",
+         "{mark:```py}\n{code:x = **y}\n\n{code:``}\n{mark:```}\nz"),
+        ("~~~\n```\n~~~", "{mark:~~~}\n{code:```}\n{mark:~~~}"),
+        ("````\n```\n````", "{mark:````}\n{code:```}\n{mark:````}"),
+        ("- item:\n  ```\n  code\n  ```",
+         "{mark:• }item:\n{mark:  ```}\n{code:  code}\n{mark:  ```}"),
+        ("```\nleft open **x**", "{mark:```}\n{code:left open **x**}"),
+        ("| a | **b** |\n|---|---|", "| a | **b** |\n|---|---|"),
+        ("bell \x07 escape \x1b[31m end \x9b\r\n", "bell \u2407 escape \u241b[31m end \ufffd\n"),
+        ("", ""),
+        ("   ", "{mark:   }"),
+        ("-", "-"),
+        ("- ", "-"),
+    ],
+)  # fmt: skip
+def test_markup_becomes_looks(text: str, shown: str) -> None:
+    assert looks(drawn(text)) == shown
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, WIDTHS, st.lists(st.integers(0, 400), max_size=12))
+@example("-" * 300 + "x", 40, [10, 245])
+@example("a **b" + "`" * 300 + " c** " + "*" * 300 + "x* y" + "`" * 200 + "z", 40, [3, 9, 250, 400])
+@example("a long " + "x" * 100 + "字" + "y" * 30 + " end", 13, [8, 30, 111])
+@example("say ***both*** `co``de` ~~no~~ _so_ \\* 5*3\n- **a**: `b`\n> *c* **d*e*f**", 40, [])
+@example("**a" + " b" * LONGEST + "** c", 40, list(range(0, 400, 7)))
+def test_any_pieces_of_a_text_look_the_same(text: str, width: int, cuts: list[int]) -> None:
+    whole = drawn(text, width)
+    assert drawn(text, width, tuple(cut % (len(text) + 1) for cut in cuts)) == whole
+    assert drawn(text, width, tuple(range(len(text)))) == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, WIDTHS)
+@example("a\\", 8)
+def test_no_text_is_lost(text: str, width: int) -> None:
+    shown = plain(drawn(text, width))
+    assert INVISIBLE.sub("", shown) == INVISIBLE.sub("", text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS, WIDTHS)
+def test_final_and_held_back_together_are_what_was_said(text: str, width: int) -> None:
+    """What is on the screen at any time is the text so far: nothing is kept from the reader."""
+    page, shown = Markdown(width), list[Glyph]()
+    for n in range(len(text)):
+        shown += page.feed(text[n])
+        seen = INVISIBLE.sub("", plain(shown + page.tail()))
+        assert seen == INVISIBLE.sub("", text[: n + 1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(WORDS + ["**", "*", " ", " ", "- ", "> ", "\n"]), max_size=40),
+       WIDTHS)  # fmt: skip
+def test_text_stays_within_the_width(parts: list[str], width: int) -> None:
+    rows = plain(drawn("".join(parts), width)).split("\n")
+    assert max(sum(max(wcwidth(char), 0) for char in row) for row in rows) <= width
+
+
+def test_rows_break_between_words_and_hang_below_the_text() -> None:
+    text = "- a list item that goes on\n10. another item that wraps\nlong: " + "x" * 25
+    assert plain(drawn(text, 20)).split("\n") == [
+        "• a list item that", "  goes on", "10. another item", "    that wraps",
+        "long:", "x" * 20, "x" * 5,
+    ]  # fmt: skip
+
+
+def test_wide_characters_break_anywhere_but_never_in_two() -> None:
+    assert plain(drawn("中文字符很多", 9)).split("\n") == ["中文字符", "很多"]
+
+
+def test_code_and_tables_are_never_wrapped() -> None:
+    long = "word " * 30
+    shown = plain(drawn(f"```\n{long}\n```\n| {long}|", 20)).split("\n")
+    assert shown == ["```", long, "```", f"| {long}|"]
+
+
+def test_drafted_tokens_are_known_through_markup() -> None:
+    page = Markdown(12)
+    pieces = [("# He", True), ("ad\n- **on", False), ("e tw", True), ("o** `thr", False),
+              ("ee` four\n```\nfi", True), ("ve", False)]  # fmt: skip
+    out = [g for text, drafted in pieces for g in page.feed(text, drafted=drafted)] + page.close()
+    text = "".join(text for text, _ in pieces)
+    flags = [drafted for text, drafted in pieces for _ in text]
+    said = [(c, d) for c, d in zip(text, flags, strict=True) if c.isalpha()]
+    assert [(c, "drafted" in look) for c, look in out if c.isalpha()] == said
+    assert ("n", frozenset({"bold"})) in out
+    assert ("e", frozenset({"bold", "drafted"})) in out
+    assert ("e", frozenset({"code", "drafted"})) in out
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [("**", "word "), ("`", "word "), ("**`", "word "), ("", "-"), ("", " "), ("> ", "*"),
+     ("", "`"), ("```\n", "`"), ("```\n", " "), ("~~~", " word")],
+)  # fmt: skip
+def test_nothing_is_held_back_for_ever(begun: str, more: str) -> None:
+    page = Markdown(80)
+    shown = plain(page.feed(begun + more * 1000))
+    assert shown.strip("\n").startswith(begun.replace("> ", "│ ").strip("\n"))
+    assert more in " " or len(shown) > 1000 - 2 * LONGEST
+    assert len(page._text) <= 2 * LONGEST + 2  # what is read again with every piece
+
+
+def test_joined_characters_stay_together() -> None:
+    assert plain(drawn("aaaaa 👩\u200d🔬", 9)).split("\n") == ["aaaaa", "👩\u200d🔬"]
+
+
+def test_a_deep_item_does_not_hang_where_there_is_no_room() -> None:
+    assert plain(drawn(" " * 8 + "- one two three", 16)).split("\n") == [
+        " " * 8 + "• one", "two three",
+    ]  # fmt: skip
+
+
+def test_a_new_width_holds_from_the_next_word_on() -> None:
+    page = Markdown(40)
+    shown = page.feed("one two three four five six ")
+    page.resize(20)
+    shown += page.feed("seven eight nine ten") + page.close()
+    assert plain(shown).split("\n") == ["one two three four five six", "seven eight nine ten"]
