@@ -14,8 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgespec.conversation import Conversation
     from edgespec.errors import (
         BackendError,
+        BusyError,
         Cancelled,
         ContextError,
         EdgeSpecError,
@@ -24,38 +26,58 @@ if TYPE_CHECKING:
         TokenizerError,
         UsageError,
     )
-    from edgespec.session import Session, load
-    from edgespec.types import Draft, ModelInfo, Piece, SamplingParams, Stats, Step, Verdict
+    from edgespec.loading import load
+    from edgespec.session import Session
+    from edgespec.types import (
+        Draft,
+        ModelInfo,
+        Options,
+        Piece,
+        SamplingParams,
+        Stats,
+        Step,
+        TokenScore,
+        Verdict,
+    )
 
 __all__ = [
     "BackendError",
+    "BusyError",
     "Cancelled",
     "ContextError",
+    "Conversation",
     "Draft",
     "EdgeSpecError",
     "ModelFileError",
     "ModelInfo",
+    "Options",
     "Piece",
     "SamplingParams",
     "Session",
     "ShapeError",
     "Stats",
     "Step",
+    "TokenScore",
     "TokenizerError",
     "UsageError",
     "Verdict",
     "load",
 ]
 
-_TYPES = {"Draft", "ModelInfo", "Piece", "SamplingParams", "Stats", "Step", "Verdict"}
-_SESSION = {"Session", "load"}
+_MODULES = {
+    "types": ("Draft", "ModelInfo", "Options", "Piece", "SamplingParams", "Stats", "Step",
+              "TokenScore", "Verdict"),
+    "session": ("Session",),
+    "loading": ("load",),
+    "conversation": ("Conversation",),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module at first use."""
     if name not in __all__:
         raise AttributeError(f"module 'edgespec' has no attribute {name!r}")
-    module = "types" if name in _TYPES else "session" if name in _SESSION else "errors"
+    module = next((module for module, names in _MODULES.items() if name in names), "errors")
     return getattr(import_module(f"edgespec.{module}"), name)
 
 

@@ -7,11 +7,13 @@ The field `draft_tokens` is `--draft-tokens`, `EDGESPEC_DRAFT_TOKENS` and, in co
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +29,37 @@ DRAFTERS = ("auto", "model", "ngram", "none")
 SPECULATIVE = ("auto", "on", "off")
 BRIDGES = ("auto", "same", "tli", "text", "omnidraft", "exact")
 VERIFICATIONS = ("auto", "match", "rejection", "block")
-GROUPS = {"pair": "models", "temperature": "sampling"}  # headings in --help, by first field
+GROUPS = {"pair": "models", "temperature": "sampling", "system": "conversation"}  # by first field
 
 
 @dataclass(frozen=True)
 class Option:
-    """How one field is written: its flags, how its text is read, what `--help` says."""
+    """How one field is written: its flags, how its text is read, what `--help` says.
+
+    only: the command that has the flag, "" for all. rare: shown by --help-all only.
+    """
 
     flags: tuple[str, ...]
     read: Callable[[str], Any]
     metavar: str
     text: str
+    only: str = ""
+    rare: bool = False
 
 
-def option(default: Any, flags: str, read: Callable[[str], Any], metavar: str, text: str) -> Any:
+def option(
+    default: Any,
+    flags: str,
+    read: Callable[[str], Any],
+    metavar: str,
+    text: str,
+    *,
+    only: str = "",
+    rare: bool = False,
+) -> Any:
     """A dataclass field that is a command-line option."""
-    return field(
-        default=default, metadata={"option": Option(tuple(flags.split()), read, metavar, text)}
-    )
+    made = Option(tuple(flags.split()), read, metavar, text, only, rare)
+    return field(default=default, metadata={"option": made})
 
 
 def whole(text: str) -> int:
@@ -118,6 +133,11 @@ class Config:
     draft_model: str = option(
         "", "-md --draft-model --model-draft", str, "FILE", "draft model (GGUF)"
     )
+    hf_repo: str = option(
+        "", "-hf --hf-repo", str, "REPO", "target: USER/REPO[:QUANT] of Hugging Face"
+    )
+    hf_repo_draft: str = option("", "-hfd --hf-repo-draft", str, "REPO", "... and drafter")
+    offline: bool = option(False, "--offline", switch, "", "download nothing", rare=True)
     device: str = option("auto", "-dev --device", str, "NAME", "where the target runs")
     device_draft: str = option("auto", "-devd --device-draft", str, "NAME", "... and the drafter")
     ctx_size: int = option(0, "-c --ctx-size", whole, "N", "context, 0: the model's, at most 4096")
@@ -136,21 +156,55 @@ class Config:
         "auto", "--bridge", one_of(*BRIDGES), "NAME", "auto, same, exact, tli, text, omnidraft"
     )
     allow_approximate: bool = option(
-        False, "--allow-approximate", switch, "", "let --bridge omnidraft sample, not losslessly"
+        False,
+        "--allow-approximate",
+        switch,
+        "",
+        "let --bridge omnidraft sample, not losslessly",
+        rare=True,
     )
     temperature: float = option(0.0, "--temp --temperature", real, "X", "0: likeliest token")
     top_k: int = option(0, "--top-k", whole, "N", "of the N likeliest, 0: all")
     top_p: float = option(1.0, "--top-p", real, "X", "of the likeliest that sum to X")
     min_p: float = option(0.0, "--min-p", real, "X", "at least X times the likeliest")
-    repeat_penalty: float = option(1.0, "--repeat-penalty", real, "X", "1: off")
-    frequency_penalty: float = option(0.0, "--frequency-penalty", real, "X", "per use, 0: off")
-    presence_penalty: float = option(0.0, "--presence-penalty", real, "X", "if used, 0: off")
-    verification: str = option(
-        "auto", "--verification", one_of(*VERIFICATIONS), "RULE", "match, rejection or block"
+    repeat_penalty: float = option(1.0, "--repeat-penalty", real, "X", "1: off", rare=True)
+    frequency_penalty: float = option(
+        0.0, "--frequency-penalty", real, "X", "per use, 0: off", rare=True
     )
+    presence_penalty: float = option(
+        0.0, "--presence-penalty", real, "X", "if used, 0: off", rare=True
+    )
+    verification: str = option(
+        "auto",
+        "--verification",
+        one_of(*VERIFICATIONS),
+        "RULE",
+        "match, rejection or block",
+        rare=True,
+    )
+    json_schema: str = option(
+        "",
+        "-j --json-schema",
+        str,
+        "SCHEMA",
+        "answer in JSON: schema or its file; {} is any object",
+    )
+    grammar: str = option("", "--grammar", str, "FILE", "answer by this grammar (GBNF)", rare=True)
     seed: int | None = option(None, "--seed", whole, "N", "same seed, same text")
     max_tokens: int = option(512, "-n --max-tokens", whole, "N", "most tokens of an answer")
     stop: tuple[str, ...] = option((), "--stop", str, "TEXT", "stop before TEXT (repeatable)")
+
+    chat_template: str = option(
+        "", "--chat-template", str, "NAME|FILE", "instead of the model's own", rare=True
+    )
+    system: str = option("", "-sys --system", str, "TEXT", "what the model should be", only="chat")
+    color: str = option(
+        "auto", "--color", one_of("auto", "on", "off"), "auto|on|off", "of drafted tokens",
+        only="chat",
+    )  # fmt: skip
+    history: bool = option(
+        True, "--history", switch, "true|false", "remember what was typed", only="chat", rare=True
+    )
 
     def sampling(self, stop_tokens: frozenset[int]) -> SamplingParams:
         """The sampling part, with the model's own stop tokens."""
@@ -180,10 +234,9 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
     Raises: UsageError naming `source`, the key and, for an unknown key, the nearest known one.
     """
     known = {one.name: opt for one, opt in options()}
+    check_known(values, list(known), source)
     read: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in known:
-            raise UsageError(f"{source}: unknown key {name!r}: {_nearest(name, list(known))}")
         try:
             read[name] = _read(known[name], name, value)
         except ArgumentTypeError as error:
@@ -200,15 +253,29 @@ def _read(opt: Option, name: str, value: Any) -> Any:
         return tuple(values)
     if value is None and name == "seed":
         return None
+    if name == "json_schema" and isinstance(value, Mapping):
+        return json_text(value)
     misplaced = isinstance(value, bool) and opt.read is not switch
-    if misplaced or not isinstance(value, (str, int, float, Path)):
+    if misplaced or not isinstance(value, (str, Real, Path)):
         raise ArgumentTypeError(f"{value!r}: expected {opt.metavar or 'true or false'}")
     return opt.read(str(value))
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+def json_text(schema: Mapping[str, Any]) -> str:
+    """A schema given as an object. Raises: ArgumentTypeError."""
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"no plain JSON ({error}): expected a schema") from None
+
+
+def check_known(names: Iterable[str], known: Sequence[str], source: str) -> None:
+    """Raises: UsageError naming `source`, the first unknown name, and the nearest known one."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+            raise UsageError(f"{source}: unknown key {name!r}: {hint}")
 
 
 def from_file(config: Config, path: Path) -> Config:
@@ -223,7 +290,16 @@ def from_file(config: Config, path: Path) -> Config:
 
 
 def from_environment(config: Config, environ: Mapping[str, str]) -> Config:
-    """`config` overlaid with the EDGESPEC_* variables that name options; others are not ours."""
+    """`config` overlaid with the EDGESPEC_* variables that name options.
+
+    Others are not ours, unless they nearly name one. Raises: UsageError.
+    """
+    known = [variable_of(one.name) for one, _ in options()]
+    for variable in environ:
+        if variable.startswith("EDGESPEC_") and variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.93)
+            if close:
+                raise UsageError(f"{variable}: unknown variable: did you mean {close[0]}?")
     for one, _ in options():
         variable = variable_of(one.name)
         if variable in environ:
@@ -236,22 +312,29 @@ def variable_of(name: str) -> str:
     return f"EDGESPEC_{name.upper()}"
 
 
-def add_flags(parser: ArgumentParser) -> None:
-    """One flag per field; a flag that is not given is None in the namespace."""
+def add_flags(parser: ArgumentParser, command: str, *, every: bool = False) -> None:
+    """One flag per field that `command` has; a flag that is not given is None in the namespace.
+
+    every: also describe the rare ones.
+    """
     group = parser
     for one, opt in options():
         if one.name in GROUPS:
             group = parser.add_argument_group(GROUPS[one.name])  # type: ignore[assignment]
-        if opt.read is switch:
+        if opt.only not in ("", command):
+            continue
+        text = SUPPRESS if opt.rare and not every else opt.text
+        if not opt.metavar:
             group.add_argument(
-                *opt.flags, dest=one.name, action="store_const", const=True, help=opt.text
+                *opt.flags, dest=one.name, action="store_const", const=True, help=text
             )
             continue
         action = "append" if one.name == "stop" else "store"
-        for flags, text in ((opt.flags[:2], opt.text), (opt.flags[2:], SUPPRESS)):
+        n_shown = 1 if opt.flags[0].startswith("--") else 2
+        for flags, shown in ((opt.flags[:n_shown], text), (opt.flags[n_shown:], SUPPRESS)):
             if flags:  # further spellings work but would fill the help
                 group.add_argument(
-                    *flags, dest=one.name, type=opt.read, metavar=opt.metavar, help=text,
+                    *flags, dest=one.name, type=opt.read, metavar=opt.metavar, help=shown,
                     action=action,
                 )  # fmt: skip
 
@@ -273,7 +356,7 @@ def resolve(
     if path is not None or own.is_file():
         config = from_file(config, own)
     config = from_environment(config, environ)
-    given = {one.name: getattr(flags, one.name) for one, _ in options()}
+    given = {one.name: getattr(flags, one.name, None) for one, _ in options()}
     return with_values(config, {k: v for k, v in given.items() if v is not None}, "flags")
 
 

@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import platform
-import tempfile
 from pathlib import Path
 
-from edgespec.cost import CostTable, measure_costs
-from edgespec.errors import EdgeSpecError
+from edgespec.content import write_whole
+from edgespec.cost import WIDTHS, CostTable, measure_costs
+from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.measure import library_versions
 from edgespec.protocols import LanguageModel
 
@@ -41,13 +41,11 @@ def key_of(model: Path, n_threads: int, device: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
 
 
-def costs_of(target: LanguageModel, file: Path) -> CostTable:
-    """The stored table, else one measured now within SWEEP_S and stored in `file`."""
-    stored = load(file)
-    if stored is not None:
-        return stored
+def measured(target: LanguageModel, file: Path) -> CostTable:
+    """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all."""
     table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
-    save(table, file)
+    if len(table.seconds) >= min(len(WIDTHS), target.n_context):
+        save(table, file)
     return table
 
 
@@ -70,10 +68,6 @@ def save(table: CostTable, file: Path) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as part:
-            json.dump({"seconds": table.seconds}, part)
-        os.replace(part.name, file)
-    except OSError as error:
+        write_whole(file, json.dumps({"seconds": table.seconds}).encode())
+    except (OSError, UsageError) as error:
         log.info("cost table not stored: %s", error)

@@ -7,6 +7,7 @@ EdgeSpecError
 ├── TokenizerError          text and vocabulary do not go together (2)
 ├── ShapeError              arrays that do not fit each other (a caller's mistake) (2)
 ├── BackendError            the inference library failed while running (1)
+├── BusyError               another thread's generation is in progress on this session (1)
 └── Cancelled               the caller asked to stop; the session stays usable (130)
 """
 
@@ -54,6 +55,12 @@ class ShapeError(EdgeSpecError):
 
 class BackendError(EdgeSpecError):
     """The inference library failed while running."""
+
+    exit_code = 1
+
+
+class BusyError(EdgeSpecError):
+    """Another thread's generation is in progress on this session."""
 
     exit_code = 1
 

@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def total(stats: Sequence[Stats]) -> Stats:
         ttft_s=sum(one.ttft_s for one in stats) / len(stats),
         accepted_by_position=_added([one.accepted_by_position for one in stats]),
         tested_by_position=_added([one.tested_by_position for one in stats]),
+        rounds_by_length=_added([one.rounds_by_length for one in stats]),
         note=next((one.note for one in reversed(stats) if one.note), ""),
     )
 
@@ -175,7 +176,8 @@ def record(
 
 def params_row(params: SamplingParams) -> dict[str, Any]:
     """The "params" entry: everything that decides the output, in JSON's types."""
-    row = asdict(params)
+    row = asdict(replace(params, constraint=None))
+    row["constraint"] = params.constraint is not None
     row["stop_tokens"] = sorted(params.stop_tokens)
     row["logit_bias"] = {str(token): bias for token, bias in params.logit_bias.items()}
     return row

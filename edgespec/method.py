@@ -25,9 +25,13 @@ ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
 
 
 class OpenModel(LanguageModel, Protocol):
-    """What a backend hands back: a language model with its tokenizer and a name tag."""
+    """What a backend hands back: a language model with its tokenizer and a name tag.
+
+    device: where it runs, in words.
+    """
 
     tokenizer: Tokenizer
+    device: str
 
     def info(self) -> ModelInfo:
         """What the model is."""
@@ -71,12 +75,12 @@ class Methods:
         self._config, self._costs, self._own = config, costs, own
         self._draft_model, self._translation = draft_model, translation
 
-    def configured(self) -> Method:
-        """The method that the configuration asks for; closing its drafter keeps what it learned."""
+    def configured(self, speculative: str) -> Method:
+        """The configured method for auto, on or off; closing its drafter keeps what it learned."""
         config = self._config
-        if config.speculative == "off" or config.draft_tokens == 0 or config.drafter == "none":
+        if speculative == "off" or config.draft_tokens == 0 or config.drafter == "none":
             return self.named("plain")
-        if config.speculative == "on":
+        if speculative == "on":
             k = ALWAYS if config.draft_tokens == "auto" else config.draft_tokens
             return self.named(f"fixed-{k}", keep=True)
         return self.named("auto", keep=True)

@@ -1,4 +1,4 @@
-"""Opens models from a configuration and speaks text: messages or a prompt in, pieces out.
+"""Speaks text with open models: messages or a prompt in, pieces out.
 
 The only place where text, models and the engine meet:
 messages -> template -> ids -> engine -> detokenizer -> pieces.
@@ -10,37 +10,44 @@ messages -> template -> ids -> engine -> detokenizer -> pieces.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from edgespec import cost_cache, pairs
-from edgespec.backends import ModelOptions, open_model
-from edgespec.config import Config, cache_folder, with_values
-from edgespec.cost import CostTable
+from edgespec import completion, cost_cache, opening
+from edgespec.completion import ChatChunk, ChatCompletion
+from edgespec.config import Config, cache_folder, check_known, with_values
+from edgespec.cost import CostTable, plain_token_s
 from edgespec.engine import Engine, method_of
 from edgespec.errors import Cancelled, UsageError
-from edgespec.method import Method, Methods, OpenModel, translation_of
+from edgespec.generation import Generations, Run
+from edgespec.method import Method, Methods, OpenModel
 from edgespec.protocols import Drafter, Tokenizer
-from edgespec.sampling import check
-from edgespec.text import ChatTemplate, Detokenizer, Message, StopText
+from edgespec.sampling import biases, check
+from edgespec.template import ChatTemplate, Message
+from edgespec.text import Detokenizer, StopText
 from edgespec.translation import Translation
-from edgespec.types import Piece, Progress, SamplingParams, Stats, Step
+from edgespec.types import Options, Piece, Progress, SamplingParams, Stats, Step, TokenScore
 
-log = logging.getLogger("edgespec")
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+elif TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 MOST_SPELLED = 512  # conversations kept as the drafter reads them
 
 
 class Session:
-    """One target, perhaps a drafter, and one generation at a time; starting another ends the last.
+    """One target, perhaps a drafter, and one generation at a time.
 
-    finish: why the last generation ended: stop, length (max_tokens), context (it is full),
-    cancelled, or empty. output: the ids it emitted. running: whether one is in progress.
+    A thread that begins another generation ends its last one, whose iterator then raises
+    Cancelled. Any other thread gets a BusyError until the one in progress is finished, closed or
+    dropped, and so does everyone while a round is being computed. `cancel` and `close` may be
+    called from every thread.
     """
 
     def __init__(
@@ -48,119 +55,189 @@ class Session:
     ) -> None:
         """Open the models that `config` names; an own `drafter` takes the place of the configured.
 
-        Raises: UsageError, ModelFileError, ContextError.
+        progress: told what takes long. Raises: UsageError, ModelFileError, ContextError.
         """
         check(config.sampling(frozenset()))
         StopText(config.stop)
-        self.config, self._progress = config, progress
-        self.finish, self.output = "", list[int]()
-        self._live: Generator[Step] | None = None
+        self.config, self._own, self._progress = config, drafter, progress
+        self._generations, self._closed = Generations(), False
         self._spelled: dict[tuple[int, ...], list[int]] = {}  # prompts to the drafter, by ids
-        self._cancelled = Event()
-        self._closed, self.running = False, False
-        target_path, draft_path = paths_of(config, own=drafter is not None, progress=progress)
-        with ExitStack() as opened:
-            self.target: OpenModel = open_model(target_path, target_options(config))
-            opened.callback(self.target.close)
-            if self.target.token_ids is not None:
-                raise UsageError(
-                    f"{target_path.name} has a trimmed head ({len(self.target.token_ids)} rows): "
-                    "expected a whole model as target; give this one as drafter, with -md"
-                )
-            self.draft_model: OpenModel | None = None
-            self.translation: Translation | None = None
-            if draft_path is not None:
-                options = draft_options(config, self.target.n_context)
-                self.draft_model = open_model(draft_path, options)
-                opened.callback(self.draft_model.close)
-                names = draft_path.name, target_path.name
-                self.translation = translation_of(config, self.target, self.draft_model, names)
-            self._path = target_path
-            self.methods = Methods(
-                config, self.draft_model, self.translation, drafter, lambda: self.costs
-            )
-            own = self.methods.configured()
-            if own.drafter is not None and own.drafter is not drafter:
-                opened.callback(own.drafter.close)  # before its model
-            self.use(own)
-            self._opened = opened.pop_all()
+        self._ways: dict[str, Method] = {}  # by auto, on, off
+        self.draft_model: OpenModel | None = None
+        self.translation: Translation | None = None
+        with_model = drafter is None and opening.drafts_with_a_model(config)
+        self._path, draft_path = opening.paths_of(config, progress, drafter=with_model)
+        with ExitStack() as self._opened:
+            self.target: OpenModel = opening.open_target(self._path, config, progress)
+            self._opened.callback(self.target.close)
+            self._open_drafter(draft_path)
+            self._use(self._way(config.speculative))
+            self._opened = self._opened.pop_all()
         self.tokenizer: Tokenizer = self.target.tokenizer
 
+    def _open_drafter(self, path: Path | None) -> None:
+        """The draft model in `path`, if any, and the methods that draft with what is open now."""
+        if path is not None:
+            self.draft_model, self.translation = opening.open_drafter(
+                path, self.config, self.target, self._path.name, self._progress
+            )
+            self._opened.callback(self.draft_model.close)
+        self.methods = Methods(
+            self.config, self.draft_model, self.translation, self._own, lambda: self.costs
+        )
+
+    def _way(self, speculative: str) -> Method:
+        """The configured method for auto, on or off; the draft model is opened when first used."""
+        if speculative not in self._ways:
+            config = replace(self.config, speculative=speculative)
+            missing = self._own is None and self.draft_model is None
+            if missing and opening.drafts_with_a_model(config):
+                self._open_drafter(opening.paths_of(config, self._progress)[1])
+            method = self.methods.configured(speculative)
+            if method.drafter is not None and method.drafter is not self._own:
+                self._opened.callback(method.drafter.close)  # before its model
+            self._ways[speculative] = method
+        return self._ways[speculative]
+
     def use(self, method: Method) -> None:
-        """Decode by `method` from now on; target and draft model start with empty caches."""
-        self._end_live()
+        """Decode by `method` from now on; target and draft model start with empty caches.
+
+        Ends a generation in progress. Raises: BusyError.
+        """
+        with self._generations.guard:
+            self._generations.take_over()
+            self._use(method)
+
+    def _use(self, method: Method) -> None:
         if self.draft_model is not None:
             self.draft_model.truncate(0)
+        self.method = self._default = method
+        self.engine = Engine(
+            self.target, method.drafter, method.controller, on_read=self._tell_reading
+        )
+
+    def _tell_reading(self, share: float) -> None:
+        if self._progress is not None:
+            self._progress("reading the prompt", share)
+        if self.stopping:
+            raise Cancelled("stopped")
+
+    def speculate(self, how: str) -> None:
+        """Draft "auto", "on" or "off" from now on; what the target has read stays.
+
+        Ends a generation in progress. Raises: UsageError, BusyError, and what opening a draft
+        model raises that was not needed before.
+        """
+        config = with_values(self.config, {"speculative": how}, "speculate")
+        with self._generations.guard:
+            self._check_open()
+            self._generations.take_over()
+            self._adopt(self._way(how))
+            self.config, self._default = config, self.method
+
+    @property
+    def speculative(self) -> str:
+        """How the session drafts: "auto", "on" or "off"."""
+        return self.config.speculative
+
+    def _adopt(self, method: Method) -> None:
+        """Decode the next generation by `method`."""
+        if method is self.method:
+            return
+        if self.draft_model is not None and method.drafter is not None:
+            self.draft_model.truncate(0)  # another drafter's text may lie there
         self.method = method
-        self.engine = Engine(self.target, method.drafter, method.controller)
+        self.engine.drafter, self.engine.controller = method.drafter, method.controller
 
     @cached_property
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""
         name = cost_cache.key_of(self._path, self.config.threads, self.config.device)
         file = cache_folder() / "costs" / name
-        if self._progress is None or file.exists():
-            return cost_cache.costs_of(self.target, file)
-        self._progress("measuring what widths cost here, once", 0.0)
-        costs = cost_cache.costs_of(self.target, file)
-        self._progress("measured what widths cost here, once", 1.0)
-        return costs
+        known = cost_cache.load(file)
+        if known is not None:
+            return known
+        what = "measuring what widths cost here, once"
+        with self._generations.guard, self._generations.between_rounds():
+            if not self._generations.running:
+                self.target.truncate(0)  # a full cache would leave no room for wide ones
+            with opening.telling(self._progress, what):
+                return cost_cache.measured(self.target, file)
 
     @cached_property
     def template(self) -> ChatTemplate:
-        """The target's chat template."""
-        return ChatTemplate(self.tokenizer)
+        """The chat template: the target's, or the configured one."""
+        return ChatTemplate(self.tokenizer, self.config.chat_template)
 
     @property
     def stats(self) -> Stats:
         """Of the current generation, or of the last one."""
-        return self.engine.stats
+        return self._told(self._generations.last)
 
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repeat_penalty: float | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> Iterator[Piece]:
-        """Pieces that continue `prompt`, a text or token ids; None takes the session's own value.
+    def _told(self, run: Run) -> Stats:
+        """The counts of one generation, with what it would have taken without drafting."""
+        stats = run.stats if run.over else run.counted()
+        if "costs" not in self.__dict__ or not stats.n_rounds:
+            return stats
+        return replace(stats, plain_token_s=plain_token_s(stats, self.costs))
 
-        logit_bias: added to the logits of these token ids.
-        Raises: UsageError, ContextError, when called; Cancelled while streaming.
+    def where(self) -> str:
+        """What runs where, in a line."""
+        words = f"target on {self.target.device}"
+        if self.method.drafter is None:
+            return words + "; no drafter"
+        if self.draft_model is None:
+            return f"{words}; drafter: {self.method.drafter.name}"
+        bridge = f" over the {self.method.bridge} bridge" if self.method.bridge else ""
+        return f"{words}; drafter on {self.draft_model.device}{bridge}"
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
+        """Pieces that continue `prompt`, a text or token ids; see types.Options.
+
+        Raises: UsageError, ContextError, BusyError, when called; Cancelled while streaming.
         """
-        config = self._with(locals())
+        config = self._with(options)
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return self._pieces(ids, config, logit_bias)
+        return self._begun(ids, config, options)[1]
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repeat_penalty: float | None = None,
-        frequency_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> Iterator[Piece]:
+    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Iterator[Piece]:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
-        config = self._with(locals())
-        config = replace(config, stop=(*config.stop, *self.template.stop))
-        return self._pieces(self.prompt(messages), config, logit_bias)
+        config = self._with(options)
+        return self._begun(self.prompt(messages), self._ended_by_template(config), options)[1]
+
+    @overload
+    def create_chat_completion(
+        self, messages: Sequence[Message], *, stream: Literal[False] = ..., logprobs: bool = ...,
+        top_logprobs: int | None = ..., response_format: Mapping[str, Any] | None = ...,
+        model: str | None = ..., **options: Unpack[Options],
+    ) -> ChatCompletion: ...  # fmt: skip
+
+    @overload
+    def create_chat_completion(
+        self, messages: Sequence[Message], *, stream: Literal[True], logprobs: bool = ...,
+        top_logprobs: int | None = ..., response_format: Mapping[str, Any] | None = ...,
+        model: str | None = ..., **options: Unpack[Options],
+    ) -> Iterator[ChatChunk]: ...  # fmt: skip
+
+    def create_chat_completion(
+        self, messages: Sequence[Message], *, stream: bool = False, logprobs: bool = False,
+        top_logprobs: int | None = None, response_format: Mapping[str, Any] | None = None,
+        model: str | None = None, **options: Unpack[Options],
+    ) -> ChatCompletion | Iterator[ChatChunk]:  # fmt: skip
+        """An answer in the shape of llama-cpp-python's method of this name, whole or in chunks.
+
+        response_format: {"type": "json_object"}, perhaps with a "schema", or {"type":
+        "json_schema", "json_schema": {"schema": ...}}. options: as in `chat`, None or absent being
+        the session's own; of that library's arguments `model` is ignored, and tools, functions,
+        tfs_z, typical_p, mirostat_* and logits_processor are not known. Raises: as `chat`.
+        """
+        options = completion.adapted(options, response_format, logprobs, top_logprobs)
+        config = self._ended_by_template(self._with(options))
+        ids = self.prompt(completion.plain(messages))
+        run, pieces = self._begun(ids, config, options)
+        answer = completion.Answer(self._path.name, len(ids), logprobs, self.token_bytes)
+        told = partial(self._told, run)
+        return answer.chunks(pieces, run) if stream else answer.whole(pieces, run, told)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, up to where its answer begins.
@@ -183,21 +260,56 @@ class Session:
         pieces = b"".join(self.tokenizer.piece(token) for token in tokens)
         return pieces.decode("utf-8", "replace")
 
-    def params(self, config: Config | None = None) -> SamplingParams:
-        """The sampling parameters of a configuration, by default the session's own."""
-        return (config or self.config).sampling(self.tokenizer.stop_tokens)
+    def token_bytes(self, token: int) -> bytes:
+        """What a token spells, control tokens included."""
+        return self.tokenizer.piece(token, special=True)
+
+    def params(self, config: Config | None = None, *, n_prompt: int = 0) -> SamplingParams:
+        """The sampling parameters of a configuration, by default the session's own.
+
+        n_prompt: tokens of the prompt, for an answer in JSON that has to end before the context.
+        """
+        config = config or self.config
+        room = min(config.max_tokens, self.target.n_context - n_prompt + 1)
+        constraint = opening.open_constraint(config, self.tokenizer, room)
+        return replace(config.sampling(self.tokenizer.stop_tokens), constraint=constraint)
 
     def steps(self, ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
         """The engine's rounds, token ids only, for those who need no text."""
-        self._check_open()
-        self._check_lossless(params)
-        self._end_live()
-        self._live = self._steps(ids, params)
-        return self._live
+        return self._started(ids, params)[1]
+
+    def _started(self, ids: Sequence[int], params: SamplingParams) -> tuple[Run, Iterator[Step]]:
+        with self._generations.guard:
+            self._check_open()
+            self._generations.take_over()
+            self._check_lossless(params)
+            self.engine.check(ids)
+            translated = self.method.translated
+            if translated is not None:
+                spelled = self._spelled.get(tuple(ids), [])
+                translated.ledger.anchor(ids if spelled else [], spelled)
+            engine = self.engine
+            run = Run(lambda: engine.stats, None if translated is None else translated.save)
+            return run, self._generations.begin(engine.stream(ids, params), params, run)
+
+    @property
+    def finish(self) -> str:
+        """Why the last generation ended: stop, length (max_tokens), context (full), cancelled."""
+        return self._generations.last.finish
+
+    @property
+    def output(self) -> list[int]:
+        """The ids that the present or last generation has emitted."""
+        return self._generations.last.output
+
+    @property
+    def running(self) -> bool:
+        """Whether a generation is in progress."""
+        return self._generations.running
 
     def cancel(self) -> None:
         """Make the generation in progress raise Cancelled; from any thread or signal handler."""
-        self._cancelled.set()
+        self._generations.cancel()
         self.target.cancel()
         if self.draft_model is not None:
             self.draft_model.cancel()
@@ -205,14 +317,15 @@ class Session:
     @property
     def stopping(self) -> bool:
         """Whether the generation in progress was asked to stop and has not done so yet."""
-        return self.running and self._cancelled.is_set()
+        return self._generations.stopping
 
     def close(self) -> None:
-        """Free the models; closing twice is not an error."""
-        if not self._closed:
-            self._closed = True
-            self._end_live()
-            self._opened.close()
+        """Free the models, after ending a generation in progress; closing twice is no error."""
+        with self._generations.guard:
+            closed, self._closed = self._closed, True
+        if not closed:
+            self.cancel()
+            self._generations.close(self._opened.close)
 
     def __enter__(self) -> Session:
         return self
@@ -220,68 +333,56 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _steps(self, ids: Sequence[int], params: SamplingParams) -> Generator[Step]:
-        self.finish, self.output, self.running = "", [], True
-        self._cancelled.clear()
-        translated = self.method.translated
-        if translated is not None:
-            spelled = self._spelled.get(tuple(ids), [])
-            translated.ledger.anchor(ids if spelled else [], spelled)
-        try:
-            for step in self.engine.stream(ids, params):
-                self.output += step.verdict.tokens
-                yield step
-                if self._cancelled.is_set():
-                    raise Cancelled("stopped")
-        except (Cancelled, KeyboardInterrupt):
-            self.finish = "cancelled"
-            raise
-        finally:
-            self.running = False
-            if translated is not None:
-                translated.save()
-        if self.output and self.output[-1] in params.stop_tokens:
-            self.finish = "stop"
-        else:
-            full = len(self.output) < params.max_tokens
-            self.finish = "context" if full else "length"
-
-    def _pieces(
-        self, ids: Sequence[int], config: Config, logit_bias: Mapping[int, float] | None
-    ) -> Iterator[Piece]:
-        stop, params = StopText(config.stop), self.params(config)
-        params = replace(params, logit_bias=dict(logit_bias or {}))
+    def _begun(
+        self, ids: Sequence[int], config: Config, options: Options
+    ) -> tuple[Run, Iterator[Piece]]:
+        stop, params = StopText(config.stop), self.params(config, n_prompt=len(ids))
+        n_top = options.get("n_top")
+        bias = biases(options.get("logit_bias") or {}, self.target.n_vocab)
+        params = replace(params, logit_bias=bias, n_top=-1 if n_top is None else n_top)
         check(params)
-        for token in params.logit_bias:
-            if not 0 <= token < self.target.n_vocab:
-                raise UsageError(
-                    f"logit_bias: token {token}: expected 0 to {self.target.n_vocab - 1}"
-                )
-        return self._texts(self.steps(ids, params), stop)
+        asked = options.get("speculative")
+        with self._generations.guard:
+            self._generations.take_over()
+            self._adopt(self._way(asked) if asked else self._default)
+            run, steps = self._started(ids, params)
+        return run, self._texts(run, steps, stop)
 
-    def _texts(self, steps: Iterator[Step], stop: StopText) -> Iterator[Piece]:
+    def _texts(self, run: Run, steps: Iterator[Step], stop: StopText) -> Iterator[Piece]:
         """Pieces with text; a token whose text has to wait is shown with the one that ends it."""
-        detokenizer = Detokenizer()
-        token, drafted = -1, False
+        detokenizer, scores = Detokenizer(), list[tuple[int, TokenScore]]()
+        token, drafted, n_read = -1, False, 0
         for step in steps:
-            for token, drafted in zip(step.verdict.tokens, step.from_draft, strict=True):
+            emitted = step.verdict.tokens
+            for i, (token, drafted) in enumerate(zip(emitted, step.from_draft, strict=True)):
+                n_read += 1
+                scores += [(token, step.scores[i])] if step.scores else []
                 text = stop.feed(detokenizer.feed(self.tokenizer.piece(token)))
-                if text:
-                    yield Piece(text, token, drafted)
                 if stop.stopped:
-                    self._end_live()
-                    self.finish = "stop"
+                    del run.output[n_read:]  # what the round had beyond it
+                    run.end("a stop string was met", finish="stop")
+                if text:
+                    yield Piece(text, token, drafted, tuple(scores))
+                    scores = []
+                if stop.stopped:
                     return
         rest = stop.feed(detokenizer.flush()) + stop.flush()
         if rest:
-            yield Piece(rest, token, drafted)
+            yield Piece(rest, token, drafted, tuple(scores))
 
-    def _with(self, given: Mapping[str, Any]) -> Config:
-        """The session's configuration with a call's own sampling values."""
+    def _ended_by_template(self, config: Config) -> Config:
+        """With the strings that end an answer where the vocabulary has no token for it."""
+        return replace(config, stop=(*config.stop, *self.template.stop))
+
+    def _with(self, options: Options) -> Config:
+        """The session's configuration with a call's own values. Raises: UsageError."""
         self._check_open()
-        names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty",
-                 "frequency_penalty", "presence_penalty", "seed", "stop")  # fmt: skip
-        values = {name: given[name] for name in names if given[name] is not None}
+        values: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
+        check_known(values, tuple(Options.__annotations__), "generate")
+        for name in ("logit_bias", "n_top"):  # of a call only
+            values.pop(name, None)
+        if {"json_schema", "grammar"} & set(values):  # the session's other one does not count
+            values = {"json_schema": "", "grammar": "", **values}
         return with_values(self.config, values, "generate")
 
     def _check_open(self) -> None:
@@ -297,77 +398,3 @@ class Session:
                 "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "
                 "--temp 0, a --seed, or --allow-approximate"
             )
-
-    def _end_live(self) -> None:
-        if self._live is not None:
-            self._live.close()
-            self._live = None
-
-
-def load(
-    model: str | Path | None = None,
-    draft_model: str | Path | None = None,
-    *,
-    pair: str = "demo",
-    device: str = "auto",
-    device_draft: str = "auto",
-    ctx_size: int = 0,
-    threads: int = 0,
-    threads_draft: int = 1,
-    speculative: str = "auto",
-    draft_tokens: int | str = "auto",
-    drafter: str | Drafter = "auto",
-    bridge: str = "auto",
-    allow_approximate: bool = False,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repeat_penalty: float = 1.0,
-    frequency_penalty: float = 0.0,
-    presence_penalty: float = 0.0,
-    verification: str = "auto",
-    seed: int | None = None,
-    max_tokens: int = 512,
-    stop: str | Sequence[str] = (),
-    progress: Progress | None = None,
-) -> Session:
-    """A session with the bundled demo pair, a pair by name, or models by path.
-
-    The keywords are the command line's options. drafter: a name, or an object of yours that
-    follows the `Drafter` protocol. Neither config.toml nor EDGESPEC_* variables are read.
-    Raises: UsageError, ModelFileError, ContextError.
-    """
-    values = dict(locals())
-    del values["progress"]
-    own = None if isinstance(drafter, str) else drafter
-    if own is not None:
-        values["drafter"] = "auto"
-    values["model"], values["draft_model"] = str(model or ""), str(draft_model or "")
-    return Session(with_values(Config(), values, "load"), drafter=own, progress=progress)
-
-
-def paths_of(config: Config, *, own: bool, progress: Progress | None) -> tuple[Path, Path | None]:
-    """The files to open: target, and draft model if the configuration drafts with one."""
-    wanted = config.speculative != "off" and not own
-    wanted = wanted and bool({"auto", "model"} & set(config.drafter.split(",")))
-    if config.model:
-        target = Path(config.model)
-        drafter = Path(config.draft_model) if config.draft_model else None
-    else:
-        target, drafter = pairs.files(pairs.find(config.pair), cache_folder(), progress)
-        drafter = Path(config.draft_model) if config.draft_model else drafter
-    return target, drafter if wanted else None
-
-
-def target_options(config: Config) -> ModelOptions:
-    """How the target is opened."""
-    return ModelOptions(n_context=config.ctx_size, n_threads=config.threads, device=config.device)
-
-
-def draft_options(config: Config, n_context: int) -> ModelOptions:
-    """How the draft model is opened: with the target's context, on the CPU if the target is."""
-    device = config.device_draft
-    if device == "auto" and config.device == "cpu":
-        device = "cpu"
-    return ModelOptions(n_context=n_context, n_threads=config.threads_draft, device=device)

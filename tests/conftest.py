@@ -11,6 +11,17 @@ from model_maker import make
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure() -> None:
+    """Give each worker of pytest-xdist one core, and so its models one thread.
+
+    Models of two threads on two cores that others use too spend their time waiting for each other.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Texts, prompts and vocabularies (EDGESPEC_TEST_DATA, default ../shared/data)."""

@@ -21,14 +21,17 @@ PACKAGE = ROOT / "edgespec"
 
 # A row imports lower rows only, never its own.
 ROWS = [
-    {"types", "errors", "content"},
-    {"protocols", "config", "measure", "tally", "chi_square", "pairs"},
-    {"sampling", "verify", "text", "cost", "vocab", "reader"},
-    {"controller", "cost_cache", "lossless", "bridges"},
+    {"types", "errors"},
+    {"content"},
+    {"protocols", "config", "measure", "tally", "chi_square", "hub"},
+    {"sampling", "verify", "text", "cost", "vocab", "reader", "pairs", "completion"},
+    {"controller", "cost_cache", "lossless", "bridges", "template", "grammar"},
     {"engine", "backends", "drafters"},
-    {"translation"},
+    {"translation", "generation"},
     {"method"},
+    {"opening"},
     {"session"},
+    {"loading", "conversation", "doctor"},
     {"cli"},
 ]
 FREE = {"__init__", "__main__"}  # the package's own door and `python -m edgespec`
@@ -36,6 +39,7 @@ ONLY_IN = {
     "llama_cpp": "edgespec/backends/",
     "onnxruntime": "edgespec/backends/",
     "torch": "models/",  # training
+    "huggingface_hub": "edgespec/hub/",
     "rich": "edgespec/cli/",
     "prompt_toolkit": "edgespec/cli/",
 }

@@ -19,9 +19,7 @@ import pytest
 
 from edgespec import cli, pairs
 from edgespec.cli import COMMANDS, main
-from edgespec.cli.chat import command
 from edgespec.cli.export import ARTEFACTS
-from edgespec.session import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = ["--raw", "-n", "24"]
@@ -282,6 +280,21 @@ def test_bench_prints_a_table_and_one_json_line_last(
     assert any(line.startswith("plain ") for line in lines)
 
 
+def test_json_answers_are_measured_and_recorded(
+    model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = '{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}'
+    words = ["bench", "-n", "40", "--repeats", "1", "--set", "stories", "--methods", "fixed-2"]
+    assert main([*words, "-j", schema, *model]) == 0
+    data = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert len({row["outputs_sha256"] for row in data["runs"]}) == 1
+    assert (data["params"]["constraint"], data["params"]["json_schema"]) == (True, schema)
+    assert main(["generate", "-p", "Hello", "-j", schema, *model]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"ok"}
+    assert main(["generate", "-p", "Hello", "-j", "{", *model]) == 2
+    assert_found("the schema '{' is not JSON", capsys.readouterr().err)
+
+
 def test_an_unknown_method_is_named(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--methods", "fast", *model]) == 2
     assert_found("no method is called 'fast': expected plain, auto", capsys.readouterr().err)
@@ -298,14 +311,18 @@ def test_devices_and_models_are_listed(capsys: pytest.CaptureFixture[str]) -> No
     assert_found("costs what a model of its size costs", capsys.readouterr().out)
 
 
-def test_every_pair_is_listed_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_pair_is_listed_in_two_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "72")
     assert main(["models", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split("  ", 1) for line in lines]
-    assert [name for name, _ in rows] == pairs.names()
-    assert {
-        line.index(pairs.find(name).about) for line, (name, _) in zip(lines, rows, strict=True)
-    } == {20}
+    assert 60 < max(map(len, lines)) <= 72
+    assert [line[:20].strip() for line in lines if line[0] != " "] == pairs.names()
+    assert all(line[19] == " " != line[20] for line in lines)
+    told = " ".join(line[20:] for line in lines)
+    assert all(pairs.find(name).about in told for name in pairs.names())
 
 
 def test_import_loads_the_standard_library_and_numpy_only() -> None:
@@ -339,16 +356,6 @@ def test_a_missing_model_is_one_line_and_code_2_in_a_process() -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-def test_regen_asks_the_last_question_again(stories260k: Path) -> None:
-    question, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
-    messages = [question, answer]
-    with load(stories260k, speculative="off") as session:
-        assert command("/regen", session, messages, []) is True
-        assert messages == [question]
-        messages.clear()
-        assert command("/regen", session, messages, []) is False
-
-
 def terminal(*words: str) -> pexpect.spawn[str]:
     """A command in a real pseudo-terminal."""
     environ = {**os.environ, "TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1"}
@@ -367,42 +374,3 @@ def test_ctrl_c_stops_an_answer_with_code_130(model: list[str]) -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
-
-
-def test_a_conversation_in_a_terminal(model: list[str]) -> None:
-    child = terminal("chat", "-n", "12", *model)
-    child.expect("/help lists commands")
-    child.expect("> ")
-    child.sendline("Tell me a story.")
-    child.expect(r"\[12 tokens, ")
-    child.expect("> ")
-    child.sendline("/regen")
-    child.expect(r"\[12 tokens, ")
-    child.sendline("/help")
-    child.expect("/clear +forget")
-    child.sendline("/nonsense")
-    child.expect("no command /nonsense")
-    child.sendline("/clear")
-    child.expect("the conversation is empty")
-    child.sendline("/stats")
-    child.expect(r"\[12 tokens, ")
-    child.sendline("/exit")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-
-
-def test_ctrl_c_in_a_conversation_stops_the_answer_and_ctrl_d_leaves(model: list[str]) -> None:
-    child = terminal("chat", "-n", "100000", *model, "-c", "100000")
-    child.expect("Ctrl-D leaves")
-    for _ in range(2):  # stopping one answer must not make the next Ctrl-C leave
-        child.sendline("Hi")
-        child.expect("[a-z]+ [a-z]+ [a-z]+ [a-z]+")  # not the echo of what was typed
-        child.sendintr()
-        child.expect(r"\[stopped\]")
-    for _ in range(20):  # a Ctrl-D before the prompt is up goes nowhere
-        child.sendeof()
-        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=1) == 0:
-            break
-    child.close()
-    assert child.exitstatus == 0

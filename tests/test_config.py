@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from argparse import ArgumentParser, Namespace
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,12 @@ from edgespec.config import (
     with_values,
 )
 from edgespec.errors import UsageError
-from edgespec.session import load
+from edgespec.loading import load
 
 
 def flags(*words: str) -> Namespace:
     parser = ArgumentParser()
-    add_flags(parser)
+    add_flags(parser, "chat")
     return parser.parse_args(words)
 
 
@@ -60,7 +59,8 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
-               "bridge": "tli", "allow_approximate": "true"}  # fmt: skip
+               "bridge": "tli", "allow_approximate": "true", "offline": "true", "color": "on",
+               "history": "false"}  # fmt: skip
     for one, option in options():
         sample = samples.get(one.name, "5")
         read = getattr(from_environment(Config(), {variable_of(one.name): sample}), one.name)
@@ -75,10 +75,11 @@ def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> Non
 
 def test_load_takes_every_option_with_the_same_default() -> None:
     keywords = inspect.signature(load).parameters
-    for one in fields(Config):
+    shared = [one for one, option in options() if not option.only]
+    for one in shared:
         default = keywords[one.name].default
         assert (default or "") == one.default or default == one.default, one.name
-    assert set(keywords) == {one.name for one in fields(Config)} | {"progress"}
+    assert set(keywords) == {one.name for one in shared} | {"progress"}
 
 
 def test_stop_may_be_given_several_times() -> None:
@@ -125,6 +126,13 @@ def test_a_bad_variable_is_named() -> None:
         from_environment(Config(), {"EDGESPEC_SEED": "x"})
 
 
+def test_a_variable_that_nearly_names_an_option_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="EDGESPEC_TEMPRATURE.* did you mean EDGESPEC_TEMPERATUR"):
+        from_environment(Config(), {"EDGESPEC_TEMPRATURE": "1"})
+    others = {"EDGESPEC_HOME": "x", "EDGESPEC_TEST_DATA": "x", "EDGESPEC_BUILDER_PYTHON": "x"}
+    assert from_environment(Config(), others) == Config()
+
+
 def test_variables_that_name_no_option_are_not_ours() -> None:
     assert from_environment(Config(), {"EDGESPEC_TEST_DATA": "x"}) == Config()
 
@@ -143,3 +151,21 @@ def test_folders_follow_the_environment(tmp_path: Path) -> None:
     assert state_folder({"EDGESPEC_HOME": "/e", "XDG_STATE_HOME": "/x"}) == Path("/e")
     assert cache_folder({}).is_relative_to(Path.home())
     assert state_folder({}).is_relative_to(Path.home())
+
+
+def test_rare_options_work_but_do_not_fill_the_help() -> None:
+    short, long = ArgumentParser(), ArgumentParser()
+    add_flags(short, "chat")
+    add_flags(long, "chat", every=True)
+    assert "--repeat-penalty" not in short.format_help()
+    assert "--repeat-penalty" in long.format_help()
+    assert short.parse_args(["--repeat-penalty", "1.5"]).repeat_penalty == 1.5
+
+
+def test_options_of_one_command_are_no_flags_of_others() -> None:
+    parser = ArgumentParser()
+    add_flags(parser, "bench")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--color", "on"])
+    given = resolve(parser.parse_args([]), {"EDGESPEC_COLOR": "on", "EDGESPEC_HOME": "/nowhere"})
+    assert given.color == "on"

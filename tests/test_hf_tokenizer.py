@@ -17,7 +17,8 @@ from edgespec.backends.hf_tokenizer import HfTokenizer
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.text import ChatTemplate, Detokenizer
+from edgespec.template import ChatTemplate
+from edgespec.text import Detokenizer
 
 DEMO = ROOT / "models" / "demo" / "target.gguf"
 TEXTS = [

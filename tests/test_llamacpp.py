@@ -580,3 +580,16 @@ def test_the_chat_template_comes_from_the_file(data_folder: Path) -> None:
     assert tokenizer.chat_template is not None
     assert "<|assistant|>" in tokenizer.chat_template
     tokenizer.close()
+
+
+def test_loading_tells_how_far_it_is_and_can_be_interrupted(stories260k: Path) -> None:
+    shares: list[float] = []
+    LlamaCppModel(stories260k, ModelOptions(n_threads=1, progress=shares.append)).close()
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+    def interrupt(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LlamaCppModel(stories260k, ModelOptions(n_threads=1, progress=interrupt))

@@ -25,11 +25,14 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_python_block_prints_the_text_block(tmp_path):
-    done = run([sys.executable, "-c", blocks("python")[0]], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == blocks("text")[0]
-    assert len(blocks("python")[0].splitlines()) <= 12
+def test_the_python_blocks_print_the_text_blocks(tmp_path):
+    programs, texts = blocks("python"), blocks("text")
+    assert len(programs) == len(texts) == 3
+    for program, text in zip(programs, texts, strict=True):
+        done = run([sys.executable, "-c", program], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == text
+        assert len(program.splitlines()) <= 16
 
 
 def test_the_first_command_answers(tmp_path):
@@ -42,10 +45,10 @@ def test_the_first_command_answers(tmp_path):
 
 def test_every_command_line_is_understood(tmp_path):
     """Files that are not there are refused by name, so the flags before were read."""
-    given = (blocks("bash")[1], blocks("bash")[3])
+    given = [block for block in blocks("bash") if ".gguf" in block]
     lines = [line.split("#")[0] for block in given for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("edgespec")]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for words in commands:
         done = run([sys.executable, "-m", *words], tmp_path)
         assert done.returncode == 2
@@ -54,9 +57,23 @@ def test_every_command_line_is_understood(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+def test_models_of_the_hub_are_named_as_the_manifests_and_repositories_are(tmp_path):
+    block = next(block for block in blocks("bash") if "-hf" in block)
+    lines = [line.split("#")[0] for line in block.splitlines()]
+    listed, by_pair, by_repo = (shlex.split(line) for line in lines)
+    done = run([sys.executable, "-m", *listed], tmp_path)
+    assert by_pair[-1] in done.stdout
+    for words in (by_pair, by_repo):
+        done = run([sys.executable, "-m", *words, "--offline"], tmp_path)
+        assert done.returncode == 2
+        assert "offline" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_a_drafter_of_another_vocabulary_answers_and_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
-    lines = [line for line in blocks("bash")[2].splitlines() if line.startswith("edgespec")]
+    block = next(block for block in blocks("bash") if "demo-foreign" in block)
+    lines = [line for line in block.splitlines() if line.startswith("edgespec")]
     chat, warm = (shlex.split(line.split("#")[0]) for line in lines)
     done = run([sys.executable, "-m", *chat, "-p", "Tell me a story.", "-n", "12"], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import edgespec
 from edgespec import cost_cache
-from edgespec.cost import CostTable
+from edgespec.cost import CostTable, plain_token_s
 from edgespec.errors import (
+    BackendError,
+    BusyError,
     Cancelled,
     ContextError,
     EdgeSpecError,
     TokenizerError,
     UsageError,
 )
-from edgespec.session import Session, load
-from edgespec.types import Draft, FloatArray, Verdict
+from edgespec.loading import load
+from edgespec.session import Session
+from edgespec.types import Draft, FloatArray, Stats, Verdict
 
 PROMPT = "Once upon a time, there was a little"
 
@@ -130,7 +134,225 @@ def test_a_second_generation_ends_the_first(session: Session, plain_text: str) -
     first = session.generate("Tom had a ball.")
     next(first)
     assert text_of(session) == plain_text
-    assert list(first) == []
+    with pytest.raises(Cancelled, match="another generation began"):
+        list(first)
+    assert session.finish == "length"  # of the second, which the first cannot touch any more
+
+
+def test_another_thread_is_told_that_the_session_is_busy(session: Session, plain_text: str) -> None:
+    seen: list[object] = []
+
+    def ask() -> None:
+        try:
+            seen.append(text_of(session))
+        except EdgeSpecError as error:
+            seen.append(error)
+
+    def from_another_thread() -> object:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        return seen.pop()
+
+    first = session.generate(PROMPT, max_tokens=60)
+    said = next(first).text
+    refused = from_another_thread()
+    assert isinstance(refused, BusyError)
+    assert "another thread's generation is in progress" in str(refused)
+    assert said + "".join(piece.text for piece in first) == plain_text
+    assert from_another_thread() == plain_text
+    first = session.generate(PROMPT)
+    next(first)
+    del first  # dropped, hence closed
+    assert from_another_thread() == plain_text
+    first = session.generate(PROMPT)
+    next(first)
+    session.cancel()
+    assert from_another_thread() == plain_text
+    with pytest.raises(Cancelled):
+        list(first)
+
+
+def from_a_thread(work: Callable[[], object]) -> object:
+    """What `work` gives, or raises, in a thread of its own."""
+    seen: list[object] = []
+
+    def run() -> None:
+        try:
+            seen.append(work())
+        except EdgeSpecError as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return seen.pop()
+
+
+def test_another_thread_cannot_change_the_way_of_decoding(
+    session: Session, plain_text: str
+) -> None:
+    pieces = session.generate(PROMPT, max_tokens=60)
+    said = next(pieces).text
+    plain = session.methods.named("plain")
+    for work in (lambda: session.speculate("off"), lambda: session.use(plain)):
+        assert isinstance(from_a_thread(work), BusyError)
+    assert isinstance(from_a_thread(lambda: session.costs), CostTable)  # between two rounds
+    assert said + "".join(piece.text for piece in pieces) == plain_text
+
+
+def test_nobody_begins_while_a_round_is_computed(
+    session: Session, plain_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    forward, began = session.target.forward, threading.get_ident()
+
+    def watched(tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+        logits = forward(tokens, parents)
+        if not seen and threading.get_ident() != began:
+            turn.set()
+            answered.wait(30)
+        return logits
+
+    turn, answered = threading.Event(), threading.Event()
+    monkeypatch.setattr(session.target, "forward", watched)
+    pieces = session.generate(PROMPT, max_tokens=60)
+    thread = threading.Thread(target=lambda: seen.extend(pieces))
+    thread.start()
+    turn.wait(30)
+    with pytest.raises(BusyError):
+        session.generate(PROMPT)
+    seen.append(None)
+    answered.set()
+    thread.join()
+    assert "".join(piece.text for piece in seen[1:]) == plain_text  # type: ignore[attr-defined]
+    assert len(session.output) == 60
+
+
+def test_a_generation_that_was_ended_does_not_run(session: Session) -> None:
+    first = session.generate(PROMPT, max_tokens=9)
+    text_of(session)
+    with pytest.raises(Cancelled, match="another generation began"):
+        next(first)
+    assert not session.running
+
+
+def test_closing_within_a_round_frees_the_models_after_it(
+    stories260k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = load(stories260k, speculative="off", threads=1)
+    forward = session.target.forward
+
+    def closing(tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+        session.close()  # as a signal handler might
+        return forward(tokens, parents)
+
+    monkeypatch.setattr(session.target, "forward", closing)
+    with pytest.raises(Cancelled):
+        list(session.generate(PROMPT, max_tokens=9))
+    with pytest.raises(UsageError, match="closed"):
+        session.generate(PROMPT)
+    with pytest.raises(BackendError, match="closed"):
+        session.target.extend([1])
+
+
+def test_costs_measured_late_are_those_of_an_empty_context(stories260k: Path, home: Path) -> None:
+    for file in (home / "costs").glob("*"):
+        file.unlink()
+    with load(stories260k, speculative="off", ctx_size=256, threads=1) as one:
+        text_of(one, n=1000)
+        assert one.finish == "context"
+        one.speculate("auto")
+        assert len(one.costs.seconds) == 17
+        assert text_of(one) == text_of(one, speculative="off")
+
+
+def test_threads_that_take_turns_get_whole_answers(session: Session, plain_text: str) -> None:
+    turn, seen = threading.Lock(), list[str]()
+
+    def ask() -> None:
+        with turn:
+            seen.append(text_of(session))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [plain_text] * 4
+
+
+def test_an_iterator_may_move_between_threads(session: Session, plain_text: str) -> None:
+    async def said() -> str:
+        pieces, text = session.generate(PROMPT, max_tokens=60), ""
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            text += piece.text
+        return text
+
+    assert asyncio.run(said()) == plain_text
+
+
+def test_closing_from_another_thread_waits_for_the_round_in_progress(stories260k: Path) -> None:
+    session = load(stories260k, speculative="off", threads=1)
+    pieces = session.generate(PROMPT, max_tokens=400)
+    next(pieces)
+    thread = threading.Thread(target=session.close)
+    with pytest.raises(Cancelled):
+        for n, _ in enumerate(pieces):
+            if n == 5:
+                thread.start()
+    thread.join()
+    with pytest.raises(UsageError, match="closed"):
+        session.generate(PROMPT)
+
+
+def test_drafting_is_switched_without_reading_the_target_again(
+    stories260k: Path, plain_text: str
+) -> None:
+    with load(stories260k, stories260k, speculative="off", ctx_size=256, threads=1) as one:
+        assert (one.draft_model, one.stats.n_drafted) == (None, 0)
+        assert text_of(one) == plain_text
+        one.speculate("on")
+        assert text_of(one) == plain_text
+        assert one.stats.n_drafted > 0
+        assert one.stats.n_prompt == 1
+        assert one.speculative == "on"
+        assert text_of(one, speculative="off") == plain_text
+        assert one.stats.n_drafted == 0
+        assert text_of(one) == plain_text
+        assert one.stats.n_drafted > 0
+        with pytest.raises(UsageError, match="speculative is 'maybe': expected one of auto, on"):
+            one.speculate("maybe")
+        with pytest.raises(UsageError, match="did you mean 'temperature'"):
+            text_of(one, temprature=1.0)
+
+
+def test_the_gain_over_plain_decoding_is_measured_not_assumed(stories260k: Path) -> None:
+    with load(stories260k, stories260k, speculative="on", threads=1) as one:
+        text_of(one)
+        assert one.stats.speedup == 0  # nothing was measured
+        one.speculate("auto")
+        text_of(one)
+        assert one.stats.speedup > 0
+        text_of(one, speculative="off")
+        assert one.stats.speedup == pytest.approx(1, abs=0.1)
+
+
+def test_a_busy_device_is_no_gain_and_no_loss() -> None:
+    table = CostTable((1.0, 1.5, 2.0))
+    counts = {"n_tokens": 10, "n_rounds": 5, "rounds_by_length": (1, 2, 2)}
+    for slower in (1, 7):
+        stats = Stats(**counts, target_s=8.0 * slower, draft_s=1.0, decode_s=8.0 * slower + 1.5)
+        assert plain_token_s(stats, table) == pytest.approx(1.0 * slower + 0.1)
+    long = Stats(n_tokens=5, n_rounds=1, rounds_by_length=(0, 0, 0, 0, 1), target_s=4, decode_s=4)
+    assert plain_token_s(long, table) == pytest.approx(2.0)  # wider than the table
+
+
+def test_it_says_what_runs_where(stories260k: Path) -> None:
+    with load(stories260k, stories260k, speculative="on", threads=2, device="cpu") as one:
+        assert one.where() == "target on CPU, 2 threads; drafter on CPU, 1 thread"
+        one.speculate("off")
+        assert one.where() == "target on CPU, 2 threads; no drafter"
 
 
 def test_cancel_from_another_thread_ends_the_text_there(session: Session, plain_text: str) -> None:
@@ -207,7 +429,7 @@ def test_chat_without_a_template_says_so_and_answers(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         pieces = list(session.chat([{"role": "user", "content": "Hi"}], max_tokens=8))
-    assert "using chatml" in caplog.text
+    assert "using a plain transcript" in caplog.text
     assert pieces
 
 
@@ -240,7 +462,7 @@ def test_another_vocabulary_is_refused_where_the_same_is_asked_for(
     [
         ({"pair": "demi"}, "no pair is called 'demi': did you mean demo"),
         ({"model": "/no/such.gguf"}, "no/such.gguf"),
-        ({"model": "x.bin"}, "ending '.bin': expected"),
+        ({"model": "x.bin"}, "x.bin does not exist: expected a model file"),
         ({"top_p": 0.0}, "--top-p is 0.0: expected over 0"),
         ({"stop": [""]}, "at least one character"),
         ({"speculative": "sometimes"}, "expected one of auto, on, off"),
@@ -317,3 +539,33 @@ def test_public_names_are_there_and_sorted() -> None:
     assert all(getattr(edgespec, name).__name__ == name for name in edgespec.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         edgespec.lod  # noqa: B018
+
+
+def test_a_long_prompt_tells_how_far_it_is(stories260k: Path) -> None:
+    told: list[tuple[str, float]] = []
+    options = {"speculative": "off", "ctx_size": 2048, "threads": 1}
+    with load(stories260k, progress=lambda *what: told.append(what), **options) as one:  # type: ignore[arg-type]
+        one_id = one.encode(PROMPT)[-1]
+        list(one.generate([one_id] * 1300, max_tokens=2))
+        shares = [share for what, share in told if what == "reading the prompt"]
+        assert shares == pytest.approx([512 / 1299, 1024 / 1299, 1.0])
+        told.clear()
+        list(one.generate([one_id] * 1300 + [1] * 500, max_tokens=2))
+        assert not told  # few new tokens
+        assert one.stats.n_prompt == 500
+
+
+def test_a_stopped_prompt_keeps_what_was_read(stories260k: Path) -> None:
+    options = {"speculative": "off", "ctx_size": 2048, "threads": 1}
+
+    def stop(what: str, share: float) -> None:
+        if what == "reading the prompt" and share < 0.5:
+            one.cancel()
+
+    with load(stories260k, progress=stop, **options) as one:  # type: ignore[arg-type]
+        one_id = one.encode(PROMPT)[-1]
+        with pytest.raises(Cancelled):
+            list(one.generate([one_id] * 1300, max_tokens=2))
+        assert one.target.length == 512
+        list(one.generate([one_id] * 700, max_tokens=2))
+        assert one.stats.n_prompt == 188

@@ -23,8 +23,8 @@ from edgespec.errors import (
     ShapeError,
     UsageError,
 )
+from edgespec.loading import load
 from edgespec.sampling import law_of
-from edgespec.session import load
 from edgespec.types import SamplingParams
 
 OPTIONS = ModelOptions(n_context=96, n_threads=1, device="cpu")

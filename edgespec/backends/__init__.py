@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,9 @@ FOLDER = "onnx"  # an exported ONNX model is a folder
 class ModelOptions:
     """How a model is opened.
 
-    n_context 0: what it was trained for, at most 4096. n_threads 0: all cores.
+    n_context 0: what it was trained for, at most 4096. n_threads 0: all cores. counted_by: size of
+    the vocabulary that n_context is counted in, 0 for the model's own. progress: told the share of
+    a file that is loaded, where the library says so.
     """
 
     n_context: int = 0
@@ -31,6 +34,8 @@ class ModelOptions:
     kv_type: str = "f16"  # f16 | q8_0 | q4_0
     hidden_states: bool = False
     max_leaves: int = 8  # most leaves of a forking forward
+    counted_by: int = 0
+    progress: Callable[[float], None] | None = None
 
 
 def open_model(path: Path, options: ModelOptions) -> Any:
@@ -38,11 +43,18 @@ def open_model(path: Path, options: ModelOptions) -> Any:
 
     Raises: UsageError, ModelFileError, ContextError.
     """
+    module, _, attribute = BACKENDS[backend_of(path)].partition(":")
+    return getattr(import_module(module), attribute)(path, options)
+
+
+def backend_of(path: Path) -> str:
+    """The name of the backend for this file or folder. Raises: UsageError."""
     name = FOLDER if path.is_dir() else ENDINGS.get(path.suffix)
+    if name is None and not path.exists():
+        raise UsageError(f"{path} does not exist: expected a model file or folder; check the path")
     if name is None:
         raise UsageError(
             f"{path.name} has ending {path.suffix!r}: expected .gguf, or the folder of an exported "
             "ONNX model; check the path"
         )
-    module, _, attribute = BACKENDS[name].partition(":")
-    return getattr(import_module(module), attribute)(path, options)
+    return name

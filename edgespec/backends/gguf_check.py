@@ -30,7 +30,12 @@ OTHER_KINDS = {"adapter": "a LoRA adapter", "mmproj": "a projector", "clip": "a 
 
 def check(path: Path) -> Header:
     """The header of a sound language model, all its parts present. Raises: ModelFileError."""
-    header = read_header(path)
+    return check_model(read_header(path))
+
+
+def check_model(header: Header) -> Header:
+    """The header itself, of a sound model whose parts are all present. Raises: ModelFileError."""
+    path = header.path
     _check_kind(header)
     if not header.tensors:
         raise refusal(
@@ -51,13 +56,25 @@ def check_vocabulary(path: Path) -> Header:
 
     Raises: ModelFileError.
     """
-    header = read_header(path)
+    return check_tokenizer(read_header(path))
+
+
+def check_tokenizer(header: Header) -> Header:
+    """The header itself, if it has a sound tokenizer. Raises: ModelFileError."""
     _check_kind(header)
     if header.metadata.get("tokenizer.ggml.model") in (None, *NO_TOKENIZER):
-        raise refusal(path, "has no tokenizer", "a vocabulary", "name the model it was made from")
+        raise refusal(
+            header.path, "has no tokenizer", "a vocabulary", "name the model it was made from"
+        )
     _check_numbers(_Facts(header))
     _check_vocabulary(header)
     return header
+
+
+def check_shape(header: Header) -> None:
+    """Raises: ModelFileError unless layers and heads are stated and go together."""
+    for rule in (_check_sizes, _check_heads):
+        rule(_Facts(header))
 
 
 def parts(header: Header) -> list[Path]:

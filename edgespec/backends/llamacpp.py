@@ -69,6 +69,7 @@ class LlamaCppModel:
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
         opening.check_memory(self.kv_bytes, self.n_context, header.path)
         self._lib = library()
+        self.device = opening.placed(self._lib, options)
         loading = loading or opening.safe_loading(header, options, self._lib)
         try:
             self._open(loading)
@@ -78,13 +79,16 @@ class LlamaCppModel:
 
     def _open(self, loading: str) -> None:
         api = self._lib.api
-        params, device_list = opening.model_params(self._lib, self._options, loading)
-        self._weights = Weights(self._header.path, params)
-        del device_list  # only read while loading
-        for function, seen, expected in UNFIT:
-            if getattr(api, f"llama_model_{function}")(self._weights.handle):
-                name = self._header.path.name
-                raise ModelFileError(f"{name} {seen}: expected {expected}; choose another model")
+        told = opening.Loading(self._options.progress)
+        params, kept = opening.model_params(self._lib, self._options, loading, told)
+        try:
+            self._weights = Weights(self._header.path, params)
+        except ModelFileError:
+            if told.stopped is not None:
+                raise told.stopped from None
+            raise
+        del kept  # only read while loading
+        refuse_unfit(self._weights, self._header.path)
         self.tokenizer = LlamaCppTokenizer(self._weights)
         self.n_vocab = self.tokenizer.n_vocab
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
@@ -206,6 +210,7 @@ class LlamaCppModel:
 
     def info(self) -> ModelInfo:
         """What the model is; reads the whole file for its hash."""
+        self._check_open()
         name = self._lib.api.llama_ftype_name(self._lib.api.llama_model_ftype(self._weights.handle))
         files = parts(self._header)
         return ModelInfo(
@@ -216,6 +221,7 @@ class LlamaCppModel:
             n_params=self.n_params,
             quant=(name or b"unknown").decode("utf-8", "replace"),
             n_bytes=sum(file.stat().st_size for file in files),
+            device=self.device,
         )
 
     def close(self) -> None:
@@ -339,6 +345,13 @@ class LlamaCppModel:
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ShapeError(f"vectors have shape {rows.shape}: expected (n, {width})")
         return rows
+
+
+def refuse_unfit(weights: Weights, path: Path) -> None:
+    """Raises: ModelFileError for a kind of model that cannot be rewound or read token by token."""
+    for function, seen, expected in UNFIT:
+        if getattr(library().api, f"llama_model_{function}")(weights.handle):
+            raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")
 
 
 def trial(path: str, loading: str) -> None:

@@ -25,7 +25,8 @@ log = logging.getLogger("edgespec.llamacpp")
 # ggml's levels 1 to 4; 5 continues the line before. What it calls INFO is for its developers.
 LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED, ERROR = 5, 4
-USUAL = ("dummy tokens",)  # ends of warnings that tell nothing: a trimmed model has no tokenizer
+# In warnings that tell nothing: a trimmed model has no tokenizer; it says what it makes of a token.
+USUAL = re.compile("dummy tokens$|control-looking token")
 POINTER = (ctypes.c_void_p,)
 F32 = 0  # ggml_type
 ToFloat = Callable[[int, int, int], None]
@@ -57,6 +58,13 @@ class _Traits(ctypes.Structure):
     ]
 
 
+class _Errors(threading.local):
+    """Lines that were logged in a thread, so that two may open models at a time."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+
 class Library:
     """llama_cpp's module, the few functions bound anew, and the log's errors."""
 
@@ -70,7 +78,7 @@ class Library:
             ) from error
         self.api: Any = llama_cpp
         self._native: Any = _native(llama_cpp)
-        self._lines: list[str] = []
+        self._errors = _Errors()
         self._open_line = ""
         self._level = 0
         self._lock = threading.Lock()
@@ -85,12 +93,27 @@ class Library:
         self.abort_callback = ctypes.cast(
             _c_runtime().strlen, type(llama_cpp.llama_context_default_params().abort_callback)
         )
+        number, pointer = ctypes.c_int32, ctypes.c_void_p
+        piece = (pointer, number, pointer, number, number, ctypes.c_bool)
+        self.to_piece = self.bind("llama_token_to_piece", number, piece, is_short=True)
+        token = (pointer, number)
+        self.is_end = self.bind("llama_vocab_is_eog", ctypes.c_bool, token, is_short=True)
         self.get_logits = self.bind("llama_get_logits")
         self.get_embeddings = self.bind("llama_get_embeddings")
 
-    def bind(self, name: str, result: Any = ctypes.c_void_p, arguments: Any = POINTER) -> Any:
-        """The C function `name`, taking one pointer unless `arguments` says otherwise."""
-        prototype = ctypes.CFUNCTYPE(result, *arguments)
+    def bind(
+        self,
+        name: str,
+        result: Any = ctypes.c_void_p,
+        arguments: Any = POINTER,
+        *,
+        is_short: bool = False,
+    ) -> Any:
+        """The C function `name`, taking one pointer unless `arguments` says otherwise.
+
+        is_short: it ends within a microsecond, sooner than other threads could be let run.
+        """
+        prototype = (ctypes.PYFUNCTYPE if is_short else ctypes.CFUNCTYPE)(result, *arguments)
         for place in self._native:
             try:
                 return prototype((name, place))
@@ -124,12 +147,12 @@ class Library:
         return any(device.kind in ("gpu", "igpu") for device in self.devices())
 
     def forget_errors(self) -> None:
-        """Begin a call whose errors are wanted: drop older lines."""
-        self._lines = []
+        """Begin a call whose errors are wanted: drop older lines of this thread."""
+        self._errors.lines = []
 
     def last_error(self) -> str:
         """The first error logged since `forget_errors`, without function names; "" for none."""
-        line = self._lines[0] if self._lines else ""
+        line = self._errors.lines[0] if self._errors.lines else ""
         return re.sub(r"^(?:\w+: )+(?:error loading model\w*(?: vocabulary)?: )*", "", line)[:300]
 
     def devices(self) -> list[Device]:
@@ -177,8 +200,8 @@ class Library:
                 level = self._level
             for line in filter(None, (line.strip(" .") for line in lines)):
                 if level == ERROR:
-                    self._lines = [*self._lines, line][:9]
-                usual = line.endswith(USUAL)
+                    self._errors.lines = [*self._errors.lines, line][:9]
+                usual = USUAL.search(line) is not None
                 log.log(LEVELS[1] if usual else LEVELS.get(level, logging.DEBUG), "%s", line)
         except Exception:  # an exception cannot cross into C
             self._open_line = ""
@@ -189,10 +212,18 @@ class Library:
         self.api.llama_log_set(nothing, ctypes.c_void_p(0))
 
 
-@cache
 def library() -> Library:
     """The library, loaded at the first call. Raises: UsageError if it is not installed."""
+    with _LOADING:
+        return _only()
+
+
+@cache
+def _only() -> Library:
     return Library()
+
+
+_LOADING = threading.Lock()  # the cache alone would let two threads make one each
 
 
 def devices() -> list[Device]:

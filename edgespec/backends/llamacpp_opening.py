@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgespec.backends.llamacpp_library import Library
 from edgespec.errors import ContextError, UsageError
 
 DEFAULT_CONTEXT = 4096
+MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
 CACHE_STEP = 256  # llama.cpp rounds the cache up to a multiple of this
 MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
 # Rows of logits a forward returns in one piece. llama.cpp holds them twice (output buffer and
@@ -61,11 +63,17 @@ def checked(options: ModelOptions, header: Header) -> ModelOptions:
 
 
 def context_of(options: ModelOptions, header: Header) -> int:
-    """Tokens the context holds: as asked, else what the model was trained for, at most 4096."""
-    if options.n_context:
-        return options.n_context
-    trained = header.metadata[f"{header.metadata['general.architecture']}.context_length"]
-    return int(min(trained, DEFAULT_CONTEXT))
+    """Tokens the context holds: as asked, else what the model was trained for, at most 4096.
+
+    Asked in tokens of another vocabulary it is larger, but not beyond what was trained.
+    """
+    trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
+    asked = options.n_context
+    if not asked:
+        return min(trained, DEFAULT_CONTEXT)
+    if options.counted_by in (0, header.tensors["token_embd.weight"].shape[-1]):
+        return asked
+    return max(asked, min(int(MORE_TOKENS * asked), trained))
 
 
 def kv_bytes(header: Header, n_context: int, kv_type: str) -> int:
@@ -122,9 +130,32 @@ def gains_from_repacking(header: Header) -> bool:
     return gaining * 2 > sum(t.n_bytes for t in header.tensors.values())
 
 
-def model_params(library: Library, options: ModelOptions, loading: str) -> tuple[Any, Any]:
-    """llama_model_params and the device list they point to, to be kept until the model is open."""
+class Loading:
+    """What llama.cpp calls while it loads: tells how far it is, and lets Ctrl-C end it.
+
+    stopped: what ended it, if anything did.
+    """
+
+    def __init__(self, tell: Callable[[float], None] | None) -> None:
+        self._tell = tell
+        self.stopped: BaseException | None = None
+
+    def __call__(self, share: float, _: Any) -> bool:
+        try:
+            if self._tell is not None:
+                self._tell(share)
+        except BaseException as error:  # it cannot pass through C
+            self.stopped = error
+        return self.stopped is None
+
+
+def model_params(
+    library: Library, options: ModelOptions, loading: str, told: Loading
+) -> tuple[Any, list[Any]]:
+    """llama_model_params, and what they point to, to be kept until the model is open."""
     params = library.api.llama_model_default_params()
+    tell = type(params.progress_callback)(told)
+    params.progress_callback = tell
     params.load_mode = LOAD_READ if loading == REPACK else LOAD_MMAP
     params.use_extra_bufts = loading == REPACK
     params.n_gpu_layers = options.n_gpu_layers
@@ -132,12 +163,12 @@ def model_params(library: Library, options: ModelOptions, loading: str) -> tuple
     if options.device == "cpu":
         params.n_gpu_layers = 0
     elif options.device == "auto":
-        return params, None  # all GPUs that llama.cpp finds
+        return params, [tell]  # all GPUs that llama.cpp finds
     else:
         handles = [library.device_handle(options.device), None]
     array = (ctypes.c_void_p * len(handles))(*handles)
     params.devices = ctypes.cast(array, ctypes.c_void_p)
-    return params, array
+    return params, [tell, array]
 
 
 def context_params(library: Library, options: ModelOptions, n_context: int, n_vocab: int) -> Any:
@@ -159,6 +190,15 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     params.op_offload = params.offload_kqv = on_gpu
     params.abort_callback = library.abort_callback
     return params
+
+
+def placed(library: Library, options: ModelOptions) -> str:
+    """Where the model runs, in words."""
+    on_gpu = options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
+    if on_gpu:
+        return "GPU" if options.device == "auto" else options.device
+    n_threads = options.n_threads or cores()
+    return f"CPU, {n_threads} thread" + "s" * (n_threads > 1)
 
 
 def rows_of(n_vocab: int, options: ModelOptions) -> int:

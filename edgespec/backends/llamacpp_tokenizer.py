@@ -10,8 +10,12 @@ import ctypes
 import os
 import sys
 from functools import cached_property
+from itertools import compress, repeat
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.backends.gguf_check import check_vocabulary
 from edgespec.backends.llamacpp_library import library
@@ -20,6 +24,7 @@ from edgespec.text import utf8
 
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
 MAX_TEXT_BYTES = 1 << 30
+ENDS, SILENT = 256, 257  # in first_bytes, beyond the bytes
 
 
 class Weights:
@@ -55,6 +60,7 @@ class LlamaCppTokenizer:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._api = library().api
+        self._to_piece = library().to_piece
         self._vocab = self._api.llama_model_get_vocab(weights.handle)
         self.n_vocab = int(self._api.llama_vocab_n_tokens(self._vocab))
         self._has_text = self._api.llama_vocab_type(self._vocab) != NO_VOCABULARY
@@ -75,6 +81,36 @@ class LlamaCppTokenizer:
         params.vocab_only = True
         return cls(Weights(path, params))
 
+    @property
+    def vocab(self) -> Any:
+        """llama.cpp's pointer, good while the model is open. Raises: TokenizerError if closed."""
+        self._check_text()
+        return self._vocab
+
+    @cached_property
+    def first_bytes(self) -> NDArray[np.int16]:
+        """[V] first byte of each token; ENDS if it ends the text, SILENT if it spells nothing."""
+        pieces = (self.piece(token) for token in range(self.n_vocab))
+        out = np.array([piece[0] if piece else SILENT for piece in pieces], np.int16)
+        out[list(self.stop_tokens)] = ENDS
+        return out
+
+    @cached_property
+    def spelled(self) -> tuple[bytes, NDArray[np.int64]]:
+        """The bytes of all tokens in a row, and [V] where each token's end."""
+        pieces = [self.piece(token) for token in range(self.n_vocab)]
+        return b"".join(pieces), np.cumsum([len(piece) for piece in pieces])
+
+    @cached_property
+    def single_bytes(self) -> NDArray[np.int32]:
+        """[256] a token that is this byte and no more, -1 where there is none."""
+        out = np.full(256, -1, np.int32)
+        for token in range(self.n_vocab):
+            piece = self.piece(token)
+            if len(piece) == 1 and token not in self.stop_tokens:
+                out[piece[0]] = token
+        return out
+
     @cached_property
     def chat_template(self) -> str | None:
         """Jinja source from the metadata, None if there is none."""
@@ -87,8 +123,9 @@ class LlamaCppTokenizer:
         if not self._has_text:
             return frozenset()
         self._handle()
-        ends, vocab = self._api.llama_vocab_is_eog, self._vocab
-        return frozenset(t for t in range(self.n_vocab) if ends(vocab, t))
+        ends, vocab = library().is_end, self._vocab
+        ids = range(self.n_vocab)
+        return frozenset(compress(ids, map(ends, repeat(vocab), ids)))  # many: no loop of ours
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """Ids of `text`; special: spellings of control tokens become those tokens.
@@ -111,9 +148,20 @@ class LlamaCppTokenizer:
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes one token stands for; control tokens give b"" unless `special`."""
         known = self._pieces[special]
-        if token not in known:
-            known[token] = self._piece(token, special)
-        return known[token]
+        piece = known.get(token)
+        if piece is None:
+            piece = known[token] = self._piece(token, special)
+        return piece
+
+    def read_pieces(self) -> None:
+        """Learn the bytes of all tokens now, in half the time of asking for each."""
+        self._check_text()
+        ask, vocab, buffer, known = self._to_piece, self._vocab, self._buffer, self._pieces[False]
+        size = len(buffer)
+        for token in range(self.n_vocab):
+            n = ask(vocab, token, buffer, size, 0, False)
+            if n >= 0:  # else it is longer, and read when it is asked for
+                known[token] = buffer.raw[:n]
 
     def text(self, token: int) -> str:
         """The token as the vocabulary spells it, "▁the" for a SentencePiece one."""
@@ -135,12 +183,13 @@ class LlamaCppTokenizer:
         return None
 
     def _piece(self, token: int, special: bool) -> bytes:
-        self._check_token(token)
+        if not (self._weights.handle and self._has_text and 0 <= token < self.n_vocab):
+            self._check_token(token)
         for _ in range(2):
-            size = len(self._buffer)
-            n = self._api.llama_token_to_piece(self._vocab, token, self._buffer, size, 0, special)
+            buffer = self._buffer
+            n = self._to_piece(self._vocab, token, buffer, len(buffer), 0, special)
             if n >= 0:
-                return self._buffer.raw[:n]
+                return buffer.raw[:n]
             self._buffer = ctypes.create_string_buffer(-n)
         raise TokenizerError(f"token {token} has no bytes: expected a token of this vocabulary")
 

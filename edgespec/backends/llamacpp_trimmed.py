@@ -112,7 +112,10 @@ class LlamaCppTrimmedModel:
         header = read_header(path)
         trim = trim_of(header)
         self._table = Table(vocabulary or path.with_name(trim.vocabulary), trim, header)
-        self._model = LlamaCppModel(path, options, loading=loading)
+        # The K rows are no vocabulary of their own.
+        own = replace(options, counted_by=0) if options.counted_by == trim.n_vocab else options
+        self._model = LlamaCppModel(path, own, loading=loading)
+        self.device = self._model.device
         try:
             self.tokenizer = LlamaCppTokenizer.open(self._table.path)
             self.token_ids, self.n_vocab = trim.token_ids, trim.n_vocab

@@ -58,6 +58,7 @@ class OnnxModel:
             self._graph = DynamicGraph(self.path / onnx_folder.GRAPH, sizes, options)
         self.can_branch, self.kv_bytes = self._graph.can_branch, self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
+        self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in self.placement)
         self._none = np.empty((0, n_columns), np.float32)
         self._hidden = np.empty((0, self.n_embd), np.float32)
         self._length = 0
@@ -148,6 +149,7 @@ class OnnxModel:
             quant=str(self.about["quant"]),
             n_bytes=onnx_folder.size_of(self.path),
             placement=self.placement,
+            device=self.device,
         )
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ COMMANDS = {
     "bench": "measure plain and speculative decoding on this device",
     "verify": "check on this device that speculation does not change the output",
     "devices": "list where models can run",
-    "models": "list known pairs, or show one",
+    "doctor": "judge a pair of models before you use it",
+    "models": "list, fetch and remove models and known pairs",
     "adapt": "show, erase or teach what drafting across vocabularies has learned",
     "export": "make model files from model files",
 }
@@ -32,10 +34,17 @@ EXAMPLE = """edgespec chat -p "Tell me a story about a little fox."
 Without -m all of them use the small demo pair that comes with EdgeSpec."""
 
 
+MODEL = re.compile(r"[^-\s]\S*\.(gguf|onnx)\b")  # what looks like a file of one
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours."""
 
     def error(self, message: str) -> NoReturn:
+        stray = message.removeprefix("unrecognized arguments: ")
+        is_model = stray != message and bool(MODEL.match(stray))
+        if is_model and "-m" in self._option_string_actions:
+            message += ": a model is given with -m"
         raise UsageError(f"{message}: see `{self.prog} --help`")
 
 
@@ -53,22 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except EdgeSpecError as error:
-        return failed(str(error), error.exit_code, debug)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and not is_own(error):
-            missing = not_installed(error)
-            return failed(str(missing), missing.exit_code, debug)
-        text = f"{type(error).__name__}: {error}: this is a fault in EdgeSpec, --debug shows where"
-        return failed(text, 1, debug)
+        if debug:
+            traceback.print_exc()
+        print(error_line(error), file=sys.stderr)
+        known = explained(error)
+        return 1 if known is None else known.exit_code
 
 
-def failed(message: str, code: int, debug: bool) -> int:
-    """Say in one line on stderr what went wrong."""
-    if debug:
-        traceback.print_exc()
-    print("edgespec: " + " ".join(message.split()), file=sys.stderr)
-    return code
+def error_line(error: Exception) -> str:
+    """What went wrong, whatever it was, in one line."""
+    fault = f"{type(error).__name__}: {error}: this is a fault in EdgeSpec, --debug shows where"
+    return "edgespec: " + " ".join(str(explained(error) or fault).split())
+
+
+def explained(error: Exception) -> EdgeSpecError | None:
+    """The error as one that says what to do, None for a fault."""
+    if isinstance(error, ModuleNotFoundError) and not is_own(error):
+        return not_installed(error)
+    return error if isinstance(error, EdgeSpecError) else None
 
 
 def dispatch(words: list[str]) -> int:
@@ -94,14 +106,20 @@ def dispatch(words: list[str]) -> int:
             raise UsageError(f"no export is called {rest[0]!r}: expected one of {known}")
         command = import_module(f"edgespec.cli.export_{rest[0]}")
         name, rest = f"{name} {rest[0]}", rest[1:]
-    args = parser_of(name, command).parse_args(rest)
+    every = "--help-all" in rest
+    args = parser_of(name, command, every).parse_args(["--help"] if every else rest)
     start_log(args.verbose)
-    if command.DEFAULTS is None:
-        return int(command.run(args))
-    from edgespec.config import resolve
+    from edgespec.cli.output import show_progress
 
-    path = Path(args.config) if args.config else None
-    return int(command.run(args, resolve(args, path=path, base=command.DEFAULTS)))
+    try:
+        if command.DEFAULTS is None:
+            return int(command.run(args))
+        from edgespec.config import resolve
+
+        path = Path(args.config) if args.config else None
+        return int(command.run(args, resolve(args, path=path, base=command.DEFAULTS)))
+    finally:
+        show_progress.clear()  # what it stopped in must not share a row with the error
 
 
 def choices(words: str, known: Mapping[str, str], example: str) -> str:
@@ -111,8 +129,11 @@ def choices(words: str, known: Mapping[str, str], example: str) -> str:
     return f"{usage}\n\n{lines}\n\nexample: {example}\n"
 
 
-def parser_of(name: str, command: Any) -> Parser:
-    """A command's parser: its own options, the pair and sampling options, the common ones."""
+def parser_of(name: str, command: Any, every: bool = False) -> Parser:
+    """A command's parser: its own options, the pair and sampling options, the common ones.
+
+    every: its help has the rare options too.
+    """
     parser = Parser(
         prog=f"edgespec {name}",
         usage=f"edgespec {name} {command.USAGE}",
@@ -128,7 +149,8 @@ def parser_of(name: str, command: Any) -> Parser:
         from edgespec.config import add_flags
 
         parser.add_argument("--config", metavar="FILE", help="settings (TOML), not the usual ones")
-        add_flags(parser)
+        parser.add_argument("--help-all", action="store_true", help="show the rare options too")
+        add_flags(parser, name, every=every)
     return parser
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgespec import pairs
-from edgespec.backends import ENDINGS, FOLDER, onnx_folder
-from edgespec.backends.vocabulary import open_tokenizer
+from edgespec.backends import ModelOptions
+from edgespec.backends.preview import Preview, preview
 from edgespec.bridges.coverage import coverage
 from edgespec.bridges.ledger import Ledger
 from edgespec.bridges.mapping import Mapping
@@ -29,8 +29,10 @@ from edgespec.bridges.ngram_file import (
 from edgespec.bridges.ngrams import MAX_HITS, NgramCache
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
+from edgespec.content import place, text_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.method import OpenModel, difference
+from edgespec.opening import file_named
 from edgespec.translation import vocabulary_of
 from edgespec.vocab import Vocabulary
 
@@ -48,15 +50,6 @@ MEASURED = 4  # parts whose tokens are counted, which takes longer than learning
 SHOWN = 10  # entries of a pair, those seen most often
 NOTHING = "no n-grams in {}: a drafter of another vocabulary learns them"
 SAME = "drafter and target have the same vocabulary: there are no n-grams to learn"
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model's vocabulary, without the model."""
-
-    name: str
-    tokenizer: Any  # a protocols.Tokenizer
-    n_vocab: int
 
 
 @dataclass(frozen=True)
@@ -120,9 +113,10 @@ def show(config: Config) -> Found:
     return lines, data
 
 
-def chosen(config: Config) -> tuple[str, str, str]:
+def chosen(config: Config) -> tuple[str, ...]:
     """What says which pair is meant."""
-    return config.pair, config.model, config.draft_model
+    files = config.model, config.draft_model
+    return config.pair, *files, config.hf_repo, config.hf_repo_draft
 
 
 def described(file: Path) -> tuple[dict[str, Any], str]:
@@ -202,7 +196,7 @@ def deleted(files: list[Path]) -> Found:
 
 def warm(file: Path, config: Config, *, quiet: bool) -> Found:
     """Learn the n-grams of a text, so that the first answer already profits from them."""
-    parts = parts_of(text_of(file))
+    parts = parts_of(teaching(file))
     pair = opened(config)
     if pair is None:
         return [SAME], {}
@@ -253,17 +247,13 @@ def targets_of(cache: NgramCache) -> set[int]:
     return set(cache.firsts()[0].tolist())
 
 
-def text_of(file: Path) -> str:
+def teaching(file: Path) -> str:
     """What is in a text file. Raises: UsageError."""
-    try:
-        n_bytes = file.stat().st_size
-        if n_bytes > MOST_BYTES:
-            raise UsageError(f"{file} has {n_bytes:,} bytes: expected at most 256 MiB; split it")
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}: expected a text file") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 at byte {error.start}: expected a text file") from None
+    path = place(file)
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        n_bytes = path.stat().st_size
+        raise UsageError(f"{file} has {n_bytes:,} bytes: expected at most 256 MiB; split it")
+    text = text_of(file)
     if "\0" in text:
         raise UsageError(f"{file}: a zero byte at {text.index(chr(0))}: expected a text file")
     if not text.strip():
@@ -289,48 +279,34 @@ def opened(config: Config) -> Opened | None:
     Raises: UsageError, ModelFileError.
     """
     draft, target = (side_of(path) for path in paths_of(config))
-    # It reads what a Side has and no more of a model.
+    # It reads what a preview has and no more of a model.
     if not difference(cast(OpenModel, target), cast(OpenModel, draft)):
         return None
     one, other = (vocabulary_of(side.tokenizer, side.n_vocab) for side in (draft, target))
-    return Opened(one, other, (draft.name, target.name), path_of(state_folder(), one, other))
+    names = draft.path.name, target.path.name
+    return Opened(one, other, names, path_of(state_folder(), one, other))
 
 
 def paths_of(config: Config) -> tuple[Path, Path]:
     """Files of drafter and target; of a padded target the one that it is made from."""
-    if config.model:
-        if not config.draft_model:
-            raise UsageError(f"{config.model} has no drafter: expected one; give it with -md")
-        return Path(config.draft_model), Path(config.model)
-    pair = pairs.find(config.pair)
-    drafter = Path(config.draft_model) if config.draft_model else pairs.bundled(pair.drafter)
-    return drafter, pairs.bundled(pair.target)
+    draft = file_named(
+        config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, show_progress
+    )
+    target = file_named(config.model, config.hf_repo, "-m", "-hf", config, show_progress)
+    if target is None:
+        pair = pairs.find(config.pair)
+        return draft or pairs.bundled(pair.drafter), pairs.bundled(pair.target)
+    if draft is None:
+        raise UsageError(f"{target.name} has no drafter: expected one; give it with -md")
+    return draft, target
 
 
-def side_of(path: Path) -> Side:
+def side_of(path: Path) -> Preview:
     """The vocabulary of the model at `path`; its weights are not read.
 
     Raises: UsageError, ModelFileError.
     """
-    name = FOLDER if path.is_dir() else ENDINGS.get(path.suffix)
-    if name == FOLDER:
-        folder = onnx_folder.folder_of(path)
-        about = onnx_folder.description(folder)
-        n_vocab = about["n_vocab"]
-        tokenizer = open_tokenizer(folder, about["tokenizer"], n_vocab=n_vocab)
-        return Side(folder.name, tokenizer, n_vocab)
-    if name is None:
-        raise UsageError(
-            f"{path.name} has ending {path.suffix!r}: expected .gguf, or the folder of an exported "
-            "ONNX model; check the path"
-        )
-    from edgespec.backends.gguf_file import read_header
-    from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
-    from edgespec.backends.llamacpp_trimmed import is_trimmed, trim_of
-
-    if is_trimmed(path):
-        trim = trim_of(read_header(path))
-        whole = LlamaCppTokenizer.open(path.with_name(trim.vocabulary))
-        return Side(path.name, whole, trim.n_vocab)
-    whole = LlamaCppTokenizer.open(path)
-    return Side(path.name, whole, whole.n_vocab)
+    found = preview(path, ModelOptions())
+    if found.tokenizer is None:
+        raise ModelFileError(found.problems[0])
+    return found

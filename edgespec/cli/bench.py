@@ -22,7 +22,7 @@ from edgespec.config import Config, whole
 from edgespec.errors import UsageError
 from edgespec.measure import model_row, run_row, total
 from edgespec.session import Session
-from edgespec.text import Message
+from edgespec.template import Message
 from edgespec.types import Stats
 
 ABOUT = "Measure plain and speculative decoding side by side on this device."

@@ -15,7 +15,7 @@ from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.measure import run_row, total
 from edgespec.session import Session
-from edgespec.text import Message
+from edgespec.template import Message
 from edgespec.types import Piece, Stats
 
 ABOUT = "Answer a prompt, or every prompt of a file (then one JSON line per prompt on stdout)."

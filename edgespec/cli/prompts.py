@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgespec.content import text_of
 from edgespec.errors import UsageError
-from edgespec.text import Message, check_message
+from edgespec.template import Message, check_message
 
 EXPECTED = 'an object with "prompt", "messages", "turns" or "question"'
 STORIES = (
@@ -59,12 +60,7 @@ def asked(text: str, *later: str) -> Prompt:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """All prompts of a file, blank lines skipped. Raises: UsageError naming file and line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}: expected a file of JSON lines") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 at byte {error.start}: expected JSON lines") from error
+    text = text_of(path, expected="a file of JSON lines")
     prompts = []
     # Not splitlines: JSON allows U+2028 inside a text.
     for number, line in enumerate(text.split("\n"), 1):

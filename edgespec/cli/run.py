@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from edgespec.cli.output import show_progress
@@ -32,12 +31,19 @@ def opened(config: Config) -> Iterator[Session]:
 def interruptible(session: Session) -> Iterator[None]:
     """Ctrl-C asks the session to stop; a second one before it has is a KeyboardInterrupt."""
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop() -> None:
         if session.stopping or not session.running:
             raise KeyboardInterrupt
         session.cancel()
 
-    before = signal.signal(signal.SIGINT, stop)
+    with on_interrupt(stop):
+        yield
+
+
+@contextmanager
+def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C calls `stop`, which may raise."""
+    before = signal.signal(signal.SIGINT, lambda _signal, _frame: stop())
     try:
         yield
     finally:
@@ -52,6 +58,8 @@ def say(text: str) -> None:
 def stats_line(stats: Stats) -> str:
     """One generation's speed and acceptance in a line."""
     line = f"[{stats.n_tokens} tokens, {stats.tokens_per_s:.1f} tokens/s"
+    if stats.speedup > 0 and stats.n_tested:
+        line += f", {stats.speedup:.2f} times plain decoding"
     if stats.n_tested:
         line += f", {stats.acceptance_rate:.0%} of drafted tokens accepted"
         line += f", {stats.block_efficiency:.2f} tokens a round"
@@ -77,4 +85,6 @@ def drafter_row(session: Session) -> dict[str, Any] | None:
 
 def session_record(session: Session, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The "edgespec.run/1" object of what a session did."""
-    return record(session.target.info(), drafter_row(session), session.params(), runs)
+    data = record(session.target.info(), drafter_row(session), session.params(), runs)
+    data["params"] |= {"json_schema": session.config.json_schema, "grammar": session.config.grammar}
+    return data

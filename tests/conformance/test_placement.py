@@ -19,7 +19,8 @@ from model_maker import DEMO
 from npu_maker import quiet
 from onnx_maker import dynamic_folder, exported, quick
 
-from edgespec.session import Session, load
+from edgespec.loading import load
+from edgespec.session import Session
 from edgespec.types import Stats
 
 PROMPTS = (

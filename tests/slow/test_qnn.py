@@ -29,7 +29,7 @@ from edgespec.controller import FixedController
 from edgespec.drafters.model import ModelDrafter
 from edgespec.engine import Engine
 from edgespec.errors import UsageError
-from edgespec.text import ChatTemplate
+from edgespec.template import ChatTemplate
 from edgespec.types import SamplingParams
 
 pytestmark = pytest.mark.slow
