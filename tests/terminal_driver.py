@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,11 @@ import pyte
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120.0
 N_ROWS = 40
+
+
+def heed_interrupts() -> None:
+    """In the child: Ctrl-C counts, even where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Terminal:
@@ -41,7 +47,7 @@ class Terminal:
             command = ["/bin/sh", "-c", line]
         self._child: pexpect.spawn[str] = pexpect.spawn(
             command[0], command[1:], env=env, encoding="utf-8", codec_errors="replace",
-            dimensions=(N_ROWS, columns), timeout=None,
+            dimensions=(N_ROWS, columns), timeout=None, preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     def __enter__(self) -> Terminal:

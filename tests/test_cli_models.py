@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from gguf_splitter import split
 from hub_server import TOKEN, Hub, running, use
+from terminal_driver import heed_interrupts
 
 import edgespec
 from edgespec import hub, pairs
@@ -233,7 +234,9 @@ def test_ctrl_c_leaves_a_download_to_go_on_with(tmp_path: Path) -> None:
     pull = [sys.executable, "-m", "edgespec", "models", "pull", REPO]
     with running(Hub({REPO: {"tiny-Q4_K_M.gguf": data}}, stall_at=(2 << 20) + 99)) as server:
         env = environment(server, tmp_path)
-        with subprocess.Popen(pull, env=env, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            pull, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        ) as process:
             assert server.stalled.wait(20)
             (partial,) = tmp_path.glob("hub/*/blobs/*.incomplete")
             wait_for(lambda: partial.stat().st_size >= 2 << 20)
