@@ -27,9 +27,9 @@ BUSY = (
 class Run:
     """One generation, and what is known of it once it is over.
 
-    counted: gives its counts so far. on_end: called once, when it is over for whatever reason.
-    output: the ids it emitted. finish: why it ended: stop, length (max_tokens), context (it is
-    full), cancelled, or empty. ended: why it may not go on.
+    counted: gives its counts while it is in progress. on_end: called once, when it is over for
+    whatever reason. output: the ids it emitted. finish: why it ended: stop, length (max_tokens),
+    context (it is full), cancelled, or empty. ended: why it may not go on.
     """
 
     counted: Callable[[], Stats] = Stats
@@ -42,12 +42,18 @@ class Run:
     over: bool = False
     stats: Stats = field(default_factory=Stats)
 
+    def so_far(self) -> Stats:
+        """Its counts."""
+        if self.over or not self.begun:
+            return self.stats
+        return self.counted()
+
     def end(self, why: str, *, finish: str = "") -> None:
         """It does not go on; its next round, if it is asked for, says why."""
         if self.over:
             return
         self.ended, self.finish = why, finish or self.finish
-        self.stats = self.counted()
+        self.stats = self.so_far()
         self.over = True
         if self.on_end is not None:
             self.on_end()

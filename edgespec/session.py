@@ -176,7 +176,7 @@ class Session:
 
     def _told(self, run: Run) -> Stats:
         """The counts of one generation, with what it would have taken without drafting."""
-        stats = run.stats if run.over else run.counted()
+        stats = run.so_far()
         if "costs" not in self.__dict__ or not stats.n_rounds:
             return stats
         return replace(stats, plain_token_s=plain_token_s(stats, self.costs))

@@ -235,6 +235,8 @@ def test_a_generation_that_was_ended_does_not_run(session: Session) -> None:
     with pytest.raises(Cancelled, match="another generation began"):
         next(first)
     assert not session.running
+    session.generate(PROMPT, max_tokens=9)
+    assert session.stats == Stats()  # it has not begun
 
 
 def test_closing_within_a_round_frees_the_models_after_it(
