@@ -88,5 +88,5 @@ def test_a_drafter_of_another_vocabulary_answers_and_learns(tmp_path, monkeypatc
 
 def test_the_test_commands_are_those_that_continuous_integration_reads():
     marked = README.split("<!-- test commands -->")[1].split("<!-- end -->")[0]
-    assert "pytest -m slow" in marked
+    assert 'pytest -m "slow and not alone"' in marked and 'pytest -m "slow and alone"' in marked
     assert "mypy" in marked

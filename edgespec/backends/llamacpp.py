@@ -22,6 +22,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends import llamacpp_opening as opening
 from edgespec.backends.gguf_check import check, parts
 from edgespec.backends.gguf_trial import REFUSED
+from edgespec.backends.interrupts import Held, held_interrupts
 from edgespec.backends.llamacpp_batch import Batch
 from edgespec.backends.llamacpp_library import devices, library
 from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer, Weights
@@ -72,14 +73,15 @@ class LlamaCppModel:
         self.device = opening.placed(self._lib, options)
         loading = loading or opening.safe_loading(header, options, self._lib)
         try:
-            self._open(loading)
+            with held_interrupts() as held:
+                self._open(loading, held)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, loading: str) -> None:
+    def _open(self, loading: str, held: Held) -> None:
         api = self._lib.api
-        told = opening.Loading(self._options.progress)
+        told = opening.Loading(self._options.progress, held)
         params, kept = opening.model_params(self._lib, self._options, loading, told)
         try:
             self._weights = Weights(self._header.path, params)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgespec.backends.interrupts import held_interrupts
 from edgespec.errors import BackendError, UsageError
 
 log = logging.getLogger("edgespec.llamacpp")
@@ -220,7 +221,8 @@ def library() -> Library:
 
 @cache
 def _only() -> Library:
-    return Library()
+    with held_interrupts():
+        return Library()
 
 
 _LOADING = threading.Lock()  # the cache alone would let two threads make one each

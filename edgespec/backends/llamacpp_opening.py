@@ -17,6 +17,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.gguf_check import MAX_CONTEXT, head_length, kv_heads, parts
 from edgespec.backends.gguf_file import Header
 from edgespec.backends.gguf_trial import first_safe
+from edgespec.backends.interrupts import Held
 from edgespec.backends.llamacpp_library import Library
 from edgespec.errors import ContextError, UsageError
 
@@ -133,11 +134,11 @@ def gains_from_repacking(header: Header) -> bool:
 class Loading:
     """What llama.cpp calls while it loads: tells how far it is, and lets Ctrl-C end it.
 
-    stopped: what ended it, if anything did.
+    stopped: what ended it, if anything but Ctrl-C did.
     """
 
-    def __init__(self, tell: Callable[[float], None] | None) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[float], None] | None, held: Held) -> None:
+        self._tell, self._held = tell, held
         self.stopped: BaseException | None = None
 
     def __call__(self, share: float, _: Any) -> bool:
@@ -146,7 +147,7 @@ class Loading:
                 self._tell(share)
         except BaseException as error:  # it cannot pass through C
             self.stopped = error
-        return self.stopped is None
+        return self.stopped is None and not self._held.pressed
 
 
 def model_params(

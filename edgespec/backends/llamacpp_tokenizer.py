@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends.gguf_check import check_vocabulary
+from edgespec.backends.interrupts import held_interrupts
 from edgespec.backends.llamacpp_library import library
 from edgespec.errors import ModelFileError, TokenizerError
 from edgespec.text import utf8
@@ -36,7 +37,8 @@ class Weights:
         self._free = lib.api.llama_model_free
         lib.forget_errors()
         name = os.fsencode(path) if sys.platform != "win32" else str(path).encode()
-        self.handle = lib.api.llama_model_load_from_file(name, params)
+        with held_interrupts():
+            self.handle = lib.api.llama_model_load_from_file(name, params)
         if not self.handle:
             why = lib.last_error() or "llama.cpp gave no reason"
             raise ModelFileError(

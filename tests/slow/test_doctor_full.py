@@ -20,7 +20,7 @@ from onnx_maker import opened
 from edgespec.backends import ModelOptions
 from edgespec.backends.preview import preview
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
 MOST_S, TRIES = 2.0, 5  # the best of some tries, for other programs run here too

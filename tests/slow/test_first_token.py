@@ -29,6 +29,7 @@ def first_character_s() -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_demo_pair_speaks_within_a_second_and_a_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

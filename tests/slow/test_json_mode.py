@@ -51,7 +51,7 @@ def hundred() -> list[str]:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    with edgespec.load(speculative="auto", threads=1) as opened:
+    with edgespec.load(speculative="on", threads=1) as opened:
         yield opened
 
 

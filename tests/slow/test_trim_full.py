@@ -82,6 +82,7 @@ def test_a_vocabulary_of_odd_size_is_cut_to_odd_sizes(data_folder, tmp_path):
     assert main([*words, "-o", str(tmp_path / "b.gguf")]) == 0
 
 
+@pytest.mark.alone
 def test_a_drafter_of_128256_tokens_drafts_in_a_third_of_the_time(data_folder, tmp_path):
     vocabulary = data_folder / "vocab" / "ggml-vocab-llama-bpe.gguf"
     sizes = Sizes(

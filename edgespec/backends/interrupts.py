@@ -1,0 +1,41 @@
+"""Ctrl-C while C code calls back: Python would print it as ignored in the callback, and lose it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Held:
+    """The handler of SIGINT meanwhile; pressed: whether Ctrl-C waits to be raised."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, *_: object) -> None:
+        self.pressed = True
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Held]:
+    """Ctrl-C within the block takes effect at its end; what takes long looks at `pressed`.
+
+    Signals reach the main thread only, and handlers that are not Python's are left alone.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if isinstance(before, Held):  # an outer block's
+        yield before
+        return
+    held = Held()
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield held
+        return
+    signal.signal(signal.SIGINT, held)
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held.pressed:
+            signal.raise_signal(signal.SIGINT)
