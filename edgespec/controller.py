@@ -1,7 +1,7 @@
 """How much to draft: the width with the most expected tokens per second, zero included.
 
-Expected tokens come from acceptance by position and source, seconds from cost.py. No clock is
-read here: times arrive through `observe`, so every decision can be replayed.
+Expected tokens come from evidence.py, seconds from cost.py. No clock is read here: times arrive
+through `observe`, so every decision can be replayed.
 Source: goodput as in SmartSpec, arXiv 2406.14066, with measured costs in place of a fitted line.
 """
 
@@ -11,22 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgespec.cost import CostTable, DraftCosts, LiveCosts, measure_costs
+from edgespec.cost import CostTable, DraftCosts, LiveCosts
 from edgespec.errors import UsageError
+from edgespec.evidence import BLIND, MAX_WIDTH, Evidence, conditional
 from edgespec.types import Draft, Verdict
 
-__all__ = [
-    "AutoController", "CostTable", "Evidence", "FixedController", "Plan", "Planner",
-    "measure_costs",
-]  # fmt: skip
-
-MAX_WIDTH = 16
 KEEP = 0.98  # weight of evidence one round older: a change is 87 % believed after 100 rounds
 KEEP_IDLE = 0.985  # the same for a round without a draft
 PRIOR = 0.8  # acceptance believed before any evidence, so that drafting starts
-PRIOR_WEIGHT = 4.0  # tested tokens the prior counts for; six refusals in a row stop most drafting
-POOL_WEIGHT = 4.0  # tested tokens for which a position leans on all positions together
-IDLE_WEIGHT = 1.5  # what is left of old evidence after a long pause: three hits reopen drafting
 RESUME = 1.04  # a paused source must promise this much over plain decoding to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
 CATCH_UP = 2  # rounds after which a draft first has to read what it missed, which takes longer
@@ -71,80 +63,12 @@ class Planner(Protocol):
         ...
 
 
-class Evidence:
-    """Acceptance by position given that the tokens before were accepted, recent rounds foremost.
-
-    A position leans on all positions together until it has evidence of its own. With predictions
-    it is the ratio of accepted to predicted instead, which calibrates a drafter's confidence.
-    """
-
-    def __init__(self, prior: float) -> None:
-        self._hits: list[float] = []  # as many positions as were ever tested
-        self._expected: list[float] = []
-        self._all_hits, self._all_expected = prior * PRIOR_WEIGHT, PRIOR_WEIGHT
-
-    @property
-    def rate(self) -> float:
-        """All positions together."""
-        return self._all_hits / self._all_expected
-
-    def fade(self, keep: float) -> None:
-        """Forget: rates stay, their weight shrinks, but not to nothing."""
-        weight = self._all_expected
-        keep = min(1.0, max(keep, IDLE_WEIGHT / weight))
-        self._all_hits *= keep
-        self._all_expected *= keep
-        self._hits = [keep * x for x in self._hits]
-        self._expected = [keep * x for x in self._expected]
-
-    def learn(self, predicted: Sequence[float], n_tested: int, n_hits: int) -> None:
-        """One draft: predicted acceptance of each tested position (1 without a prediction)."""
-        n_tested = min(n_tested, len(predicted), MAX_WIDTH)
-        while len(self._hits) < n_tested:
-            self._hits.append(0.0)
-            self._expected.append(0.0)
-        for i in range(n_tested):
-            self._expected[i] += predicted[i]
-        for i in range(min(n_hits, n_tested)):
-            self._hits[i] += 1
-        self._all_expected += sum(predicted[:n_tested])
-        self._all_hits += min(n_hits, n_tested)
-
-    def survival(self, predicted: Sequence[float]) -> list[float]:
-        """Probability for each position that it and all before it are accepted.
-
-        Ends at twice the depth tested so far: a few lucky first rounds promise nothing for 16.
-        """
-        out, alive, rate, depth = [], 1.0, self.rate, len(self._hits)
-        for i, one in enumerate(predicted[: max(4, 2 * depth + 1)]):
-            own = rate
-            if i < depth:
-                own = (self._hits[i] + POOL_WEIGHT * rate) / (self._expected[i] + POOL_WEIGHT)
-            alive *= min(own * one, 1.0)
-            out.append(alive)
-        return out
-
-
-BLIND = (1.0,) * MAX_WIDTH  # predictions of a draft not made yet
-
-
-def conditional(confidence: Sequence[float]) -> list[float]:
-    """Cumulative confidences as one probability per position, given the positions before."""
-    out, before = [], 1.0
-    for one in confidence:
-        out.append(max(one / before, 1e-3) if before > 0 else 1e-3)
-        before = one
-    return out
-
-
 class Source:
     """What is known of one source of drafts."""
 
     def __init__(self, prior: float) -> None:
         self.blind = Evidence(prior)
-        self.informed = Evidence(
-            1.0
-        )  # ratio accepted / predicted: confidences are believed at first
+        self.informed = Evidence(1.0)  # accepted / predicted: confidences are believed at first
         self.n_idle = 0  # rounds since it last learnt something
         self.balance_s = 0.0  # seconds probing may still lose; negative while paying back
         self.step_s: float | None = None  # as last planned with before drafting

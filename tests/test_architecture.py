@@ -24,7 +24,7 @@ ROWS = [
     {"types", "errors"},
     {"content"},
     {"protocols", "config", "measure", "tally", "chi_square", "hub"},
-    {"sampling", "verify", "text", "cost", "vocab", "reader", "pairs", "completion"},
+    {"sampling", "verify", "text", "cost", "evidence", "vocab", "reader", "pairs", "completion"},
     {"controller", "cost_cache", "lossless", "bridges", "template", "grammar"},
     {"engine", "backends", "drafters"},
     {"translation", "generation"},

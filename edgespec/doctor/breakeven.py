@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgespec.controller import MAX_WIDTH, acceptance_for
+from edgespec.controller import acceptance_for
 from edgespec.cost import CostTable
+from edgespec.evidence import MAX_WIDTH
 
 
 @dataclass(frozen=True)
