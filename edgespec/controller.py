@@ -24,8 +24,8 @@ PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting 
 CATCH_UP = 2  # rounds after which a draft first has to read what it missed, which takes longer
 PLAIN_FIRST, PLAIN_EVERY = 8, 128  # rounds after which plain decoding is timed, again and again
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
-ASK_SHARE = 0.01  # of the time, at most, goes into asking in vain whether a draft would pay
-MOST_RESTS = 16  # rounds without asking, however little a token costs
+LOOK_SHARE = 0.01  # of plain decoding's time for lookups in vain
+MOST_RESTS = 16  # rounds between two lookups, though they take more than that
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class Planner(Protocol):
 
     def fail(self, source: str, draft_s: float) -> None:
         """Drafting took so long and gave nothing: counts as a refused token."""
+        ...
+
+    def n_rests(self, look_s: float) -> int:
+        """Most rounds to leave out between lookups in vain that take so long."""
         ...
 
 
@@ -122,13 +126,15 @@ class FixedController:
     def fail(self, source: str, draft_s: float) -> None:
         self.learn(source, (), 1, 0)
 
+    def n_rests(self, look_s: float) -> int:
+        return 0
+
 
 class AutoController:
     """Drafts as much as pays by measured costs and acceptance, and nothing when nothing pays.
 
     While paused it now and then drafts one token to see whether that has changed; what this
     loses is paid from PROBE_SHARE of the time, so a cheap probe comes soon and a dear one late.
-    Where a token costs little more than asking for a draft, asking rests as well.
     overhead_s: seconds per round outside target and drafter.
     """
 
@@ -144,17 +150,11 @@ class AutoController:
         self._asked = 0  # tokens the drafter was last asked for
         self._n_since_plain, self._plain_every = 0, PLAIN_FIRST
         self._n_undrafted = CATCH_UP  # rounds since the last draft
-        self._switch_s = 0.0  # what the first plain round after drafts takes longer
-        self._ask_s = 0.0  # what asking takes where nothing is drafted
-        self._rest = self._n_resting = 0  # rounds without asking, and those still to come
 
     def delegate(self) -> None:
         self._delegated = True
 
     def next_length(self) -> int:
-        if self._n_resting:
-            self._asked = 0
-            return 0
         if self._delegated:
             return self.max_width
         self._asked = self._plan("", (), self.draft_costs.step_s, self.draft_costs.fixed_s).width
@@ -193,18 +193,12 @@ class AutoController:
             survival = known.informed.survival(conditional(confidence[: self.max_width]))
         else:
             survival = known.blind.survival(BLIND[: self.max_width])
-        out, expected, costs = [], 1.0, self.costs.seconds
-        spent_s = self.overhead_s + fixed_s + self._start_s
+        out, expected, spent_s, costs = [], 1.0, self.overhead_s + fixed_s, self.costs.seconds
         for k, alive in enumerate(survival, 1):
             expected += alive
             spent_s += step_s
             out.append(expected / (costs[k] + spent_s))
         return out
-
-    @property
-    def _start_s(self) -> float:
-        """What it costs to begin to draft after plain decoding, and to go back to it."""
-        return self._switch_s if self._n_undrafted else 0.0
 
     def _round_s(self, k: int) -> float:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
@@ -212,8 +206,13 @@ class AutoController:
 
     def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
         k, n_hits, n_drafted = len(draft), len(verdict.accepted), len(draft) + draft.n_cut
-        self._time(k, target_s)
-        self._take_rest(n_drafted, draft_s)
+        off = abs(target_s / self.costs.seconds[0] - 1)
+        self.costs.observe(k + 1, target_s)
+        if k:
+            self._n_since_plain += 1
+        elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
+            self._n_since_plain = 0
+            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
         asked = n_drafted or self._asked
         if asked:
             behind = self._n_undrafted >= CATCH_UP
@@ -232,42 +231,15 @@ class AutoController:
         for known in self._sources.values():
             known.balance_s = min(known.balance_s, 0.0)
 
-    def _time(self, k: int, target_s: float) -> None:
-        """Learn what verifying k tokens takes.
-
-        A backend that made its graph for wide rounds makes another for the first plain one: that
-        is a cost of having drafted, not of plain decoding.
-        """
-        plain_s = self.costs.seconds[0]
-        if not k and not self._n_undrafted:
-            extra_s = min(max(target_s - plain_s, 0.0), plain_s)
-            self._switch_s += 0.2 * (extra_s - self._switch_s)
-            if extra_s > PLAIN_OFF * plain_s:
-                return
-        self.costs.observe(k + 1, target_s)
-        if k:
-            self._n_since_plain += 1
-        elif abs(target_s / plain_s - 1) < PLAIN_OFF or self._n_since_plain < self._plain_every:
-            self._n_since_plain = 0
-            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
-
-    def _take_rest(self, n_drafted: int, draft_s: float) -> None:
-        """After asking in vain do not ask for a while, longer each time, up to ASK_SHARE."""
-        if n_drafted:
-            self._rest = 0
-        elif self._n_resting:
-            self._n_resting -= 1
-        else:
-            self._ask_s += 0.1 * (draft_s - self._ask_s)
-            most = min(self._ask_s / (ASK_SHARE * self._round_s(0)), MOST_RESTS)
-            self._rest = self._n_resting = int(min(2 * self._rest + 1, most))
-
     def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         self._sources.setdefault(source, Source(PRIOR)).learn(confidence, n_tested, n_hits)
 
     def fail(self, source: str, draft_s: float) -> None:
         self.learn(source, (), 1, 0)
         self._keep_books(source, 0, 0, draft_s)
+
+    def n_rests(self, look_s: float) -> int:
+        return int(min(look_s / (LOOK_SHARE * self._round_s(0)), MOST_RESTS))
 
     def _keep_books(self, source: str, k: int, n_hits: int, draft_s: float) -> None:
         """What drafting lost or won against plain decoding, in seconds; k: tokens verified.
@@ -279,7 +251,6 @@ class AutoController:
             return
         plain_s, known = self._round_s(0), self._sources[source]
         won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
-        won_s -= self._switch_s if known.probing else 0.0
         # What regular drafting lost before it paused is no reason to wait for long.
         floor_s = -8 * plain_s if known.probing else min(plain_s - self._round_s(1), 0.0)
         known.balance_s = max(known.balance_s + won_s, floor_s)
@@ -303,8 +274,7 @@ class AutoController:
         if not known.paused:
             return ""
         k = 1 + rates.index(best)
-        verify = (self._round_s(k) + self._start_s) / plain_s
-        drafting = (fixed_s + k * step_s) / plain_s
+        verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
         need = acceptance_for(RESUME * (verify + drafting), k)
         rate = known.blind.rate

@@ -74,10 +74,8 @@ class Engine:
             verified = perf_counter()
             p = Laws(law, logits, context, draft)
             verdict = accept(draft, p, u[:, 1:], method=method).until(params.stop_tokens, n_left)
-            compared = perf_counter()
             # A lazy law asks the drafter while it is compared.
-            draft_s = drafted - start + (compared - verified if draft.law else 0.0)
-            target_s = (verified if draft.law else compared) - drafted
+            draft_s = drafted - start + (perf_counter() - verified if draft.law else 0.0)
             scores = scores_of(logits, verdict, params.n_top)
             context += verdict.tokens
             # Row 0 was the last token; the emitted token itself is not in the cache yet.
@@ -88,7 +86,7 @@ class Engine:
             n_left -= len(verdict.tokens)
             if self.drafter is not None:
                 self.drafter.observe(context, draft, verdict)
-            self.controller.observe(draft, verdict, target_s, draft_s)
+            self.controller.observe(draft, verdict, verified - drafted, draft_s)
             tally.time(start, drafted, verified, perf_counter())
             tally.count(draft, verdict)
             yield Step(verdict, draft, scores)

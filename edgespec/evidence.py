@@ -1,4 +1,4 @@
-"""How likely drafted tokens are accepted, by position and source, from what was tested lately.
+"""How likely drafted tokens are accepted, by position, from what was tested lately.
 
 Knows nothing of times (cost.py) or of what is worth drafting (controller.py).
 """

@@ -145,8 +145,5 @@ class Controller(Protocol):
         ...
 
     def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
-        """Learn from a finished round and what it cost, in seconds.
-
-        target_s: the target's forward and what comparing its rows with the draft took.
-        """
+        """Learn from a finished round and what it cost."""
         ...

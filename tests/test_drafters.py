@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from time import sleep
 
 import numpy as np
 import pytest
@@ -135,6 +136,7 @@ class Planned:
     def __init__(self, **rates: tuple[int, float]) -> None:
         self.rates, self.probing, self.delegated = rates, "", False
         self.learnt: list[tuple[str, int, int]] = []
+        self.most_rests = 0
 
     def delegate(self) -> None:
         self.delegated = True
@@ -150,6 +152,10 @@ class Planned:
     def fail(self, source: str, draft_s: float) -> None:
         assert draft_s > 0
         self.learnt.append((source, 1, 0))
+
+    def n_rests(self, look_s: float) -> int:
+        assert look_s > 0
+        return self.most_rests
 
 
 def chain(source: str, *tokens: int) -> Draft:
@@ -215,6 +221,40 @@ def test_lookup_steps_in_when_the_model_finds_nothing():
     mixed = MixedDrafter([ngram, Script("model", Draft())], planner)
     assert mixed.draft([0], 8) == chain("ngram", 1, 2)
     assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
+
+
+@pytest.mark.parametrize("most, looked", [(0, range(12)), (5, [0, 2, 6, 12, 18])])
+def test_a_lookup_in_vain_rests_longer_each_time_until_it_pays(most: int, looked):
+    planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
+    planner.most_rests = most
+    ngram, _, mixed = both(planner)
+    rounds = []
+    for i in range(looked[-1] + 1):
+        n = len(ngram.asked)
+        assert mixed.draft([0], 8) == Draft()
+        rounds += [i] * (len(ngram.asked) - n)
+    assert rounds == list(looked)
+    for _ in range(most):
+        mixed.draft([0], 8)
+    planner.rates["ngram"] = (2, 5.0)
+    assert len(mixed.draft([0], 8)) == 2
+    planner.rates["ngram"] = (0, 4.0)
+    asked = [len(mixed.draft([0], 8)) or len(ngram.asked) for _ in range(3)]
+    assert asked[0] < asked[2] and (asked[0] == asked[1]) == (most > 0)  # short rests again
+
+
+def test_a_stalled_lookup_rests_no_longer():
+    class Slow(Script):
+        def draft(self, context, k, *, law=None, u=None):
+            sleep(0.2 if len(self.asked) == 3 else 0)
+            return super().draft(context, k, law=law, u=u)
+
+    planner, seen = Planned(ngram=(0, 4.0)), []
+    planner.n_rests = lambda look_s: seen.append(look_s) or 0
+    mixed = MixedDrafter([Slow("ngram", Draft())], planner)
+    for _ in range(6):
+        mixed.draft([0], 8)
+    assert 0 < max(seen) < 1e-3
 
 
 def test_every_drafter_observes_and_unused_lookups_teach_the_planner():

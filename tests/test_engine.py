@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from edgespec.drafters.ngram import NgramDrafter
 from edgespec.engine import Engine
 from edgespec.errors import ContextError, UsageError
 from edgespec.types import Draft, SamplingParams
-from edgespec.verify import accept
 
 # Quarters and halves: every threshold is a border of the grid's cells, so midpoints are exact.
 P_ROWS = np.float32([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.75, 0.25]])
@@ -213,24 +211,6 @@ def test_counts_add_up():
     assert stats.n_accepted == sum(stats.accepted_by_position) <= stats.n_tested <= stats.n_drafted
     assert stats.n_tested == sum(stats.tested_by_position)
     assert stats.overhead_s >= 0 and stats.ttft_s <= stats.wall_s
-
-
-def test_the_controller_hears_what_comparing_took(monkeypatch):
-    seen = []
-
-    class Watching(FixedController):
-        def observe(self, draft, verdict, target_s, draft_s):
-            seen.append(target_s)
-
-    def slow(*args, **options):
-        time.sleep(0.02)
-        return accept(*args, **options)
-
-    monkeypatch.setattr(engine_module, "accept", slow)
-    engine = Engine(TableModel(p_table, 2), None, Watching(0))
-    list(engine.stream([1], SamplingParams(max_tokens=2)))
-    assert len(seen) == 2
-    assert min(seen) >= 0.02
 
 
 def test_penalties_see_the_drafted_tokens():

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.interrupts import Held, held_interrupts
 from edgespec.backends.llamacpp import LlamaCppModel
 from edgespec.backends.llamacpp_library import log
+from edgespec.errors import Cancelled
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +55,16 @@ def test_it_comes_before_the_error_that_it_caused() -> None:
 
 def test_an_ignored_signal_and_other_threads_are_left_alone() -> None:
     def elsewhere() -> None:
-        with held_interrupts():
-            found.append(signal.getsignal(signal.SIGINT))
+        with held_interrupts() as held:
+            found.append(held.pressed)
 
-    found: list[object] = []
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert found == [signal.default_int_handler]
+    found: list[bool] = []
+    with pytest.raises(KeyboardInterrupt), held_interrupts():
+        press()
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert found == [False]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with held_interrupts() as held:
         press()
@@ -68,20 +72,29 @@ def test_an_ignored_signal_and_other_threads_are_left_alone() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_while_the_library_logs_it_ends_loading(
-    stories260k: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Pressing(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-            if len(lines) == 1:
-                press()
+def handled(*_: object) -> None:
+    """What an application does that stops at its own time."""
 
-    lines: list[str] = []
-    monkeypatch.setattr(log, "handlers", [Pressing()])
-    monkeypatch.setattr(log, "level", logging.DEBUG)
-    options = ModelOptions(n_threads=1)
-    with pytest.raises(KeyboardInterrupt):
+
+@pytest.mark.parametrize(
+    ("handler", "error"), [(signal.default_int_handler, KeyboardInterrupt), (handled, Cancelled)]
+)
+def test_while_the_library_logs_it_ends_loading(
+    handler: Any, error: type[BaseException], stories260k: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Pressing(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if not caplog.records:
+                press()
+            return True
+
+    caplog.set_level(logging.DEBUG, log.name)
+    options, pressing = ModelOptions(n_threads=1), Pressing()
+    signal.signal(signal.SIGINT, handler)
+    caplog.handler.addFilter(pressing)
+    with pytest.raises(error):
         LlamaCppModel(stories260k, options, loading="map")
-    assert "cancelled" in " ".join(lines)
+    caplog.handler.removeFilter(pressing)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert "cancelled" in caplog.text
     LlamaCppModel(stories260k, options, loading="map").close()

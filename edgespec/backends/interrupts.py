@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Held:
-    """The handler of SIGINT meanwhile; pressed: whether Ctrl-C waits to be raised."""
+    """The handler of SIGINT meanwhile; pressed: whether Ctrl-C waits to be handled."""
 
     def __init__(self) -> None:
         self.pressed = False
@@ -24,12 +24,13 @@ def held_interrupts() -> Iterator[Held]:
 
     Signals reach the main thread only, and handlers that are not Python's are left alone.
     """
-    before = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if here else None
     if isinstance(before, Held):  # an outer block's
         yield before
         return
     held = Held()
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if not callable(before):
         yield held
         return
     signal.signal(signal.SIGINT, held)

@@ -88,6 +88,8 @@ class LlamaCppModel:
         except ModelFileError:
             if told.stopped is not None:
                 raise told.stopped from None
+            if held.pressed:  # whose handler need not raise
+                raise Cancelled("stopped while loading") from None
             raise
         del kept  # only read while loading
         refuse_unfit(self._weights, self._header.path)

@@ -134,7 +134,7 @@ def gains_from_repacking(header: Header) -> bool:
 class Loading:
     """What llama.cpp calls while it loads: tells how far it is, and lets Ctrl-C end it.
 
-    stopped: what ended it, if anything but Ctrl-C did.
+    stopped: what `tell` raised, if it did.
     """
 
     def __init__(self, tell: Callable[[float], None] | None, held: Held) -> None:

@@ -15,6 +15,8 @@ from edgespec.errors import UsageError
 from edgespec.protocols import Drafter, Law
 from edgespec.types import Draft, Verdict
 
+FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
+
 
 @dataclass
 class Candidate:
@@ -25,6 +27,9 @@ class Candidate:
     source: str = ""
     last_s: float = 0.0  # what its last draft took
     n_undrafted: int = CATCH_UP  # rounds since its last draft
+    usual_s: float = 0.0  # what its drafts take, stalls and long prompts hardly counted
+    rest: int = 0  # rounds it was left out the last time, and those it still is
+    rests_left: int = 0
 
     def draft(
         self, context: Sequence[int], k: int, law: Law | None, u: NDArray[np.float64] | None
@@ -34,20 +39,26 @@ class Candidate:
         behind = self.n_undrafted >= CATCH_UP  # then it first read what it had missed
         self.last_s = perf_counter() - start
         self.costs.observe(len(draft), self.last_s, at_most=behind)
+        self.usual_s += 0.1 * (min(self.last_s, 3 * self.usual_s + FIRST_S) - self.usual_s)
         self.n_undrafted = -1  # 0 once this round is over
         if draft.sources:
             self.source = draft.sources[0]
         return draft
+
+    def leave_out(self, most: int) -> None:
+        """After a lookup in vain: for one round, then for 3, 7, ... up to `most`."""
+        self.rest = self.rests_left = min(2 * self.rest + 1, most)
 
 
 class MixedDrafter:
     """Drafts by lookup first, which is free, and by a model only where that promises more.
 
     free: names of the drafters that cost microseconds; they draft every round, and are then
-    judged by the confidence of what they found. Any other is judged before it drafts, by its
-    acceptance so far, and the best of them drafts if it beats what was found. Drafts are cut to
-    the planned width. A draft with `probs` is never cut after it was drawn: which tokens
-    are dropped would depend on them, and they would no longer have the law in `probs`.
+    judged by the confidence of what they found. Where even microseconds count, they rest for a
+    few rounds when nothing paid. Any other is judged before it drafts, by its acceptance so far,
+    and the best of them drafts if it beats what was found. Drafts are cut to the planned width. A
+    draft with `probs` is never cut after it was drawn: which tokens are dropped would depend on
+    them, and they would no longer have the law in `probs`.
     """
 
     name = "mixed"
@@ -91,12 +102,18 @@ class MixedDrafter:
         """The best free draft and the width of it that pays; width 0 if none does."""
         best, draft = Plan(0, 0.0), Draft()
         for one in self._free:
-            found = one.draft(context, k, None, None)
-            if not len(found):
+            if one.rests_left:
+                one.rests_left -= 1
                 continue
-            self._unused.append((len(context), found))
-            plan = self._planner.plan(one.source, found.confidence, 0.0)
-            if plan.width > 0 and plan.tokens_per_s > best.tokens_per_s:
+            found, plan = one.draft(context, k, None, None), Plan(0, 0.0)
+            if len(found):
+                self._unused.append((len(context), found))
+                plan = self._planner.plan(one.source, found.confidence, 0.0)
+            if plan.width == 0:
+                one.leave_out(self._planner.n_rests(one.usual_s))
+                continue
+            one.rest = 0
+            if plan.tokens_per_s > best.tokens_per_s:
                 best, draft = plan, found
         return best, draft
 
