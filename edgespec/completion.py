@@ -130,8 +130,8 @@ def adapted(
 ) -> Options:
     """The options of `Session.chat` for a call in llama-cpp-python's terms.
 
-    There a negative or zero max_tokens means up to the end of the context, a negative seed a fresh
-    one. Raises: UsageError.
+    A negative or zero max_tokens means up to the end of the context; a negative seed counts as none
+    given: the session's own, or a fresh one. Raises: UsageError.
     """
     out = options.copy()
     if logprobs:

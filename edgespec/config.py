@@ -17,6 +17,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from edgespec.content import text_of
 from edgespec.errors import UsageError
 from edgespec.types import SamplingParams
 
@@ -281,10 +282,8 @@ def check_known(names: Iterable[str], known: Sequence[str], source: str) -> None
 def from_file(config: Config, path: Path) -> Config:
     """`config` overlaid with the TOML file at `path`. Raises: UsageError naming file and key."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}: expected a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(text_of(path, expected="a TOML file"))
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     return with_values(config, values, str(path))
 

@@ -80,7 +80,8 @@ class Conversation:
 
         Question and answer enter the transcript with the answer's first word, so what was said
         before a stop stays, and a turn without a word leaves the transcript as it was.
-        Raises: UsageError, ContextError, TokenizerError when called; Cancelled while streaming.
+        Raises: UsageError, ContextError, TokenizerError, BusyError when called; Cancelled while
+        streaming.
         """
         if not text.strip():
             raise UsageError("the question is empty: expected a text")

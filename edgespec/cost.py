@@ -77,9 +77,13 @@ def measure_costs(
                 timed(1)  # plain decoding repeats this width, so its graph is made only once
             if clock() < end:
                 samples[n].append(timed(n))
-    quartile = {n: sorted(times)[(len(times) - 1) // 4] for n, times in samples.items()}
-    known = {n: max(seconds, 1e-9) for n, seconds in quartile.items()}
+    known = {n: max(quartile(times), 1e-9) for n, times in samples.items()}
     return CostTable(tuple(interpolated(known, n) for n in range(1, max_width + 1)))
+
+
+def quartile(times: Sequence[float]) -> float:
+    """The lower one: what else runs here only ever makes a repeat slower."""
+    return sorted(times)[(len(times) - 1) // 4]
 
 
 def _sweep(

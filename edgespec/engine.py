@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgespec.errors import ContextError, UsageError
 from edgespec.grammar.constrained import law_of
 from edgespec.protocols import Controller, Drafter, LanguageModel, Law
+from edgespec.reader import common_prefix
 from edgespec.sampling import Laws, score
 from edgespec.tally import Tally
 from edgespec.types import Draft, FloatArray, SamplingParams, Stats, Step, TokenScore, Verdict
@@ -105,12 +106,9 @@ class Engine:
                 f"shorten the prompt or raise it with -c {len(prompt) + 256}"
             )
 
-    def _read(self, tokens: Sequence[int]) -> int:
+    def _read(self, tokens: list[int]) -> int:
         """Bring the target's cache to `tokens`, reusing the common prefix; tokens newly read."""
-        n_same = 0
-        limit = min(len(self._cached), len(tokens), self.target.length)
-        while n_same < limit and self._cached[n_same] == tokens[n_same]:
-            n_same += 1
+        n_same = common_prefix(self._cached, tokens, self.target.length)
         del self._cached[n_same:]
         self.target.truncate(n_same)
         n_new = len(tokens) - n_same

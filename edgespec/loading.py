@@ -53,7 +53,8 @@ def load(
 
     The keywords are the command line's options. drafter: a name, or an object of yours that
     follows the `Drafter` protocol. Neither config.toml nor EDGESPEC_* variables are read.
-    Raises: UsageError, ModelFileError, ContextError.
+    Raises: UsageError, ModelFileError, ContextError, TokenizerError; BackendError where the hub or
+    a library fails.
     """
     values = dict(locals())
     del values["progress"]

@@ -28,7 +28,7 @@ def paths_of(
 ) -> tuple[Path, Path | None]:
     """The files of target and draft model, fetched or made if need be; drafter: whether to look.
 
-    Raises: UsageError, ModelFileError.
+    Raises: UsageError, ModelFileError, BackendError.
     """
     target = file_named(config.model, config.hf_repo, "-m", "-hf", config, progress)
     draft = None

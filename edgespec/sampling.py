@@ -50,7 +50,7 @@ class Chain:
 
 
 def law_of(params: SamplingParams) -> Chain:
-    """The chain bound to its parameters; `grammar.law_of` heeds their constraint too.
+    """The chain bound to its parameters; `grammar.constrained.law_of` heeds their constraint too.
 
     Raises: UsageError for parameters out of range, before any logits are seen.
     """
@@ -176,12 +176,15 @@ class Laws:
 
     def __init__(self, law: Law, logits: FloatArray, context: Sequence[int], draft: Draft) -> None:
         self._law, self._logits, self._context, self._draft = law, logits, context, draft
+        self._rows: dict[int, FloatArray] = {}  # block verification asks twice
 
     def __len__(self) -> int:
         return len(self._logits)
 
     def __getitem__(self, row: int) -> FloatArray:
-        before = self._context
-        if row > 0:
-            before = [*before, *self._draft.path(row - 1)]
-        return self._law(self._logits[row], before)
+        if row not in self._rows:
+            before = self._context
+            if row > 0:
+                before = [*before, *self._draft.path(row - 1)]
+            self._rows[row] = self._law(self._logits[row], before)
+        return self._rows[row]

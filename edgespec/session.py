@@ -45,9 +45,8 @@ class Session:
     """One target, perhaps a drafter, and one generation at a time.
 
     A thread that begins another generation ends its last one, whose iterator then raises
-    Cancelled. Any other thread gets a BusyError until the one in progress is finished, closed or
-    dropped, and so does everyone while a round is being computed. `cancel` and `close` may be
-    called from every thread.
+    Cancelled. Any other thread gets a BusyError until the one in progress is over, cancelled or
+    dropped, and so does everyone while a round is computed. All threads may `cancel` and `close`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Session:
     ) -> None:
         """Open the models that `config` names; an own `drafter` takes the place of the configured.
 
-        progress: told what takes long. Raises: UsageError, ModelFileError, ContextError.
+        progress: told what takes long. Raises: as `edgespec.load`.
         """
         check(config.sampling(frozenset()))
         StopText(config.stop)
@@ -194,7 +193,8 @@ class Session:
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
         """Pieces that continue `prompt`, a text or token ids; see types.Options.
 
-        Raises: UsageError, ContextError, BusyError, when called; Cancelled while streaming.
+        Raises: UsageError, ContextError, TokenizerError, BusyError when called, and what
+        `speculate` raises; Cancelled while streaming.
         """
         config = self._with(options)
         ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)

@@ -6,7 +6,7 @@ Frozen dataclasses without behaviour beyond their own consistency; each prints i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -151,6 +151,18 @@ class Draft:
     def is_chain(self) -> bool:
         """Whether every node is the child of the one before it."""
         return self.parents == tuple(range(-1, len(self.tokens) - 1))
+
+    def first(self, n: int, *, n_told: int | None = None) -> Draft:
+        """The first n nodes; n_told: of how many sources and confidence tell, if not of n."""
+        told = n if n_told is None else n_told
+        return replace(
+            self,
+            tokens=self.tokens[:n],
+            parents=self.parents[:n],
+            probs=None if self.probs is None else self.probs[:n],
+            sources=self.sources[:told],
+            confidence=self.confidence[:told],
+        )
 
     def path(self, node: int) -> tuple[int, ...]:
         """Tokens from the first level down to `node`; empty for -1."""

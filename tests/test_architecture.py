@@ -132,3 +132,10 @@ def test_every_folder_of_the_package_is_installed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("*.py")}
     assert {".".join(folder.parts) for folder in folders} <= set(listed)
+
+
+def test_the_map_has_every_module_and_folder():
+    text = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "__main__.py"}
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    assert {one for one in modules | folders if f"`{one}`" not in text} == set()

@@ -179,6 +179,15 @@ def test_plain_text_undoes_the_schema_of_the_session() -> None:
         assert isinstance(json.loads(said), dict)
 
 
+def test_a_negative_seed_counts_as_none_given() -> None:
+    with load(speculative="off", threads=1, seed=7, temperature=1.5, max_tokens=24) as one:
+        said = [
+            one.create_chat_completion(ASK, seed=seed)["choices"][0]["message"]
+            for seed in (None, -1, 8)
+        ]
+    assert said[0] == said[1] != said[2]
+
+
 def test_what_callers_of_llama_cpp_python_give_is_understood(session: Session) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": ASK[0]["content"]}]}]
     expected = session.create_chat_completion(ASK)["choices"][0]["message"]
@@ -205,6 +214,8 @@ def test_what_callers_of_llama_cpp_python_give_is_understood(session: Session) -
         ({"logit_bias": {5: float("nan")}}, "nan for token 5: expected a number"),
         ({"logit_bias": {"five": 1}}, "logit_bias 'five': 1: expected an id"),
         ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"tools": []}, "unknown key 'tools'"),
+        ({"typical_p": 1.0}, "unknown key 'typical_p'"),
     ],
 )
 def test_a_mistake_is_one_line(session: Session, given: dict[str, object], expected: str) -> None:

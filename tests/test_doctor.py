@@ -708,7 +708,7 @@ def test_the_load_is_that_before_anything_was_opened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trying.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
-    monkeypatch.setattr(trying, "cores", lambda: 2)
+    monkeypatch.setattr(trying, "n_cores", lambda: 2)
     made = Trial(CostTable((1.0, 1.1)), 0.1, 10, 8)
     monkeypatch.setattr(command, "tried", lambda *_: made)
     code, out, _ = run(capsys, "-m", TARGET, "-md", DEMO, "--json", "-")

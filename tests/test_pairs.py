@@ -41,6 +41,16 @@ def test_every_manifest_reads_and_names_its_licence() -> None:
         )
 
 
+def test_the_table_of_public_pairs_is_that_of_the_manifests() -> None:
+    text = (pairs.folder() / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\S+) GB \| (\S+) \| (\S+) GB \|$", text, re.M)
+    assert sorted(row[0] for row in rows) == sorted(PUBLIC)
+    for name, *cells in rows:
+        for entry, repo, n in zip(pairs.find(name).entries, cells[::2], cells[1::2], strict=True):
+            assert repo == entry.repo
+            assert float(n) == pytest.approx(entry.size / 1e9, rel=0.05)
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
     pair = pairs.find(name)

@@ -53,7 +53,7 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
         tokenizer=tokenizer,
         token_ids=None if trim is None else trim.token_ids,
         cache=_cache(header, options),
-        shares_memory=opening.placed(library(), options).startswith("CPU"),
+        shares_memory=not opening.on_gpu(library(), options),
         more_context=opening.MORE_TOKENS,
         problems=tuple(problems),
     )

@@ -36,6 +36,7 @@ from edgespec.errors import (
     ModelFileError,
     ShapeError,
 )
+from edgespec.measure import n_cores
 from edgespec.types import FloatArray, ModelInfo
 
 __all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices", "trial"]
@@ -364,7 +365,7 @@ def trial(path: str, loading: str) -> None:
     Exits with gguf_trial.REFUSED and the reason on stdout when the file is refused.
     """
     large = Path(path).is_file() and Path(path).stat().st_size > 100 << 20
-    n_threads = min(4, opening.cores()) if large else 1
+    n_threads = min(4, n_cores()) if large else 1
     options = ModelOptions(n_context=512, device="cpu", n_threads=n_threads)
     try:
         model = LlamaCppModel(Path(path), options, loading=loading)

@@ -6,6 +6,7 @@ are kept, so that a round clones as many as it drafted tokens and reads nothing 
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import logging
 import sys
@@ -34,19 +35,7 @@ KEPT = 32  # states kept behind the end of the text: more than a draft is long
 FEW = 64  # tokens up to which they are checked one by one, without a look at first bytes
 SECOND = {b"\xe0": (0xA0, 0xBF), b"\xed": (0x80, 0x9F),
           b"\xf0": (0x90, 0xBF), b"\xf4": (0x80, 0x8F)}  # fmt: skip
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 Mask = NDArray[np.bool_]
-
-
-class _Candidates(ctypes.Structure):
-    """llama_token_data_array."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_size_t),
-        ("selected", ctypes.c_int64),
-        ("sorted", ctypes.c_bool),
-    ]
 
 
 class LlamaCppConstraint:
@@ -142,17 +131,17 @@ class LlamaCppConstraint:
         """Which of `ids` may follow in `state`, the one after n ids of the path."""
         tokenizer = self._tokenizer
         begun = begun_in(b"".join(map(tokenizer.piece, self._path[max(n - 3, 0) : n])))
+        legal = legal_after(begun)
         out = (ids >= 0) & (ids < tokenizer.n_vocab)
         if len(ids) > FEW:
-            begin = self._begin(state) & legal_after(begun)
+            begin = self._begin(state) & legal
             out &= begin[tokenizer.first_bytes[np.where(out, ids, 0)]]
         asked = np.flatnonzero(out)
         out[asked] = self._applied(state, ids[asked])
         for i in np.flatnonzero(out) if len(ids) <= FEW else ():
-            piece, token = tokenizer.piece(int(ids[i])), int(ids[i])
-            out[i] = token in tokenizer.stop_tokens or (
-                piece != b"" and bool(legal_after(begun)[piece[0]])
-            )
+            token = int(ids[i])
+            piece, ends = tokenizer.piece(token), token in tokenizer.stop_tokens
+            out[i] = legal[ENDS if ends else piece[0] if piece else SILENT]
         return out
 
     def _begin(self, state: int) -> Mask:
@@ -179,8 +168,10 @@ class LlamaCppConstraint:
         return may
 
     def _room(self, n: int) -> None:
-        self._buffer = np.zeros(n, CANDIDATE)
-        self._candidates = _Candidates(self._buffer.ctypes.data, n, -1, False)
+        api = library().api
+        self._buffer = np.zeros(n, np.dtype(api.llama_token_data))
+        data = self._buffer.ctypes.data_as(ctypes.POINTER(api.llama_token_data))
+        self._candidates = api.llama_token_data_array(data, n, -1, False)
 
 
 def constraint_of(tokenizer: LlamaCppTokenizer, gbnf: str, *, n_tokens: int = 0) -> Constraint:
@@ -202,13 +193,7 @@ def constraint_of(tokenizer: LlamaCppTokenizer, gbnf: str, *, n_tokens: int = 0)
 
 def begun_in(text: bytes) -> bytes:
     """The bytes at its end of a character that is not over."""
-    for n in (1, 2, 3):
-        byte = text[-n] if n <= len(text) else 0
-        if byte >= 0xC0:
-            return text[-n:] if 2 + (byte >= 0xE0) + (byte >= 0xF0) > n else b""
-        if byte < 0x80:
-            break
-    return b""
+    return text[codecs.utf_8_decode(text, "replace", False)[1] :]
 
 
 @cache

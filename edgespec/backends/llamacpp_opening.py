@@ -1,14 +1,12 @@
 """How a GGUF model is opened: options checked, memory foreseen, placement and loading decided.
 
-Everything here happens before llama.cpp takes memory, so that a wrong option or a context that
+All but `Loading` happens before llama.cpp takes memory, so that a wrong option or a context that
 does not fit is one clear line.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from edgespec.backends.gguf_trial import first_safe
 from edgespec.backends.interrupts import Held
 from edgespec.backends.llamacpp_library import Library
 from edgespec.errors import ContextError, UsageError
+from edgespec.measure import n_cores
 
 DEFAULT_CONTEXT = 4096
 MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
@@ -176,29 +175,33 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     """llama_context_params: a unified cache, rows of logits as `rows_of`, small batches."""
     params = library.api.llama_context_default_params()
     rows = rows_of(n_vocab, options)
-    on_gpu = options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
-    batch = max(rows, BATCH_GPU if on_gpu else BATCH_CPU)
+    offloads = on_gpu(library, options)
+    batch = max(rows, BATCH_GPU if offloads else BATCH_CPU)
     params.n_ctx = n_context
     params.n_batch = params.n_ubatch = batch
     # One sequence per row reserves the output buffer for good: it never moves under a view.
     # Many sequences cost little else in a unified cache.
     params.n_seq_max = params.n_outputs_max = rows
-    params.n_threads = params.n_threads_batch = options.n_threads or cores()
+    params.n_threads = params.n_threads_batch = options.n_threads or n_cores()
     params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
     params.kv_unified = params.swa_full = True  # windows kept whole, or truncate would lose them
     params.embeddings = options.hidden_states
     params.no_perf = True
-    params.op_offload = params.offload_kqv = on_gpu
+    params.op_offload = params.offload_kqv = offloads
     params.abort_callback = library.abort_callback
     return params
 
 
+def on_gpu(library: Library, options: ModelOptions) -> bool:
+    """Whether layers go anywhere but to the CPU."""
+    return options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
+
+
 def placed(library: Library, options: ModelOptions) -> str:
     """Where the model runs, in words."""
-    on_gpu = options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
-    if on_gpu:
+    if on_gpu(library, options):
         return "GPU" if options.device == "auto" else options.device
-    n_threads = options.n_threads or cores()
+    n_threads = options.n_threads or n_cores()
     return f"CPU, {n_threads} thread" + "s" * (n_threads > 1)
 
 
@@ -206,10 +209,3 @@ def rows_of(n_vocab: int, options: ModelOptions) -> int:
     """Most rows of logits one batch computes."""
     fits = ROWS_BYTES // (4 * max(n_vocab, 1))
     return max(options.max_leaves + 1, LEAST_ROWS, min(MOST_ROWS, fits))
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,7 +1,8 @@
 """The command line: `edgespec COMMAND`. Finds the command's module by name and imports only that.
 
-A command module has ABOUT, EXAMPLE, DEFAULTS (a Config, or None if it opens no models),
-add_arguments(parser) and run(args, config) -> exit code. Errors end here, in one line.
+A command module has ABOUT, USAGE, EXAMPLE, DEFAULTS (a Config, or None if it opens no models),
+add_arguments(parser), and run(args, config) or, without a Config, run(args) -> exit code. Errors
+end here, in one line.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def choices(words: str, known: Mapping[str, str], example: str) -> str:
     return f"{usage}\n\n{lines}\n\nexample: {example}\n"
 
 
-def parser_of(name: str, command: Any, every: bool = False) -> Parser:
+def parser_of(name: str, command: Any, every: bool) -> Parser:
     """A command's parser: its own options, the pair and sampling options, the common ones.
 
     every: its help has the rare options too.

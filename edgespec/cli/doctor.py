@@ -63,7 +63,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, config: Config) -> int:
     """Judge and say so; 1 if the pair cannot work."""
-    with_model = bool({"auto", "model"} & set(config.drafter.split(",")))
+    drafting = replace(config, speculative="on", draft_tokens="auto")
+    with_model = opening.drafts_with_a_model(drafting)
     target, draft = opening.paths_of(config, show_progress, drafter=with_model)
     report = examine(target, draft, opening.options_of(config), TEXTS, free_memory())
     report = measured(report, config, args.quick)
@@ -141,9 +142,8 @@ def special_line(special: Special) -> str:
         "drafter only": "a template in the drafter's file only",
     }[special.template]
     differ = [
-        f"{role} {one or 'none'} and {other or 'none'}"
-        for role, (one, other) in special.roles.items()
-        if one != other
+        f"{role} " + " and ".join(one or "none" for one in special.roles[role])
+        for role in special.differing
     ]
     return f"{said}; target and drafter differ: {', '.join(differ)}" if differ else said
 

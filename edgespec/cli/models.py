@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgespec import hub, pairs
@@ -67,28 +67,31 @@ def run(args: Namespace) -> int:
 
 def listed() -> Shown:
     """Every known pair, then every model in the cache and every unfinished download."""
-    known = [pairs.find(name) for name in pairs.names()]
+    known = [(pair, extent(pair)) for pair in map(pairs.find, pairs.names())]
     rows = [
-        {"name": pair.name, "about": pair.about, "tried": pair.tried, **extent(pair)}
-        for pair in known
+        {"name": pair.name, "about": pair.about, "tried": pair.tried, **size}
+        for pair, size in known
     ]
-    width = max(map(len, pairs.names()), default=0) + 2
+    width = max((len(pair.name) for pair, _ in known), default=0) + 2
     lines = [
-        folded(f"{pair.name:<{width}}{' '.join(filter(None, (pair.about, in_short(pair))))}", width)
-        for pair in known
+        folded(
+            f"{pair.name:<{width}}{' '.join(filter(None, (pair.about, in_short(pair, size))))}",
+            width,
+        )
+        for pair, size in known
     ]
-    here = cache.everything()
+    held = cache.everything()
+    here = [(called(one, held), one) for one in held]
     broken = cache.unfinished()
     if here or broken:
         lines += ["", f"downloaded, in {cache.folder()} (use one with -hf):"]
-    lines += [f"{called(one, here)}  {in_words(one.n_bytes)}" for one in here]
+    lines += [f"{name}  {in_words(one.n_bytes)}" for name, one in here]
     lines += [
         f"{repo}  {in_words(n)} of an unfinished download: pull goes on, rm removes it"
         for repo, n in broken.items()
     ]
     models = [
-        {"name": called(one, here), "path": str(one.path), "size_bytes": one.n_bytes}
-        for one in here
+        {"name": name, "path": str(one.path), "size_bytes": one.n_bytes} for name, one in here
     ]
     return {"pairs": rows, "models": models, "unfinished": broken}, lines
 
@@ -110,9 +113,9 @@ def extent(pair: pairs.Pair) -> dict[str, int]:
     }
 
 
-def in_short(pair: pairs.Pair) -> str:
+def in_short(pair: pairs.Pair, extent: Mapping[str, int]) -> str:
     """What a pair takes and what of it is here, after what it is."""
-    size, here = extent(pair).values()
+    size, here = extent["size_bytes"], extent["here_bytes"]
     if not size:
         return ""
     if here >= size:

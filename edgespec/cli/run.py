@@ -14,10 +14,7 @@ from edgespec.measure import model_row, record
 from edgespec.session import Session
 from edgespec.types import Stats
 
-ENDS = {
-    "context": "the context is full: the answer ends here (-c makes it larger)",
-    "length": "",
-}
+ENDS = {"context": "the context is full: the answer ends here (-c makes it larger)"}
 
 
 @contextmanager

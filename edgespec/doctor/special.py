@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edgespec.template import spelling
@@ -19,7 +19,7 @@ class Special:
     """
 
     template: str
-    roles: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    roles: dict[str, tuple[str | None, str | None]]
 
     @property
     def differing(self) -> list[str]:

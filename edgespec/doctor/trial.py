@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from edgespec.backends.llamacpp_opening import cores
-from edgespec.cost import CostTable, measure_costs
+from edgespec.cost import CostTable, measure_costs, quartile
 from edgespec.doctor.breakeven import Width, widths_of
-from edgespec.measure import total
+from edgespec.measure import n_cores, total
 from edgespec.protocols import Drafter, LanguageModel
 from edgespec.types import Stats
 
@@ -90,7 +89,7 @@ def load_now() -> float:
     Ask before anything is opened, which is work itself.
     """
     try:
-        return os.getloadavg()[0] / cores()
+        return os.getloadavg()[0] / n_cores()
     except (AttributeError, OSError):  # not on Windows
         return 0.0
 
@@ -119,11 +118,6 @@ def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_co
         times.append(clock() - start)
         target.truncate(length)
     return quartile(times[1:])  # the first one makes the graph
-
-
-def quartile(times: Sequence[float]) -> float:
-    """The lower one: what else runs here only ever makes a repeat slower."""
-    return sorted(times)[(len(times) - 1) // 4]
 
 
 def step_seconds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -158,14 +158,4 @@ class MixedDrafter:
 
 def first(draft: Draft, n: int) -> Draft:
     """The first n nodes of a draft."""
-    if n >= len(draft):
-        return draft
-    return replace(
-        draft,
-        tokens=draft.tokens[:n],
-        parents=draft.parents[:n],
-        probs=None if draft.probs is None else draft.probs[:n],
-        sources=draft.sources[:n],
-        confidence=draft.confidence[:n],
-        n_cut=0,
-    )
+    return draft if n >= len(draft) else draft.first(n)

@@ -178,13 +178,5 @@ def weight(logits: FloatArray) -> float:
 
 def first_of(draft: Draft, n: int) -> Draft:
     """The first n tokens of a chain, the others cut."""
-    told = n if draft.is_drawn else n + 1
-    return replace(
-        draft,
-        tokens=draft.tokens[:n],
-        parents=draft.parents[:n],
-        probs=None if draft.probs is None else draft.probs[:n],
-        sources=draft.sources[:told],
-        confidence=draft.confidence[:told],
-        n_cut=draft.n_cut + len(draft) - n,
-    )
+    cut = draft.first(n, n_told=n if draft.is_drawn else n + 1)
+    return replace(cut, n_cut=draft.n_cut + len(draft) - n)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from edgespec.content import why
 from edgespec.errors import BackendError, EdgeSpecError, UsageError
 from edgespec.hub import cache
 
@@ -152,8 +153,7 @@ def is_local(error: Exception) -> bool:
 
 def short(error: Exception) -> str:
     """What it says, in part of a line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:80]
+    return " ".join(str(why(error) or type(error).__name__).split())[:80]
 
 
 def _host() -> str:

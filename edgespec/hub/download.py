@@ -45,9 +45,7 @@ _one_at_a_time = Lock()  # in this process: the library's settings are for all t
 PIECE = 1 << 20  # bytes; of the library's 10 MB a broken connection would lose as many
 
 
-def download(
-    listed: Listing, names: Sequence[str], sha256: str = "", progress: Progress | None = None
-) -> Path:
+def download(listed: Listing, names: Sequence[str], sha256: str, progress: Progress | None) -> Path:
     """The path of the first of `names`, all of them fetched, checked and in the cache.
 
     sha256: what the first must have, if not "". Raises: UsageError, ModelFileError, BackendError.

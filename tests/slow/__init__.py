@@ -1,1 +1,1 @@
-"""Tests that take minutes or gigabytes: pytest -m slow."""
+"""Tests that take minutes or gigabytes; tests/README.md says how to run them."""

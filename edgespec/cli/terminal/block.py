@@ -23,8 +23,9 @@ FENCE, FENCE_BEGUN = re.compile(r"(`{3,})[^`]*|(~{3,}).*"), re.compile(r"`{1,2}|
 class Block:
     """A line's kind, and how it is set.
 
-    kind: text, table (not wrapped), rule or fence. n: source characters of the marker, which are
-    not text. first, rest: what stands before the line's first row and before those it wraps to.
+    kind: text, table (not wrapped), rule, fence, or code (between fences). n: source characters of
+    the marker, which are not text. first, rest: what stands before the line's first row and before
+    those it wraps to.
     """
 
     kind: str

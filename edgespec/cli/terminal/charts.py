@@ -33,7 +33,7 @@ def session_chart(answers: Sequence[Stats], width: int) -> str:
         return "no answers yet"
     width = min(width, MOST_COLUMNS)
     everything = total(answers)
-    lines = [totals(answers)]
+    lines = [totals(answers, everything)]
     if everything.n_tested:
         lines += ["", "accepted by position in the draft, of those tested there"]
         lines += bars(everything.accepted_by_position, everything.tested_by_position, width)
@@ -45,9 +45,8 @@ def session_chart(answers: Sequence[Stats], width: int) -> str:
     return "\n".join(lines)
 
 
-def totals(answers: Sequence[Stats]) -> str:
-    """How many answers and tokens, how fast, and what drafting brought."""
-    stats = total(answers)
+def totals(answers: Sequence[Stats], stats: Stats) -> str:
+    """How many answers and tokens, how fast, and what drafting brought; stats: their total."""
     text = f"{number(len(answers), 'answer')}, {number(stats.n_tokens, 'token')} in "
     text += f"{stats.decode_s:.1f} s: {stats.tokens_per_s:.1f} tokens/s"
     drafted = [one for one in answers if one.n_tested]

@@ -266,7 +266,7 @@ def stats(talk: Talk, rest: str) -> Answer:
 
 @dataclass(frozen=True)
 class Command:
-    """One command; completes: what its first word can be, "file" for files."""
+    """One command; completes: what its first word can be, "file" for files, "pair" for pairs."""
 
     name: str
     obey: Callable[[Talk, str], Answer]

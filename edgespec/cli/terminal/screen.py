@@ -105,6 +105,5 @@ def style_of(look: Look, colour: bool) -> Style:
 
 def column_after(column: int, glyphs: list[Glyph]) -> int:
     """Where the cursor is after `glyphs` were written from `column` on."""
-    before, _, last = "".join(char for char, _ in glyphs).rpartition("\n")
-    is_new = bool(before) or any(char == "\n" for char, _ in glyphs)
-    return cell_len(last) + (0 if is_new else column)
+    _, newline, last = "".join(char for char, _ in glyphs).rpartition("\n")
+    return cell_len(last) + (0 if newline else column)
