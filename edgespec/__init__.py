@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgespec.conversation import Conversation
     from edgespec.errors import (
         BackendError,
         BusyError,
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
         TokenizerError,
         UsageError,
     )
-    from edgespec.loading import load
-    from edgespec.session import Session
+    from edgespec.session.conversation import Conversation
+    from edgespec.session.load import load
+    from edgespec.session.session import Session
     from edgespec.types import (
         Draft,
         ModelInfo,
@@ -67,9 +67,9 @@ __all__ = [
 _MODULES = {
     "types": ("Draft", "ModelInfo", "Options", "Piece", "SamplingParams", "Stats", "Step",
               "TokenScore", "Verdict"),
-    "session": ("Session",),
-    "loading": ("load",),
-    "conversation": ("Conversation",),
+    "session.session": ("Session",),
+    "session.load": ("load",),
+    "session.conversation": ("Conversation",),
 }  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from edgespec.content import text_of
 from edgespec.errors import UsageError
+from edgespec.files import text_of
 from edgespec.types import SamplingParams
 
 if sys.version_info >= (3, 11):

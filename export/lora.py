@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from edgespec.backends.hf_tokenizer import read_object
 from edgespec.errors import ModelFileError, UsageError
 
-from .checkpoint import Checkpoint, Decoder
-from .gguf_file import replacing
-from .safetensors_file import SafeTensors
+from .gguf.file import replacing
+from .read.checkpoint import Checkpoint, Decoder
+from .read.safetensors import SafeTensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight")

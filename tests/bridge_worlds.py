@@ -17,14 +17,14 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgespec.bridges import Bridge, Drawing
-from edgespec.bridges.mapping import Mapping
-from edgespec.bridges.ngrams import NgramCache
+from edgespec.decode.follow import Reader
+from edgespec.decode.verify import Dense
+from edgespec.drafters.bridges import Bridge, Drawing
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.errors import TokenizerError
-from edgespec.reader import Reader
+from edgespec.text.vocabulary import Vocabulary
 from edgespec.types import Draft
-from edgespec.verify import Dense
-from edgespec.vocab import Vocabulary
 
 Law = dict[tuple[int, ...], float]
 Row = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Runs a graph that export/onnx_graph.py wrote, once and from an empty cache."""
+"""Runs a graph that export/onnx/graph.py wrote, once and from an empty cache."""
 
 from __future__ import annotations
 

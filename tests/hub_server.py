@@ -206,7 +206,7 @@ def use(started: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     from huggingface_hub import constants, file_download
 
-    from edgespec.hub import download
+    from edgespec.store.hub import download
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)

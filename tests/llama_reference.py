@@ -13,7 +13,7 @@ import gguf
 import llama_cpp
 import numpy as np
 
-from edgespec.backends.llamacpp_library import library
+from edgespec.backends.llamacpp.library import library
 
 VOCAB = [f"<{i}>" for i in range(96)]
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"

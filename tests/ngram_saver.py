@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vocab_maker import vocabulary
 
-from edgespec.bridges.ngram_file import DAMAGED, PART, load, save
-from edgespec.bridges.ngrams import NgramCache
+from edgespec.drafters.bridges.ngram_file import DAMAGED, PART, load, save
+from edgespec.drafters.bridges.ngrams import NgramCache
 
 DRAFT = vocabulary(*(f"{i:03}" for i in range(300)))
 TARGET = vocabulary(*(f"{i:03}." for i in range(300)))

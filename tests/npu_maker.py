@@ -8,8 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.npu import StaticOptions, export_static
+from edgespec.export.npu.export import StaticOptions, export_static
+from edgespec.export.read.gguf import open_gguf_checkpoint
 
 CONTEXT = 96
 

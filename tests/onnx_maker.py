@@ -14,15 +14,15 @@ from unittest.mock import patch
 
 import llama_cpp
 import numpy as np
-from edgespec.export import onnx_check
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.onnx import Demands, OnnxReport, export
-from edgespec.export.onnx_graph import GraphOptions
+from edgespec.export.onnx import check as onnx_check
+from edgespec.export.onnx.export import Demands, OnnxReport, export
+from edgespec.export.onnx.graph import GraphOptions
+from edgespec.export.read.gguf import open_gguf_checkpoint
 
 from edgespec.backends import ModelOptions
-from edgespec.backends import llamacpp_opening as opening
-from edgespec.backends.llamacpp import LlamaCppModel
-from edgespec.backends.onnx import OnnxModel
+from edgespec.backends.llamacpp import opening
+from edgespec.backends.llamacpp.model import LlamaCppModel
+from edgespec.backends.onnx.model import OnnxModel
 
 ANY_LOSS = Demands(max_loss=9.0)  # for models of random weights, whose likeliest tokens are near
 

@@ -19,27 +19,26 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "edgespec"
 
-# A row imports lower rows only, never its own.
+# Rooms of the package: a row imports lower rows only, never its own.
 ROWS = [
     {"types", "errors"},
-    {"content"},
-    {"protocols", "config", "measure", "tally", "chi_square", "hub"},
-    {"sampling", "verify", "text", "cost", "evidence", "vocab", "reader", "pairs", "completion"},
-    {"controller", "cost_cache", "lossless", "bridges", "template", "grammar"},
-    {"engine", "backends", "drafters"},
-    {"translation", "generation"},
-    {"method"},
-    {"opening"},
+    {"files", "device"},
+    {"protocols", "config"},
+    {"decode", "text"},
+    {"grammar", "pace"},
+    {"backends", "drafters"},
+    {"store"},
     {"session"},
-    {"loading", "conversation", "doctor"},
+    {"check"},
     {"cli"},
 ]
+MOST = {"decode": {"types", "errors", "protocols"}}  # a room that is held to less
 FREE = {"__init__", "__main__"}  # the package's own door and `python -m edgespec`
 ONLY_IN = {
-    "llama_cpp": "edgespec/backends/",
-    "onnxruntime": "edgespec/backends/",
+    "llama_cpp": "edgespec/backends/llamacpp/",
+    "onnxruntime": "edgespec/backends/onnx/",
     "torch": "models/",  # training
-    "huggingface_hub": "edgespec/hub/",
+    "huggingface_hub": "edgespec/store/hub/",
     "rich": "edgespec/cli/",
     "prompt_toolkit": "edgespec/cli/",
 }
@@ -77,7 +76,7 @@ def test_modules_import_lower_rows_only(path):
         return
     row = next((i for i, entries in enumerate(ROWS) if own in entries), None)
     assert row is not None, f"{own} has no row in the table"
-    lower = set().union(*ROWS[:row])
+    lower = MOST.get(own) or set().union(*ROWS[:row])
     if path.parent != PACKAGE:
         lower.add(own)  # files of one folder may know each other
     seen = {part(name) for name in imported(path) if name.startswith("edgespec.")}
@@ -124,7 +123,7 @@ def test_no_source_file_exceeds_400_lines():
 
 
 def test_the_engine_stays_readable():
-    assert len((PACKAGE / "engine.py").read_text().splitlines()) <= 200
+    assert len((PACKAGE / "decode" / "engine.py").read_text().splitlines()) <= 200
     assert len((PACKAGE / "ARCHITECTURE.md").read_text().splitlines()) <= 150
 
 

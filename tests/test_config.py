@@ -22,7 +22,7 @@ from edgespec.config import (
     with_values,
 )
 from edgespec.errors import UsageError
-from edgespec.loading import load
+from edgespec.session.load import load
 
 
 def flags(*words: str) -> Namespace:

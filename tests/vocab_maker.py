@@ -8,10 +8,10 @@ from itertools import groupby
 
 from hypothesis import strategies as st
 
-from edgespec.bridges.ledger import Ledger
-from edgespec.bridges.mapping import Mapping as Between
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping as Between
 from edgespec.errors import TokenizerError
-from edgespec.vocab import Vocabulary
+from edgespec.text.vocabulary import Vocabulary
 
 LETTERS = ("a", "b", " ", "\n", "é", "語")
 CONTROL = ("<s>", "</s>", "<end>", "<other>")

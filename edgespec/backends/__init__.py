@@ -11,8 +11,8 @@ from typing import Any
 from edgespec.errors import UsageError
 
 BACKENDS = {
-    "llamacpp": "edgespec.backends.llamacpp_trimmed:open_gguf",
-    "onnx": "edgespec.backends.onnx:OnnxModel",
+    "llamacpp": "edgespec.backends.llamacpp.trimmed:open_gguf",
+    "onnx": "edgespec.backends.onnx.model:OnnxModel",
 }
 ENDINGS = {".gguf": "llamacpp", ".onnx": "onnx", ".json": "onnx"}
 FOLDER = "onnx"  # an exported ONNX model is a folder

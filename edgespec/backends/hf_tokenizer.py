@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.text import utf8
+from edgespec.text.detokenizer import utf8
 
 FILE = "tokenizer.json"
 # What an exported model takes along besides FILE, where it exists.

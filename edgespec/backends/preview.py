@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edgespec.backends import ModelOptions, backend_of
 
 PREVIEWS = {
-    "llamacpp": "edgespec.backends.gguf_preview:preview_of",
-    "onnx": "edgespec.backends.onnx_preview:preview_of",
+    "llamacpp": "edgespec.backends.gguf.preview:preview_of",
+    "onnx": "edgespec.backends.onnx.preview:preview_of",
 }
 DEFAULT_CONTEXT = 4096  # as both backends have it
 

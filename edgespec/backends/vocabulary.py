@@ -9,7 +9,7 @@ from edgespec.errors import ModelFileError
 
 if TYPE_CHECKING:
     from edgespec.backends.hf_tokenizer import HfTokenizer
-    from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+    from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 
 GGUF, HF = "vocabulary.gguf", "tokenizer.json"
 
@@ -21,7 +21,7 @@ def open_tokenizer(folder: Path, name: str, *, n_vocab: int = 0) -> LlamaCppToke
     Raises: ModelFileError, UsageError if the library is not installed.
     """
     if name == GGUF:
-        from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+        from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 
         if not (folder / name).is_file():
             raise ModelFileError(f"{folder} has no {name}: expected its tokenizer; export it again")

@@ -90,7 +90,7 @@ def dispatch(words: list[str]) -> int:
         print(choices("COMMAND", COMMANDS, EXAMPLE), end="")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from edgespec.measure import version
+        from edgespec.device import version
 
         print(f"edgespec {version()}")
         return 0

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from edgespec import pairs
 from edgespec.backends import ModelOptions
 from edgespec.backends.preview import Preview, preview
-from edgespec.bridges.coverage import coverage
-from edgespec.bridges.ledger import Ledger
-from edgespec.bridges.mapping import Mapping
-from edgespec.bridges.ngram_file import (
+from edgespec.cli.output import add_json, show_progress, write_json
+from edgespec.config import Config, state_folder
+from edgespec.drafters.bridges.coverage import coverage
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.ngram_file import (
     ENDING,
     PART,
     Head,
@@ -26,15 +27,14 @@ from edgespec.bridges.ngram_file import (
     read,
     save,
 )
-from edgespec.bridges.ngrams import MAX_HITS, NgramCache
-from edgespec.cli.output import add_json, show_progress, write_json
-from edgespec.config import Config, state_folder
-from edgespec.content import place, text_of
+from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
+from edgespec.drafters.bridges.pairing import vocabulary_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.method import OpenModel, difference
-from edgespec.opening import file_named
-from edgespec.translation import vocabulary_of
-from edgespec.vocab import Vocabulary
+from edgespec.files import place, text_of
+from edgespec.session.methods import OpenModel, difference
+from edgespec.session.opening import file_named
+from edgespec.store import pairs
+from edgespec.text.vocabulary import Vocabulary
 
 ABOUT = "Show, erase (reset) or teach (warm) what a drafter of another vocabulary has learned."
 USAGE = "(show | reset [--all] | warm FILE) [--json FILE] [options]"

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 
-from edgespec import pairs
 from edgespec.cli.run import opened
 from edgespec.config import Config
-from edgespec.session import Session
+from edgespec.session.session import Session
+from edgespec.store import pairs
 
 MAX_WIDTH, REPEATS = 16, 7
 PROMPT = 64  # tokens in the cache while widths are timed

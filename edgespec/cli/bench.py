@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgespec import pairs
+from edgespec.check.record import model_row, run_row, total
 from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened, say, session_record
 from edgespec.config import Config, whole
 from edgespec.errors import UsageError
-from edgespec.measure import model_row, run_row, total
-from edgespec.session import Session
-from edgespec.template import Message
+from edgespec.session.session import Session
+from edgespec.store import pairs
+from edgespec.text.template import Message
 from edgespec.types import Stats
 
 ABOUT = "Measure plain and speculative decoding side by side on this device."

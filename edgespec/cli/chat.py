@@ -12,16 +12,16 @@ import sys
 from argparse import ArgumentParser, Namespace
 from io import TextIOWrapper
 
+from edgespec.check.record import run_row
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.run import ENDS, opened, say, session_record, stats_line
 from edgespec.cli.terminal.line import unseen
 from edgespec.cli.terminal.plain import Printer, Silent, printer_of
 from edgespec.config import Config
-from edgespec.content import text_of
-from edgespec.conversation import Conversation
 from edgespec.errors import UsageError
-from edgespec.measure import run_row
-from edgespec.session import Session
+from edgespec.files import text_of
+from edgespec.session.conversation import Conversation
+from edgespec.session.session import Session
 
 ABOUT = "Talk with a model. Ctrl-C stops an answer, Ctrl-D or /exit leaves."
 USAGE = "[-p TEXT] [-f FILE] [options]"

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
 from edgespec.cli.output import add_json, card_line, write_json
-from edgespec.measure import device_card
+from edgespec.device import device_card
 
 ABOUT = "List where models can run: the names that --device and --device-draft take."
 USAGE = "[--json FILE]"
@@ -21,7 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
-    from edgespec.backends import llamacpp, onnx_providers
+    from edgespec.backends.llamacpp import model as llamacpp
+    from edgespec.backends.onnx import providers as onnx_providers
 
     card, for_gguf, for_onnx = device_card(), llamacpp.devices(), onnx_providers.devices()
     if args.json != "-":

@@ -29,21 +29,21 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 
-from edgespec import opening
-from edgespec.backends.llamacpp_opening import free_memory
+from edgespec.backends.llamacpp.opening import free_memory
 from edgespec.backends.preview import Preview
+from edgespec.check.doctor.advice import notes, recommendation, vocabulary_line
+from edgespec.check.doctor.memory import Memory
+from edgespec.check.doctor.report import Report, examine
+from edgespec.check.doctor.special import Special
+from edgespec.check.doctor.texts import TEXTS
+from edgespec.check.doctor.trial import Trial, load_now, tried
 from edgespec.cli.output import add_json, folded, show_progress, write_json
 from edgespec.cli.prompts import DIALOGUES, STORIES
 from edgespec.config import Config
-from edgespec.content import in_words
-from edgespec.doctor.advice import notes, recommendation, vocabulary_line
-from edgespec.doctor.memory import Memory
-from edgespec.doctor.report import Report, examine
-from edgespec.doctor.special import Special
-from edgespec.doctor.texts import TEXTS
-from edgespec.doctor.trial import Trial, load_now, tried
+from edgespec.device import device_card, version
 from edgespec.errors import Cancelled, EdgeSpecError, UsageError
-from edgespec.measure import device_card, version
+from edgespec.files import in_words
+from edgespec.session import opening
 
 ABOUT = "Judge a pair of models: vocabularies, memory, measured costs, when drafting pays."
 USAGE = "-m TARGET -md DRAFTER [--quick] [--json FILE] [options]"

@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
         raise UsageError(f"{base} is not there: expected a GGUF or a folder; check --base")
     out = Path(args.out) if args.out else Path(f"{folder.resolve().name}-lora")
     lora = import_module("edgespec.export.lora")
-    model = import_module("edgespec.export.source").open_checkpoint(base)
+    model = import_module("edgespec.export.read.source").open_checkpoint(base)
     kinds = ("gguf", "onnx") if args.to == "both" else (args.to,)
     for path in lora.export(folder, model, out, kinds=kinds, precision=args.precision):
         print(path)

@@ -50,15 +50,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Export, and print what was written and how it compares."""
     source = Path(args.model)
-    checkpoint = import_module("edgespec.export.source").open_checkpoint(source)
+    checkpoint = import_module("edgespec.export.read.source").open_checkpoint(source)
     if args.npu is not None:
         print(static(args, checkpoint))
         return 0
     if args.draft_tokens is not None:
         raise UsageError("--draft-tokens is for graphs of fixed width: expected --npu with it")
-    onnx = import_module("edgespec.export.onnx")
+    onnx = import_module("edgespec.export.onnx.export")
     precision = args.precision or "int4"
-    options = import_module("edgespec.export.onnx_graph").GraphOptions(
+    options = import_module("edgespec.export.onnx.graph").GraphOptions(
         precision, args.block, args.context, args.hidden, args.lora
     )
     demands = onnx.Demands(
@@ -76,10 +76,10 @@ def static(args: Namespace, checkpoint: object) -> object:
     for flag in ("text", "max_loss", "hidden", "lora", "builder_python"):
         if getattr(args, flag):
             raise UsageError(f"--{flag.replace('_', '-')} is not for --npu: leave one of them out")
-    npu = import_module("edgespec.export.npu")
+    npu = import_module("edgespec.export.npu.export")
     precision, k = args.precision or "int8", args.draft_tokens
     options = npu.StaticOptions(args.context or 1024, 4 if k is None else k, precision, args.npu)
-    text = "\n\n".join(read(args.calibrate) or import_module("edgespec.export.onnx_check").TEXTS)
+    text = "\n\n".join(read(args.calibrate) or import_module("edgespec.export.onnx.check").TEXTS)
     return npu.export_static(checkpoint, out_of(args, precision), options, text, show_progress)
 
 

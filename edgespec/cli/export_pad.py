@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
 
-from edgespec import pairs
 from edgespec.cli.output import show_progress
 from edgespec.config import cache_folder
+from edgespec.store import pairs
 
 ABOUT = "Widen a small Llama with inert weights, to measure what size costs."
 USAGE = "[--kind KIND] [--source FILE] [--folder DIR]"
@@ -27,6 +27,6 @@ def run(args: Namespace) -> int:
     """Make the file unless it is there, and print its path."""
     source = Path(args.source) if args.source else pairs.bundled(pairs.find("demo").target)
     folder = Path(args.folder) if args.folder else cache_folder()
-    pad = import_module("edgespec.export.padded")
+    pad = import_module("edgespec.export.pad.padded")
     print(pad.padded(args.kind, source, folder, show_progress))
     return 0

@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgespec import pairs
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import SETS, asked, read_prompts
 from edgespec.config import real, whole
 from edgespec.errors import UsageError
+from edgespec.store import pairs
 
 ABOUT = (
     "Cut a drafter's output rows to those that its target's text needs. It drafts faster, and what "
@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Trim, and print what that changed."""
-    flow = import_module("edgespec.export.trim_flow")
+    flow = import_module("edgespec.export.trim.flow")
     quiet = args.json == "-"
     report = flow.run(plan_of(args, flow), (lambda what, share: None) if quiet else show_progress)
     if not quiet:
@@ -106,7 +106,7 @@ def plan_of(args: Namespace, flow: Any) -> Any:
 
 def questions(args: Namespace) -> tuple[Any, ...]:
     """What to ask, each prompt as often as there are samples."""
-    question = import_module("edgespec.export.trim_answers").Question
+    question = import_module("edgespec.export.trim.answers").Question
     if args.prompts:
         prompts = read_prompts(Path(args.prompts))
     else:

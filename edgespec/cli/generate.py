@@ -8,14 +8,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgespec.check.record import run_row, total
 from edgespec.cli.output import add_json, write_json
 from edgespec.cli.prompts import Prompt, asked, read_prompts
 from edgespec.cli.run import ENDS, opened, say, session_record, stats_line
 from edgespec.config import Config
 from edgespec.errors import UsageError
-from edgespec.measure import run_row, total
-from edgespec.session import Session
-from edgespec.template import Message
+from edgespec.session.session import Session
+from edgespec.text.template import Message
 from edgespec.types import Piece, Stats
 
 ABOUT = "Answer a prompt, or every prompt of a file (then one JSON line per prompt on stdout)."

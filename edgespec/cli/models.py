@@ -6,14 +6,14 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgespec import hub, pairs
 from edgespec.cli.output import PICTURES, add_json, folded, show_progress, write_json
 from edgespec.config import cache_folder, resolve
-from edgespec.content import in_words, sha256_of
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.hub import cache
-from edgespec.hub.cache import Held
-from edgespec.hub.names import quant_of, spec_of
+from edgespec.files import in_words, sha256_of
+from edgespec.store import hub, pairs
+from edgespec.store.hub import cache
+from edgespec.store.hub.cache import Held
+from edgespec.store.hub.names import quant_of, spec_of
 
 ABOUT = "List known pairs and downloaded models, show, fetch or remove one."
 USAGE = "(list | show NAME | pull NAME | rm NAME) [--offline] [--json FILE]"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgespec.content import text_of
 from edgespec.errors import UsageError
-from edgespec.template import Message, check_message
+from edgespec.files import text_of
+from edgespec.text.template import Message, check_message
 
 EXPECTED = 'an object with "prompt", "messages", "turns" or "question"'
 STORIES = (

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from edgespec.check.record import model_row, record
 from edgespec.cli.output import show_progress
 from edgespec.config import Config
-from edgespec.measure import model_row, record
-from edgespec.session import Session
+from edgespec.session.session import Session
 from edgespec.types import Stats
 
 ENDS = {"context": "the context is full: the answer ends here (-c makes it larger)"}

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgespec.check.lossless import Stream, check_greedy, check_sampling, least_certain
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened
 from edgespec.config import Config, whole
 from edgespec.errors import UsageError
-from edgespec.lossless import Stream, check_greedy, check_sampling, least_certain
-from edgespec.method import ALWAYS, Method
-from edgespec.session import Session
+from edgespec.session.methods import ALWAYS, Method
+from edgespec.session.session import Session
 from edgespec.types import SamplingParams, Step
 
 ABOUT = "Check that speculation changes nothing: greedy texts, and the law of sampled ones."

@@ -9,9 +9,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.controller import CATCH_UP, Plan, Planner
-from edgespec.cost import DraftCosts
 from edgespec.errors import UsageError
+from edgespec.pace.controller import CATCH_UP, Plan, Planner
+from edgespec.pace.cost import DraftCosts
 from edgespec.protocols import Drafter, Law
 from edgespec.types import Draft, Verdict
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.decode.follow import Reader
+from edgespec.decode.verify import pick
 from edgespec.protocols import LanguageModel, Law
-from edgespec.reader import Reader
 from edgespec.types import Draft, FloatArray, Verdict
-from edgespec.verify import pick
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.decode.follow import common_prefix
 from edgespec.grammar.gbnf import Grammar, Place, Walk
-from edgespec.reader import common_prefix
 from edgespec.types import Constraint
 
 FEW = 16  # tokens up to which each is looked at, without a table of all

@@ -10,24 +10,24 @@ import pytest
 from bridge_worlds import PieceTokenizer
 
 from edgespec.backends.fake import TableModel
-from edgespec.bridges import find_bridge
-from edgespec.bridges.ledger import Ledger
-from edgespec.bridges.mapping import Mapping
-from edgespec.bridges.ngrams import NgramCache
-from edgespec.controller import AutoController, FixedController
-from edgespec.cost import CostTable
+from edgespec.decode.sampling import law_of
+from edgespec.decode.verify import pick
 from edgespec.drafters import DRAFTERS as NAMES
 from edgespec.drafters import find_drafter
+from edgespec.drafters.bridges import find_bridge
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.ngrams import NgramCache
+from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.mixed import MixedDrafter
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
-from edgespec.drafters.translated import Translated
 from edgespec.errors import UsageError
+from edgespec.pace.controller import AutoController, FixedController
+from edgespec.pace.cost import CostTable
 from edgespec.protocols import Drafter
-from edgespec.sampling import law_of
+from edgespec.text.vocabulary import Vocabulary
 from edgespec.types import Draft, FloatArray, SamplingParams, Verdict
-from edgespec.verify import pick
-from edgespec.vocab import Vocabulary
 
 V = 5
 N_CONTEXT = 48

@@ -38,7 +38,7 @@ def table(_: Path) -> Any:
 
 def llamacpp(data_folder: Path) -> Any:
     pytest.importorskip("llama_cpp")
-    from edgespec.backends.llamacpp import LlamaCppModel
+    from edgespec.backends.llamacpp.model import LlamaCppModel
 
     path = data_folder / "models" / "stories260K-f32.gguf"
     return LlamaCppModel(path, ModelOptions(n_context=N_CONTEXT, n_threads=1), loading="map")
@@ -46,9 +46,9 @@ def llamacpp(data_folder: Path) -> Any:
 
 def llamacpp_trimmed(data_folder: Path) -> Any:
     pytest.importorskip("llama_cpp")
-    from edgespec.export.trim import trim
+    from edgespec.export.trim.head import trim
 
-    from edgespec.backends.llamacpp_trimmed import LlamaCppTrimmedModel
+    from edgespec.backends.llamacpp.trimmed import LlamaCppTrimmedModel
 
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
         path = Path(name) / "trimmed.gguf"
@@ -60,7 +60,7 @@ def llamacpp_trimmed(data_folder: Path) -> Any:
 def onnx_static(data_folder: Path) -> Any:
     from npu_maker import static_folder
 
-    from edgespec.backends.onnx import OnnxModel
+    from edgespec.backends.onnx.model import OnnxModel
 
     return OnnxModel(static_folder(data_folder), ModelOptions(n_threads=1))
 
@@ -69,7 +69,7 @@ def onnx_dynamic(_: Path) -> Any:
     from model_maker import DEMO
     from onnx_maker import dynamic_folder
 
-    from edgespec.backends.onnx import OnnxModel
+    from edgespec.backends.onnx.model import OnnxModel
 
     # Not the stories' model: ONNX Runtime's attention wants heads of 16 numbers or a multiple.
     return OnnxModel(dynamic_folder(DEMO), ModelOptions(n_context=N_CONTEXT, n_threads=1))

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.npu import StaticOptions, export_static
-from edgespec.export.onnx_check import TEXTS
-from edgespec.export.trim import trim
+from edgespec.export.npu.export import StaticOptions, export_static
+from edgespec.export.onnx.check import TEXTS
+from edgespec.export.read.gguf import open_gguf_checkpoint
+from edgespec.export.trim.head import trim
 from model_maker import DEMO
 from npu_maker import quiet
 from onnx_maker import dynamic_folder, exported, quick
 
-from edgespec.loading import load
-from edgespec.session import Session
+from edgespec.session.load import load
+from edgespec.session.session import Session
 from edgespec.types import Stats
 
 PROMPTS = (

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgespec.backends import ModelOptions, onnx_providers
-from edgespec.backends import onnx as onnx_backend
+from edgespec.backends import ModelOptions
+from edgespec.backends.onnx import model as onnx_backend
+from edgespec.backends.onnx import providers as onnx_providers
 from edgespec.errors import EdgeSpecError
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bridge_omnidraft import errors_of
 
-from edgespec.bridges.text import TextBridge
-from edgespec.bridges.tli import TliBridge
+from edgespec.drafters.bridges.text import TextBridge
+from edgespec.drafters.bridges.tli import TliBridge
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from edgespec.export.builder import write_built
-from edgespec.export.hf_checkpoint import open_hf
-from edgespec.export.hf_reference import logits
-from edgespec.export.onnx_graph import GraphOptions
+from edgespec.export.onnx.builder import write_built
+from edgespec.export.onnx.graph import GraphOptions
+from edgespec.export.read.hf import open_hf
+from edgespec.export.read.hf_reference import logits
 from hf_maker import GEMMAS, Sizes, write_checkpoint, write_tokenizer
 
 SLOTS = 128

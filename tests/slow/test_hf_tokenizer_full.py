@@ -8,7 +8,7 @@ import pytest
 from hf_maker import write_tokenizer
 
 from edgespec.backends.hf_tokenizer import HfTokenizer
-from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ import pytest
 from test_llamacpp_grammar import check_words
 
 import edgespec
-from edgespec.backends.llamacpp_grammar import constraint_of, gbnf_of
-from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
+from edgespec.backends.llamacpp.grammar import constraint_of, gbnf_of
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.cli.prompts import DIALOGUES, STORIES
-from edgespec.session import Session
+from edgespec.session.session import Session
 
 BOUNDED = {
     "type": "object",

@@ -12,7 +12,7 @@ from model_maker import DEMO
 from npu_maker import static_folder
 from onnx_maker import dynamic_folder, opened
 
-from edgespec.backends.onnx import OnnxModel
+from edgespec.backends.onnx.model import OnnxModel
 
 pytestmark = pytest.mark.slow
 N_TOKENS = 10_000

@@ -11,7 +11,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import pytest
-from edgespec.export.pad import padded
+from edgespec.export.pad.model import padded
 from edgespec.models import corpus
 from llama_reference import llama_cpp_logits
 
@@ -56,7 +56,7 @@ def cache(tmp_path_factory):
 def half_precision(demo, cache):
     """The F16 file's path and the peak memory in bytes of the process that made it."""
     code = (
-        "import sys; from pathlib import Path; from edgespec.export.pad import padded; "
+        "import sys; from pathlib import Path; from edgespec.export.pad.model import padded; "
         "print(padded('f16', Path(sys.argv[1]), Path(sys.argv[2]))); "
         "import psutil; memory = psutil.Process().memory_info(); "
         "status = Path('/proc/self/status'); "

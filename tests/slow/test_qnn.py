@@ -15,21 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.npu import StaticOptions, export_static
+from edgespec.export.npu.export import StaticOptions, export_static
+from edgespec.export.read.gguf import open_gguf_checkpoint
 from edgespec.models import corpus
 from npu_maker import quiet
 from test_onnx_providers import graph
 
-from edgespec import pairs
-from edgespec.backends import ModelOptions, onnx_providers
-from edgespec.backends.llamacpp import LlamaCppModel, LlamaCppTokenizer
-from edgespec.backends.onnx import OnnxModel
-from edgespec.controller import FixedController
+from edgespec.backends import ModelOptions
+from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer
+from edgespec.backends.onnx import providers as onnx_providers
+from edgespec.backends.onnx.model import OnnxModel
+from edgespec.decode.engine import Engine
 from edgespec.drafters.model import ModelDrafter
-from edgespec.engine import Engine
 from edgespec.errors import UsageError
-from edgespec.template import ChatTemplate
+from edgespec.pace.controller import FixedController
+from edgespec.store import pairs
+from edgespec.text.template import ChatTemplate
 from edgespec.types import SamplingParams
 
 pytestmark = pytest.mark.slow

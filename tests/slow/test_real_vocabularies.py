@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_maker import vocabularies, walk
 
-from edgespec.backends.llamacpp_tokenizer import LlamaCppTokenizer
-from edgespec.bridges.ledger import Ledger
-from edgespec.bridges.mapping import Mapping
-from edgespec.vocab import Vocabulary
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.text.vocabulary import Vocabulary
 
 NAMES = ("gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
 PAIRS = list(itertools.permutations(NAMES, 2))

@@ -8,14 +8,14 @@ from operator import eq
 
 import numpy as np
 import pytest
-from edgespec.export.trim import trim
-from edgespec.export.trim_pair import draft_steps, run_pair
-from edgespec.export.trim_rows import GROUP
+from edgespec.export.trim.head import trim
+from edgespec.export.trim.pair import draft_steps, run_pair
+from edgespec.export.trim.rows import GROUP
 from model_maker import ARCHITECTURES, DEMO, TIED_ONLY, WIDE, Sizes, make
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.llamacpp import LlamaCppModel
-from edgespec.backends.llamacpp_trimmed import LlamaCppTrimmedModel
+from edgespec.backends.llamacpp.model import LlamaCppModel
+from edgespec.backends.llamacpp.trimmed import LlamaCppTrimmedModel
 from edgespec.cli import main
 from slow.test_lossless_full import DEEDS, HEROES
 

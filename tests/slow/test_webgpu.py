@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.npu import StaticOptions, export_static
+from edgespec.export.npu.export import StaticOptions, export_static
+from edgespec.export.read.gguf import open_gguf_checkpoint
 from npu_maker import quiet, some_text
 
-from edgespec import pairs
 from edgespec.config import cache_folder
+from edgespec.store import pairs
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgespec.measure import total
+from edgespec.check.record import total
 from edgespec.types import Stats
 
 LEVELS = "▁▂▃▄▅▆▇█"

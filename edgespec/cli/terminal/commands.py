@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from edgespec import opening, pairs
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
 from edgespec.cli.terminal.line import bare, file_names, first_word, last_word, unquoted
 from edgespec.cli.terminal.talk import Leave, Talk, note, tell
 from edgespec.config import SPECULATIVE, Config, options, with_values
-from edgespec.content import text_of
+from edgespec.decode.sampling import check
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.sampling import check
-from edgespec.text import StopText
+from edgespec.files import text_of
+from edgespec.session import opening
+from edgespec.store import pairs
+from edgespec.text.detokenizer import StopText
 from edgespec.types import ModelInfo, Piece
 
 Answer = Iterator[Piece] | None

@@ -12,7 +12,7 @@ from edgespec.cli.terminal.line import Lines, lines_of
 from edgespec.cli.terminal.plain import Printer
 from edgespec.cli.terminal.talk import NO_MODEL, Leave, Talk, note, tell
 from edgespec.config import state_folder
-from edgespec.session import Session
+from edgespec.session.session import Session
 
 
 def converse(session: Session, printer: Printer, *, debug: bool = False) -> int:

@@ -14,9 +14,9 @@ from edgespec.cli.terminal.charts import IN_ASCII, answer_line
 from edgespec.cli.terminal.line import unseen
 from edgespec.cli.terminal.plain import Printer, can_write, is_screen, width_of
 from edgespec.config import Config
-from edgespec.conversation import Conversation
 from edgespec.errors import Cancelled, UsageError
-from edgespec.session import Session
+from edgespec.session.conversation import Conversation
+from edgespec.session.session import Session
 from edgespec.types import Piece, Stats
 
 NO_MODEL = "no model is open: /model NAME opens one"

@@ -1,0 +1,387 @@
+"""GGUF models on llama.cpp, through llama-cpp-python's C interface.
+
+A model is one context with a unified cache: sequence 0 holds what was read, sequences 1.. are
+the leaves of a forking forward until `keep`. In that batch a node carries the ids of all leaves
+below it, and each leaf begins as a copy of sequence 0 (metadata only), so every node sees its
+own path alone. Opening is decided in opening.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgespec.backends import ModelOptions
+from edgespec.backends.gguf.check import check, parts
+from edgespec.backends.gguf.trial import REFUSED
+from edgespec.backends.llamacpp import opening
+from edgespec.backends.llamacpp.batch import Batch
+from edgespec.backends.llamacpp.interrupts import Held, held_interrupts
+from edgespec.backends.llamacpp.library import devices, library
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
+from edgespec.backends.tokens import Tree, ids_of, tree_of
+from edgespec.device import n_cores
+from edgespec.errors import (
+    BackendError,
+    Cancelled,
+    ContextError,
+    EdgeSpecError,
+    ModelFileError,
+    ShapeError,
+)
+from edgespec.files import sha256_of
+from edgespec.types import FloatArray, ModelInfo
+
+__all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices", "trial"]
+
+ABORTED, NO_ROOM = 2, 1  # what llama_decode returns
+UNFIT = (
+    ("is_recurrent", "keeps a recurrent state, which cannot be rewound", "attention only"),
+    ("is_hybrid", "keeps a recurrent state, which cannot be rewound", "attention only"),
+    ("is_diffusion", "writes by diffusion", "one token after another"),
+    ("has_encoder", "has an encoder", "a decoder only"),
+)
+
+
+class LlamaCppModel:
+    """Implements protocols.LanguageModel; one call at a time, `cancel` from any thread."""
+
+    can_branch = True
+    token_ids = None
+
+    def __init__(self, path: Path, options: ModelOptions, *, loading: str | None = None) -> None:
+        """Open the model. loading: "map" or "repack"; None finds out by a trial (gguf/trial.py).
+
+        Raises: ModelFileError, ContextError, UsageError, all before much memory is taken.
+        """
+        self._context: Any = None
+        self._weights: Any = None
+        self._lock = threading.Lock()
+        self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
+        header = self._header = check(Path(path))
+        options = self._options = opening.checked(options, header)
+        self.n_context = opening.context_of(options, header)
+        self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
+        opening.check_memory(self.kv_bytes, self.n_context, header.path)
+        self._lib = library()
+        self.device = opening.placed(self._lib, options)
+        loading = loading or opening.safe_loading(header, options, self._lib)
+        try:
+            with held_interrupts() as held:
+                self._open(loading, held)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, loading: str, held: Held) -> None:
+        api = self._lib.api
+        told = opening.Loading(self._options.progress, held)
+        params, kept = opening.model_params(self._lib, self._options, loading, told)
+        try:
+            self._weights = Weights(self._header.path, params)
+        except ModelFileError:
+            if told.stopped is not None:
+                raise told.stopped from None
+            if held.pressed:  # whose handler need not raise
+                raise Cancelled("stopped while loading") from None
+            raise
+        del kept  # only read while loading
+        refuse_unfit(self._weights, self._header.path)
+        self.tokenizer = LlamaCppTokenizer(self._weights)
+        self.n_vocab = self.tokenizer.n_vocab
+        self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
+        self.n_params = int(api.llama_model_n_params(self._weights.handle))
+        self._rows = opening.rows_of(self.n_vocab, self._options)
+        params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
+        params.abort_callback_data = ctypes.addressof(self._stop_flag)
+        self._lib.forget_errors()
+        self._context = api.llama_init_from_model(self._weights.handle, params)
+        if not self._context:
+            why = self._lib.last_error() or "llama.cpp gave no reason"
+            raise BackendError(f"no context for {self._header.path.name} ({why}): try a smaller -c")
+        self._memory = api.llama_get_memory(self._context)
+        self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
+        self._width = int(params.n_batch)
+        self._logits, self._hidden = np.empty((0, self.n_vocab), np.float32), self._no_hidden()
+        self._logits_at = self._hidden_at = 0  # where llama.cpp has its rows
+        self._length = 0  # tokens of sequence 0 that count
+        self._settled = True  # the cache holds exactly these
+        self._last = (0, 0)  # where the last forward began and how many rows it has
+        self._tree: Tree | None = None  # of a forking forward until keep
+        self._forked = False  # whether leaves may be in the cache
+        self._with_states = self._options.hidden_states
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache; the rows of a forking forward count once kept."""
+        return self._length
+
+    @property
+    def hidden(self) -> FloatArray:
+        """[n, n_embd] state after the last norm for the last forward's rows; a view.
+
+        Empty unless the model was opened with `hidden_states`.
+        """
+        return self._hidden
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """See protocols.LanguageModel."""
+        with self._call(len(tokens)):
+            ids = ids_of(tokens, self.n_vocab)
+            for start in range(0, len(ids), self._width):
+                part = ids[start : start + self._width]
+                self._read(self._batch.chain(part, self._length + start, False), rows=False)
+
+    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+        """See protocols.LanguageModel. More rows than fit one batch come as a copy.
+
+        Raises: ShapeError for a tree too wide for `max_leaves`, or of more rows than a batch.
+        """
+        n = len(tokens)
+        tree = None if parents is None else tree_of(parents, n)
+        if tree is None:
+            return self._chain(n, ids_of(tokens, self.n_vocab), None)
+        if len(tree.leaves) > self._options.max_leaves or n > self._rows:
+            raise ShapeError(
+                f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
+                f"{self._rows} nodes and {self._options.max_leaves} leaves; draft fewer"
+            )
+        with self._call(n, keeps=False):
+            api, base = self._lib.api, self._length
+            self._forked = True
+            for leaf in range(1, len(tree.leaves) + 1):
+                api.llama_memory_seq_cp(self._memory, 0, leaf, -1, -1)
+            self._read(self._batch.tree(ids_of(tokens, self.n_vocab), tree, base))
+            self._show(n)
+        self._tree, self._last = tree, (base, n)
+        return self._logits
+
+    def forward_embeddings(self, vectors: FloatArray) -> FloatArray:
+        """Logits [n, V] for input vectors [n, n_embd] in place of token ids; a chain."""
+        return self._chain(len(vectors), None, self._vectors(vectors))
+
+    def extend_embeddings(self, vectors: FloatArray) -> None:
+        """Read input vectors [n, n_embd] into the cache without computing logits."""
+        rows = self._vectors(vectors)
+        with self._call(len(rows)):
+            for start in range(0, len(rows), self._width):
+                part = rows[start : start + self._width]
+                self._read(self._batch.vectors(part, self._length + start, False), rows=False)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """See protocols.LanguageModel. Raises: ShapeError if `rows` is not a path from the top."""
+        base, n = self._last
+        tree = self._tree
+        path = tuple(range(len(rows))) if tree is None else tree.path(rows)
+        if tuple(rows) != path or len(rows) > n:
+            raise ShapeError(f"rows {list(rows)[:20]} of {n}: expected a path from the top")
+        if tree is None:
+            self.truncate(base + len(rows))
+            return
+        with self._lock:
+            self._check_open()
+            if rows:
+                leaf = tree.leaf_below(rows[-1])
+                self._lib.api.llama_memory_seq_cp(self._memory, leaf, 0, base, base + len(rows))
+            self._length, self._settled = base + len(rows), False
+            self._drop_leaves()
+            self._settled = True
+            self._last = (base, len(rows))
+
+    def truncate(self, n: int) -> None:
+        """See protocols.LanguageModel. Raises: ShapeError unless 0 <= n <= length."""
+        with self._lock:
+            self._check_open()
+            if not 0 <= n <= self._length:
+                raise ShapeError(f"cannot truncate {self._length} tokens to {n}: expected fewer")
+            if n < self._length:
+                self._length, self._settled = n, False
+            self._last = (min(self._last[0], n), 0)
+            self._settle()
+
+    def cancel(self) -> None:
+        """Make the call in flight, in whatever thread, raise Cancelled; nothing if there is none.
+
+        On the CPU it ends within one graph node; on a GPU after the batch in flight.
+        """
+        self._stop_flag[0] = b"\1"  # each call begins by clearing it
+
+    def info(self) -> ModelInfo:
+        """What the model is; reads the whole file for its hash."""
+        self._check_open()
+        name = self._lib.api.llama_ftype_name(self._lib.api.llama_model_ftype(self._weights.handle))
+        files = parts(self._header)
+        return ModelInfo(
+            path=str(self._header.path),
+            sha256=sha256_of(*files),
+            backend="llamacpp",
+            architecture=str(self._header.metadata["general.architecture"]),
+            n_params=self.n_params,
+            quant=(name or b"unknown").decode("utf-8", "replace"),
+            n_bytes=sum(file.stat().st_size for file in files),
+            device=self.device,
+        )
+
+    def close(self) -> None:
+        """Free context and weights; waits for a call in flight, which is cancelled."""
+        self.cancel()
+        with self._lock:
+            context, self._context = self._context, None
+            if context:
+                self._logits = np.empty((0, 0), np.float32)
+                self._hidden = np.empty((0, 0), np.float32)
+                self._lib.api.llama_free(context)
+            if self._weights is not None:
+                self._weights.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None) and not sys.is_finalizing():
+            self.close()
+
+    def _chain(self, n: int, ids: Any, vectors: Any) -> FloatArray:
+        """Forward of a chain of token ids or input vectors, in pieces if it is long."""
+        with self._call(n):
+            base, pieces, states = self._length, [], []
+            for start in range(0, n, self._rows):
+                end, at = min(n, start + self._rows), base + start
+                if ids is not None:
+                    self._read(self._batch.chain(ids[start:end], at, True))
+                else:
+                    self._read(self._batch.vectors(vectors[start:end], at, True))
+                self._show(end - start)
+                if n > self._rows:
+                    pieces.append(self._logits.copy())
+                    states.append(self._hidden.copy())
+            if n > self._rows:
+                self._logits, self._hidden = np.concatenate(pieces), np.concatenate(states)
+            elif n == 0:
+                self._logits, self._hidden = self._logits[:0], self._no_hidden()
+        self._last = (base, n)
+        return self._logits
+
+    @contextmanager
+    def _call(self, n: int, *, keeps: bool = True) -> Iterator[None]:
+        """Around everything that reads n tokens: all of them count afterwards, or none."""
+        with self._lock:
+            self._check_open()
+            if self._tree is not None:
+                raise ShapeError("keep() must follow a forking forward: expected it first")
+            if self._length + n > self.n_context:
+                raise ContextError(
+                    f"{self._length} + {n} tokens: expected at most the {self.n_context} of the "
+                    f"context; shorten the prompt or raise it with -c {self._length + n}"
+                )
+            self._settle()
+            self._last, self._settled = (self._length, 0), False
+            self._stop_flag[0] = b"\0"
+            yield  # a failure here is settled by whatever call comes next
+            if keeps:
+                self._length += n
+                self._settled = True
+
+    def _read(self, batch: Any, *, rows: bool = True) -> None:
+        """Decode one batch, with logits and states for all of it unless not `rows`.
+
+        Raises: Cancelled, BackendError; the next call settles the cache.
+        """
+        if self._options.hidden_states and rows != self._with_states:
+            # With states on, llama.cpp computes rows for every token, more than there is room for.
+            self._lib.api.llama_set_embeddings(self._context, rows)
+            self._with_states = rows
+        self._lib.forget_errors()
+        status = self._lib.api.llama_decode(self._context, batch)
+        if status == ABORTED or self._stop_flag[0] != b"\0":
+            raise Cancelled("stopped: the text up to here stays; ask again to go on")
+        if status:
+            why = self._lib.last_error() or ("the cache is full" if status == NO_ROOM else "")
+            raise BackendError(f"llama_decode returned {status} ({why}): expected 0; report it")
+
+    def _show(self, n: int) -> None:
+        """Point the views at the n rows llama.cpp has just computed."""
+        at = self._lib.get_logits(self._context)
+        if at != self._logits_at:
+            self._logits_at = at
+            self._all_logits = _floats(at, self._rows, self.n_vocab)
+        self._logits = self._all_logits[:n]
+        # One sum finds a NaN or infinity anywhere in the rows.
+        if not np.isfinite(self._logits.sum()):
+            raise BackendError(
+                f"{self._header.path.name} computed logits that are not numbers: expected finite "
+                "ones; the weights are damaged, fetch the file again"
+            )
+        if self._options.hidden_states:
+            at = self._lib.get_embeddings(self._context)
+            if at != self._hidden_at:
+                self._hidden_at = at
+                self._all_hidden = _floats(at, self._rows, self.n_embd)
+            self._hidden = self._all_hidden[:n]
+
+    def _settle(self) -> None:
+        """Remove from the cache what does not count (caller holds the lock)."""
+        if not self._settled:
+            self._drop_leaves()
+            self._lib.api.llama_memory_seq_rm(self._memory, 0, self._length, -1)
+            self._settled = True
+
+    def _drop_leaves(self) -> None:
+        if self._forked:
+            for leaf in range(1, self._options.max_leaves + 1):
+                self._lib.api.llama_memory_seq_rm(self._memory, leaf, -1, -1)
+        self._tree, self._forked = None, False
+
+    def _no_hidden(self) -> FloatArray:
+        return np.empty((0, self.n_embd), np.float32)
+
+    def _check_open(self) -> None:
+        if not self._context:
+            raise BackendError("the model is closed: expected an open one; open it again")
+
+    def _vectors(self, vectors: FloatArray) -> FloatArray:
+        rows = np.ascontiguousarray(vectors, np.float32)
+        self._check_open()
+        width = int(self._lib.api.llama_model_n_embd_inp(self._weights.handle))
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ShapeError(f"vectors have shape {rows.shape}: expected (n, {width})")
+        return rows
+
+
+def refuse_unfit(weights: Weights, path: Path) -> None:
+    """Raises: ModelFileError for a kind of model that cannot be rewound or read token by token."""
+    for function, seen, expected in UNFIT:
+        if getattr(library().api, f"llama_model_{function}")(weights.handle):
+            raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")
+
+
+def trial(path: str, loading: str) -> None:
+    """Open `path` and run a few tokens, in a process that may die (gguf/trial.py).
+
+    Exits with trial.REFUSED and the reason on stdout when the file is refused.
+    """
+    large = Path(path).is_file() and Path(path).stat().st_size > 100 << 20
+    n_threads = min(4, n_cores()) if large else 1
+    options = ModelOptions(n_context=512, device="cpu", n_threads=n_threads)
+    try:
+        model = LlamaCppModel(Path(path), options, loading=loading)
+        n_vocab = model.n_vocab
+        # One row, a draft's worth and a prompt's worth take different kernels.
+        for n in (1, 9, 64):
+            model.truncate(0)
+            model.extend([i % n_vocab for i in range(n)])
+            model.forward([i % n_vocab for i in range(n)])
+        model.close()
+    except EdgeSpecError as error:
+        print(error)
+        sys.exit(REFUSED)
+
+
+def _floats(address: int, n_rows: int, n_columns: int) -> FloatArray:
+    """A view [n_rows, n_columns] of memory that llama.cpp owns."""
+    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(pointer, (n_rows, n_columns))

@@ -1,0 +1,211 @@
+"""How a GGUF model is opened: options checked, memory foreseen, placement and loading decided.
+
+All but `Loading` happens before llama.cpp takes memory, so that a wrong option or a context that
+does not fit is one clear line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgespec.backends import ModelOptions
+from edgespec.backends.gguf.check import MAX_CONTEXT, head_length, kv_heads, parts
+from edgespec.backends.gguf.file import Header
+from edgespec.backends.gguf.trial import first_safe
+from edgespec.backends.llamacpp.interrupts import Held
+from edgespec.backends.llamacpp.library import Library
+from edgespec.device import n_cores
+from edgespec.errors import ContextError, UsageError
+
+DEFAULT_CONTEXT = 4096
+MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
+CACHE_STEP = 256  # llama.cpp rounds the cache up to a multiple of this
+MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
+# Rows of logits a forward returns in one piece. llama.cpp holds them twice (output buffer and
+# graph), so a vocabulary of 152k gets 55 rows in 2 x 32 MiB instead of 64 in 2 x 37.
+MOST_ROWS, LEAST_ROWS, ROWS_BYTES = 64, 32, 32 << 20
+# Prompt tokens per batch: on CPUs 256 read as fast as 512 and halve the graph's buffers.
+BATCH_CPU, BATCH_GPU = 256, 512
+# Name: ggml type, values per block, bytes per block.
+KV_TYPES = {"f16": (1, 1, 2), "q8_0": (8, 32, 34), "q4_0": (2, 32, 18)}
+LOAD_READ, LOAD_MMAP = 0, 1  # LLAMA_LOAD_MODE_NONE, _MMAP
+MAP, REPACK = "map", "repack"
+# Types whose rows llama.cpp reorders for its CPU kernels. Measured on one core, 16 layers of
+# 1024: Q4_0 4 tokens 44.8 -> 32.6 ms, 16 tokens 125 -> 81; Q4_K_M 4 tokens 52 -> 36; Q8_0 and
+# F16 gain nothing and stay mapped. The reordered copy is private memory: beside a mapped file
+# a 141 MB model took 315 MB, read without mapping 209, as much as mapped and not reordered.
+REPACKED = ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "IQ4_NL")
+
+
+def checked(options: ModelOptions, header: Header) -> ModelOptions:
+    """The options themselves. Raises: UsageError for a value that this model cannot have."""
+    if options.kv_type not in KV_TYPES:
+        known = ", ".join(KV_TYPES)
+        raise UsageError(f"kv type {options.kv_type!r} is unknown: expected one of {known}")
+    if not 1 <= options.max_leaves <= MOST_LEAVES:
+        raise UsageError(f"max_leaves is {options.max_leaves}: expected 1 to {MOST_LEAVES}")
+    if not 0 <= options.n_threads <= 512:
+        raise UsageError(f"-t is {options.n_threads}: expected 1 to 512, or 0 for all cores")
+    if not 0 <= options.n_context <= MAX_CONTEXT:
+        raise UsageError(f"-c is {options.n_context}: expected 0 (the model's) to {MAX_CONTEXT}")
+    _, block, _ = KV_TYPES[options.kv_type]
+    for which in ("key", "value"):
+        length = head_length(header, which)
+        if length % block:
+            raise UsageError(
+                f"kv type {options.kv_type} does not fit heads of {length}: "
+                f"expected a multiple of {block}; use f16"
+            )
+    return options
+
+
+def context_of(options: ModelOptions, header: Header) -> int:
+    """Tokens the context holds: as asked, else what the model was trained for, at most 4096.
+
+    Asked in tokens of another vocabulary it is larger, but not beyond what was trained.
+    """
+    trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
+    asked = options.n_context
+    if not asked:
+        return min(trained, DEFAULT_CONTEXT)
+    if options.counted_by in (0, header.tensors["token_embd.weight"].shape[-1]):
+        return asked
+    return max(asked, min(int(MORE_TOKENS * asked), trained))
+
+
+def kv_bytes(header: Header, n_context: int, kv_type: str) -> int:
+    """Bytes of the cache for `n_context` tokens."""
+    _, block, block_bytes = KV_TYPES[kv_type]
+    per_head = head_length(header, "key") + head_length(header, "value")
+    cells = n_context + -n_context % CACHE_STEP
+    return cells * sum(kv_heads(header)) * per_head * block_bytes // block
+
+
+def check_memory(needed: int, n_context: int, path: Path) -> None:
+    """Raises: ContextError if the cache would take more than the memory that is free."""
+    free = free_memory()
+    if free is not None and needed > free:
+        fits = n_context * free // needed // CACHE_STEP * CACHE_STEP
+        raise ContextError(
+            f"a context of {n_context} tokens of {path.name} takes {needed >> 20} MiB: expected "
+            f"at most the {free >> 20} MiB that are free; try -c {max(fits, CACHE_STEP)}"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that can still be taken, None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def safe_loading(header: Header, options: ModelOptions, library: Library) -> str:
+    """MAP or REPACK: the faster that a child process survived (gguf/trial.py).
+
+    Files that come with EdgeSpec need no trial and are mapped.
+    """
+    package = Path(__file__).resolve().parents[2]
+    if any(header.path.resolve().is_relative_to(p) for p in (package, package.parent / "models")):
+        return MAP
+    ways: tuple[str, ...] = (MAP,)
+    on_cpu = options.device == "cpu" or not library.has_gpu()
+    if on_cpu and gains_from_repacking(header):
+        free = free_memory()
+        if free is None or free > 1.2 * header.n_bytes:
+            ways = (REPACK, MAP)
+    return first_safe(parts(header), ways, library.version)
+
+
+def gains_from_repacking(header: Header) -> bool:
+    """Whether most weights are of types that llama.cpp reorders with profit."""
+    gaining = sum(t.n_bytes for t in header.tensors.values() if t.kind in REPACKED)
+    return gaining * 2 > sum(t.n_bytes for t in header.tensors.values())
+
+
+class Loading:
+    """What llama.cpp calls while it loads: tells how far it is, and lets Ctrl-C end it.
+
+    stopped: what `tell` raised, if it did.
+    """
+
+    def __init__(self, tell: Callable[[float], None] | None, held: Held) -> None:
+        self._tell, self._held = tell, held
+        self.stopped: BaseException | None = None
+
+    def __call__(self, share: float, _: Any) -> bool:
+        try:
+            if self._tell is not None:
+                self._tell(share)
+        except BaseException as error:  # it cannot pass through C
+            self.stopped = error
+        return self.stopped is None and not self._held.pressed
+
+
+def model_params(
+    library: Library, options: ModelOptions, loading: str, told: Loading
+) -> tuple[Any, list[Any]]:
+    """llama_model_params, and what they point to, to be kept until the model is open."""
+    params = library.api.llama_model_default_params()
+    tell = type(params.progress_callback)(told)
+    params.progress_callback = tell
+    params.load_mode = LOAD_READ if loading == REPACK else LOAD_MMAP
+    params.use_extra_bufts = loading == REPACK
+    params.n_gpu_layers = options.n_gpu_layers
+    handles: list[int | None] = [None]
+    if options.device == "cpu":
+        params.n_gpu_layers = 0
+    elif options.device == "auto":
+        return params, [tell]  # all GPUs that llama.cpp finds
+    else:
+        handles = [library.device_handle(options.device), None]
+    array = (ctypes.c_void_p * len(handles))(*handles)
+    params.devices = ctypes.cast(array, ctypes.c_void_p)
+    return params, [tell, array]
+
+
+def context_params(library: Library, options: ModelOptions, n_context: int, n_vocab: int) -> Any:
+    """llama_context_params: a unified cache, rows of logits as `rows_of`, small batches."""
+    params = library.api.llama_context_default_params()
+    rows = rows_of(n_vocab, options)
+    offloads = on_gpu(library, options)
+    batch = max(rows, BATCH_GPU if offloads else BATCH_CPU)
+    params.n_ctx = n_context
+    params.n_batch = params.n_ubatch = batch
+    # One sequence per row reserves the output buffer for good: it never moves under a view.
+    # Many sequences cost little else in a unified cache.
+    params.n_seq_max = params.n_outputs_max = rows
+    params.n_threads = params.n_threads_batch = options.n_threads or n_cores()
+    params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
+    params.kv_unified = params.swa_full = True  # windows kept whole, or truncate would lose them
+    params.embeddings = options.hidden_states
+    params.no_perf = True
+    params.op_offload = params.offload_kqv = offloads
+    params.abort_callback = library.abort_callback
+    return params
+
+
+def on_gpu(library: Library, options: ModelOptions) -> bool:
+    """Whether layers go anywhere but to the CPU."""
+    return options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
+
+
+def placed(library: Library, options: ModelOptions) -> str:
+    """Where the model runs, in words."""
+    if on_gpu(library, options):
+        return "GPU" if options.device == "auto" else options.device
+    n_threads = options.n_threads or n_cores()
+    return f"CPU, {n_threads} thread" + "s" * (n_threads > 1)
+
+
+def rows_of(n_vocab: int, options: ModelOptions) -> int:
+    """Most rows of logits one batch computes."""
+    fits = ROWS_BYTES // (4 * max(n_vocab, 1))
+    return max(options.max_leaves + 1, LEAST_ROWS, min(MOST_ROWS, fits))

@@ -1,0 +1,218 @@
+"""The tokenizer of a GGUF file, by llama.cpp's own code: text to ids and back, by bytes.
+
+A vocabulary-only file is opened with `LlamaCppTokenizer.open`; a model's tokenizer shares the
+model's handle and keeps it alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cached_property
+from itertools import compress, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.backends.gguf.check import check_vocabulary
+from edgespec.backends.llamacpp.interrupts import held_interrupts
+from edgespec.backends.llamacpp.library import library
+from edgespec.errors import ModelFileError, TokenizerError
+from edgespec.text.detokenizer import utf8
+
+NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
+MAX_TEXT_BYTES = 1 << 30
+ENDS, SILENT = 256, 257  # in first_bytes, beyond the bytes
+
+
+class Weights:
+    """Owner of one llama_model; freed by close(), or when the last user is gone."""
+
+    def __init__(self, path: Path, params: Any) -> None:
+        self.handle: Any = None
+        lib = library()
+        self._free = lib.api.llama_model_free
+        lib.forget_errors()
+        name = os.fsencode(path) if sys.platform != "win32" else str(path).encode()
+        with held_interrupts():
+            self.handle = lib.api.llama_model_load_from_file(name, params)
+        if not self.handle:
+            why = lib.last_error() or "llama.cpp gave no reason"
+            raise ModelFileError(
+                f"{path.name} was refused ({why}): expected a model that llama.cpp knows; "
+                "fetch the file again or update llama-cpp-python"
+            )
+
+    def close(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle:
+            self._free(handle)
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.close()
+
+
+class LlamaCppTokenizer:
+    """Implements protocols.Tokenizer. bos is None if the vocabulary has none or wants none."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._api = library().api
+        self._to_piece = library().to_piece
+        self._vocab = self._api.llama_model_get_vocab(weights.handle)
+        self.n_vocab = int(self._api.llama_vocab_n_tokens(self._vocab))
+        self._has_text = self._api.llama_vocab_type(self._vocab) != NO_VOCABULARY
+        adds_bos = self._has_text and self._api.llama_vocab_get_add_bos(self._vocab)
+        self.bos = self._token("llama_vocab_bos") if adds_bos else None
+        self.eos = self._token("llama_vocab_eos")
+        self._pieces: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
+        self._buffer = ctypes.create_string_buffer(64)
+
+    @classmethod
+    def open(cls, path: Path) -> LlamaCppTokenizer:
+        """The tokenizer of the GGUF file at `path`, with or without weights.
+
+        Raises: ModelFileError.
+        """
+        check_vocabulary(path)
+        params = library().api.llama_model_default_params()
+        params.vocab_only = True
+        return cls(Weights(path, params))
+
+    @property
+    def vocab(self) -> Any:
+        """llama.cpp's pointer, good while the model is open. Raises: TokenizerError if closed."""
+        self._check_text()
+        return self._vocab
+
+    @cached_property
+    def first_bytes(self) -> NDArray[np.int16]:
+        """[V] first byte of each token; ENDS if it ends the text, SILENT if it spells nothing."""
+        pieces = (self.piece(token) for token in range(self.n_vocab))
+        out = np.array([piece[0] if piece else SILENT for piece in pieces], np.int16)
+        out[list(self.stop_tokens)] = ENDS
+        return out
+
+    @cached_property
+    def spelled(self) -> tuple[bytes, NDArray[np.int64]]:
+        """The bytes of all tokens in a row, and [V] where each token's end."""
+        pieces = [self.piece(token) for token in range(self.n_vocab)]
+        return b"".join(pieces), np.cumsum([len(piece) for piece in pieces])
+
+    @cached_property
+    def single_bytes(self) -> NDArray[np.int32]:
+        """[256] a token that is this byte and no more, -1 where there is none."""
+        out = np.full(256, -1, np.int32)
+        for token in range(self.n_vocab):
+            piece = self.piece(token)
+            if len(piece) == 1 and token not in self.stop_tokens:
+                out[piece[0]] = token
+        return out
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """Jinja source from the metadata, None if there is none."""
+        source = self._api.llama_model_chat_template(self._handle(), None)
+        return None if source is None else source.decode("utf-8", "replace")
+
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        """Every end-of-generation token: eos, eot, eom and their like."""
+        if not self._has_text:
+            return frozenset()
+        self._handle()
+        ends, vocab = library().is_end, self._vocab
+        ids = range(self.n_vocab)
+        return frozenset(compress(ids, map(ends, repeat(vocab), ids)))  # many: no loop of ours
+
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """Ids of `text`; special: spellings of control tokens become those tokens.
+
+        bos: begin with the begin-of-text token, if the vocabulary wants one.
+        Raises: TokenizerError for text that is not Unicode or a model without vocabulary.
+        """
+        self._check_text()
+        raw = utf8(text)
+        if len(raw) > MAX_TEXT_BYTES:
+            raise TokenizerError(f"the text has {len(raw)} bytes: expected at most 1 GiB; split it")
+        found = self._tokenize(raw, special, len(raw) + 2)
+        if found is None:
+            raise TokenizerError(
+                f"the text {text[:40]!r} cannot be written in this vocabulary: expected tokens "
+                "for all of its bytes; use another model"
+            )
+        return [self.bos, *found] if bos and self.bos is not None else found
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes one token stands for; control tokens give b"" unless `special`."""
+        known = self._pieces[special]
+        piece = known.get(token)
+        if piece is None:
+            piece = known[token] = self._piece(token, special)
+        return piece
+
+    def read_pieces(self) -> None:
+        """Learn the bytes of all tokens now, in half the time of asking for each."""
+        self._check_text()
+        ask, vocab, buffer, known = self._to_piece, self._vocab, self._buffer, self._pieces[False]
+        size = len(buffer)
+        for token in range(self.n_vocab):
+            n = ask(vocab, token, buffer, size, 0, False)
+            if n >= 0:  # else it is longer, and read when it is asked for
+                known[token] = buffer.raw[:n]
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary spells it, "▁the" for a SentencePiece one."""
+        self._check_token(token)
+        raw = self._api.llama_vocab_get_text(self._vocab, token)
+        return (raw or b"").decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Free the vocabulary, and the model it belongs to; closing twice is harmless."""
+        self._weights.close()
+
+    def _tokenize(self, raw: bytes, special: bool, room: int) -> list[int] | None:
+        for _ in range(2):  # the second time with the room that the first asked for
+            ids = (ctypes.c_int32 * room)()
+            n = self._api.llama_tokenize(self._vocab, raw, len(raw), ids, room, False, special)
+            if n >= 0:
+                return ids[:n]
+            room = -n
+        return None
+
+    def _piece(self, token: int, special: bool) -> bytes:
+        if not (self._weights.handle and self._has_text and 0 <= token < self.n_vocab):
+            self._check_token(token)
+        for _ in range(2):
+            buffer = self._buffer
+            n = self._to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            self._buffer = ctypes.create_string_buffer(-n)
+        raise TokenizerError(f"token {token} has no bytes: expected a token of this vocabulary")
+
+    def _token(self, function: str) -> int | None:
+        token = int(getattr(self._api, function)(self._vocab))
+        return token if 0 <= token < self.n_vocab else None
+
+    def _check_token(self, token: int) -> None:
+        self._check_text()
+        if not 0 <= token < self.n_vocab:
+            raise TokenizerError(f"token {token} is unknown: expected 0 to {self.n_vocab - 1}")
+
+    def _check_text(self) -> None:
+        self._handle()
+        if not self._has_text:
+            raise TokenizerError(
+                "the model has no vocabulary: expected one in its file; "
+                "name the vocabulary it was cut from"
+            )
+
+    def _handle(self) -> Any:
+        if not self._weights.handle:
+            raise TokenizerError("the model is closed: expected an open one; open it again")
+        return self._weights.handle

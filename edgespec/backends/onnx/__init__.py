@@ -1,0 +1,1 @@
+"""Models in folders of ONNX graphs, run by ONNX Runtime."""

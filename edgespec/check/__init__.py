@@ -1,0 +1,1 @@
+"""What is proved and measured on this device: losslessness, records of runs, the doctor."""

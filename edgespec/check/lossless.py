@@ -1,0 +1,228 @@
+"""Does speculation change a target's output on this device? Tells a numerical tie from a bug.
+
+Greedy texts are compared token by token with plain decoding; sampled ones as a law. A device adds
+numbers in another order in a batch than one by one, so two nearly equal logits may change places:
+that is a tie, and how near is near is measured too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgespec.check.chi_square import ChiSquare, chi_square
+from edgespec.decode.sampling import law_of, penalized
+from edgespec.protocols import LanguageModel
+from edgespec.types import FloatArray, SamplingParams, Step
+
+WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
+N_NOISE_TOKENS = 48  # three of the widest batches
+ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
+
+Stream = Callable[[Sequence[int], SamplingParams], Iterator[Step]]
+"""Starts decoding a prompt: the engine's `stream`, or a session's."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a speculative text first differs from the plain one.
+
+    margin: the logit of plain decoding's token less that of the other, decoded one by one: the
+    target's top-2 margin, or more if the other token is not even second.
+    """
+
+    prompt: int
+    position: int
+    margin: float
+    kind: str  # tie | bug
+
+
+def noise_of(target: LanguageModel, tokens: Sequence[int]) -> float:
+    """Largest difference of a logit of `tokens` between decoding them one by one and in batches.
+
+    Empties the target's cache.
+    """
+    tokens = tokens[: min(N_NOISE_TOKENS, target.n_context)]
+    alone = logits_in_batches(target, tokens, 1)
+    return max(
+        float(np.abs(logits_in_batches(target, tokens, width) - alone).max()) for width in WIDTHS
+    )
+
+
+def logits_in_batches(target: LanguageModel, tokens: Sequence[int], width: int) -> FloatArray:
+    """Logits [n, V] after each of n tokens, read `width` at a time into an empty cache."""
+    target.truncate(0)
+    rows = [target.forward(tokens[at : at + width]).copy() for at in range(0, len(tokens), width)]
+    return np.concatenate(rows)
+
+
+def emitted(steps: Iterator[Step]) -> list[int]:
+    """All tokens of a stream."""
+    return [token for step in steps for token in step.verdict.tokens]
+
+
+def first_difference(plain: Sequence[int], other: Sequence[int]) -> int | None:
+    """The first position at which two outputs differ, None if they are equal."""
+    for at, (a, b) in enumerate(zip(plain, other, strict=False)):
+        if a != b:
+            return at
+    return None if len(plain) == len(other) else min(len(plain), len(other))
+
+
+def divergence_of(
+    target: LanguageModel,
+    prompt: Sequence[int],
+    plain: Sequence[int],
+    other: Sequence[int],
+    params: SamplingParams,
+) -> tuple[int, float] | None:
+    """Position and margin of the first difference, None if there is none.
+
+    A text that merely ends early has no second token to compare: its margin is infinite.
+    Empties the target's cache.
+    """
+    at = first_difference(plain, other)
+    if at is None:
+        return None
+    if at >= min(len(plain), len(other)):
+        return at, float("inf")
+    target.truncate(0)
+    target.extend(prompt[:-1])
+    logits = target.forward(prompt[-1:])[-1]
+    for token in plain[:at]:
+        logits = target.forward([token])[-1]
+    logits = penalized(logits, [*prompt, *plain[:at]], params)
+    return at, float(logits[plain[at]] - logits[other[at]])
+
+
+def check_greedy(
+    target: LanguageModel,
+    plain: Stream,
+    speculative: Stream,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+) -> dict[str, Any]:
+    """The "greedy" part of the report; each stream must start from an empty cache.
+
+    Raises: ContextError, Cancelled.
+    """
+    params = replace(params, temperature=0.0)
+    noise, n_tokens, divergences = 0.0, 0, list[Divergence]()
+    for number, prompt in enumerate(prompts):
+        expected = emitted(plain(prompt, params))
+        seen = emitted(speculative(prompt, params))
+        n_tokens += len(expected)
+        found = divergence_of(target, prompt, expected, seen, params)
+        noise = max(noise, noise_of(target, [*prompt, *expected][-N_NOISE_TOKENS:]))
+        if found is not None:
+            divergences.append(Divergence(number, *found, kind=""))
+    judged = [
+        replace(one, kind="tie" if one.margin <= noise else "bug", margin=finite(one.margin))
+        for one in divergences
+    ]
+    return {
+        "n_prompts": len(prompts),
+        "n_tokens": n_tokens,
+        "n_identical": len(prompts) - len(judged),
+        "divergences": [asdict(one) for one in judged],
+        "noise": noise,
+    }
+
+
+def finite(number: float) -> float:
+    """JSON has no infinity."""
+    return min(number, 1e9)
+
+
+def least_certain(
+    target: LanguageModel, plain: Stream, prompts: Sequence[Sequence[int]], params: SamplingParams
+) -> list[int]:
+    """The context, in texts sampled from these prompts, whose next token is least certain.
+
+    Where one token is nearly sure there is no law to test. Empties the target's cache.
+    """
+    law = law_of(params)
+    params = replace(params, seed=0, max_tokens=24)
+    best, most = list(prompts[0]), -1.0
+    for prompt in prompts:
+        text = [*prompt, *emitted(plain(prompt, params))]
+        n = len(prompt) - 1
+        target.truncate(0)
+        target.extend(text[:n])
+        logits = target.forward(text[n:-1]).copy()
+        for at, row in enumerate(logits, n + 1):
+            p = law(row, text[:at]).astype(np.float64)
+            p = p[p > 0]
+            uncertainty = float(-(p * np.log(p)).sum())
+            if uncertainty > most:
+                best, most = text[:at], uncertainty
+    return best
+
+
+def check_sampling(
+    target: LanguageModel,
+    speculative: Stream,
+    prompt: Sequence[int],
+    params: SamplingParams,
+    n_draws: int,
+    tick: Callable[[int], None],
+) -> dict[str, Any]:
+    """The "sampling" part: do the first two tokens of n_draws streams follow the target's law?
+
+    Draw i has seed i, so a run can be repeated. tick: told the number of draws done.
+    """
+    params = replace(params, stop_tokens=frozenset(), max_tokens=16, verification="rejection")
+    first, pairs = laws_of_two(target, prompt, params, n_draws)
+    ones: Counter[Hashable] = Counter()
+    twos: Counter[Hashable] = Counter()
+    n_tested = n_accepted = 0
+    for seed in range(n_draws):
+        tokens: list[int] = []
+        for step in speculative(prompt, replace(params, seed=seed)):
+            tokens += step.verdict.tokens
+            n_tested += step.verdict.n_tested
+            n_accepted += len(step.verdict.accepted)
+            if len(tokens) >= 2:
+                break
+        ones[tokens[0]] += 1
+        twos[tokens[0], tokens[1]] += 1
+        tick(seed + 1)
+    tests = {"first": chi_square(ones, first, n_draws), "second": chi_square(twos, pairs, n_draws)}
+    return {
+        "n_draws": n_draws,
+        "temperature": params.temperature,
+        "n_tested": n_tested,
+        "n_accepted": n_accepted,
+        "tests": {name: asdict(test) for name, test in tests.items()},
+        "kind": kind_of(tests.values()),
+    }
+
+
+def kind_of(tests: Iterable[ChiSquare]) -> str:
+    """Either ok, or bug if a test says that the law does not hold."""
+    return "bug" if any(test.p_value < ALPHA for test in tests) else "ok"
+
+
+def laws_of_two(
+    target: LanguageModel, prompt: Sequence[int], params: SamplingParams, n_draws: int
+) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
+    """p(x1), and p(x1) p(x2 | x1) for every x1 expected often enough to have cells of its own.
+
+    From plain decoding's logits. Empties the target's cache.
+    """
+    law = law_of(params)
+    target.truncate(0)
+    target.extend(prompt[:-1])
+    p1 = law(target.forward(prompt[-1:])[-1], prompt).astype(np.float64)
+    first: dict[Hashable, float] = {int(x): float(p1[x]) for x in np.flatnonzero(p1)}
+    pairs: dict[Hashable, float] = {}
+    for x1 in np.flatnonzero(p1 * n_draws >= 5):
+        p2 = law(target.forward([int(x1)])[-1], [*prompt, int(x1)])
+        target.truncate(len(prompt))
+        for x2 in np.flatnonzero(p1[x1] * p2 * n_draws >= 5):
+            pairs[int(x1), int(x2)] = float(p1[x1] * p2[x2])
+    return first, pairs

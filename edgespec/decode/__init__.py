@@ -1,0 +1,1 @@
+"""The loop, a round, verification, sampling: what must be believed that the output is lossless."""

@@ -1,0 +1,90 @@
+"""This device and what a process takes of it: a card, cores, memory, versions of libraries."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ISA = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
+       "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve", "sve2", "bf16")  # fmt: skip
+LIBRARIES = ("numpy", "llama-cpp-python", "onnxruntime")
+
+
+def peak_rss_bytes() -> int:
+    """Most memory this process has held; 0 where the system does not say."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", _read("/proc/self/status"))
+    if peak:
+        return int(peak[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(used) * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes, others KiB
+
+
+def device_card() -> dict[str, Any]:
+    """What this device is: processor, cores, instruction sets, memory, system, library versions."""
+    info = _read("/proc/cpuinfo")
+    named = re.search(r"^(?:model name|Hardware|Processor)\s*:\s*(.+)$", info, re.MULTILINE)
+    flagged = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
+    flags = set(flagged[1].split()) if flagged else set()
+    return {
+        "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
+        "machine": platform.machine(),
+        "n_cores": n_cores(),
+        "isa": [name for name in ISA if name in flags],
+        "memory_bytes": _memory_bytes(),
+        "os": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "libraries": library_versions(),
+    }
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux and Android; the others use all
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that decide speed, without importing them."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def version() -> str:
+    """The installed EdgeSpec's version, "source" when it runs from a source tree."""
+    try:
+        return metadata.version("edgespec")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def _memory_bytes() -> int:
+    known = re.search(r"MemTotal:\s+(\d+) kB", _read("/proc/meminfo"))
+    if known:
+        return int(known[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 0
+
+
+def _read(path: str) -> str:
+    """A small system file, empty where the system has none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,68 @@
+"""Bridges by name: how a drafter of another vocabulary proposes the target's tokens.
+
+Each is a strategy over the same parts: `mapping` (which tokens mean the same), `ledger` (both
+contexts spell the same bytes), `ngrams` (sequences of the drafter's that are one token of the
+target's). Only the chosen one is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from edgespec.decode.follow import Reader
+from edgespec.errors import UsageError
+from edgespec.protocols import Law
+from edgespec.types import Chances, Draft
+
+BRIDGES = {
+    "exact": "edgespec.drafters.bridges.exact:ExactBridge",
+    "omnidraft": "edgespec.drafters.bridges.omnidraft:OmniDraftBridge",
+    "text": "edgespec.drafters.bridges.text:TextBridge",
+    "tli": "edgespec.drafters.bridges.tli:TliBridge",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn when sampling. law: the target's chain."""
+
+    law: Law
+    chances: Chances
+
+
+class Bridge(Protocol):
+    """Proposes target tokens with a drafter of another vocabulary.
+
+    Built from a `mapping.Mapping` and an `ngrams.NgramCache`: every bridge takes both, and ignores
+    what it does not need.
+    """
+
+    lossless: bool  # whether sampling keeps the target's law exactly
+
+    def draft(
+        self,
+        reader: Reader,
+        spelled: Sequence[int],
+        context: Sequence[int],
+        k: int,
+        drawing: Drawing | None,
+    ) -> Draft:
+        """At most k target tokens to follow `context`.
+
+        context: the target's ids. spelled: the drafter's, at least one, that spell the same text.
+        drawing: None for the likeliest tokens, verified by equality; otherwise tokens are drawn
+        and the draft has `probs` or `law`, unless the bridge knows no law.
+        """
+        ...
+
+
+def find_bridge(name: str) -> Any:
+    """The class a name stands for. Raises: UsageError listing the names it knows."""
+    place = BRIDGES.get(name)
+    if place is None:
+        raise UsageError(f"bridge {name!r}: expected auto, same, {', '.join(BRIDGES)}")
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,138 @@
+"""The lossless bridge: direct images, cached n-grams and split tokens, with their exact law.
+
+OmniDraft's translation (arXiv 2507.02659, section 3) with three changes. A token without an image
+is split into the target's own tokens for its bytes instead of ending the draft. What cannot be
+translated is not drawn in the first place. And when sampling, each proposal is compared with the
+probability of having made it (`merged`), not with equation 2 of the paper, so that what is emitted
+keeps the target's law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgespec.decode.follow import Reader
+from edgespec.drafters.bridges import Drawing
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.merged import MergedLaw, Place, Rows
+from edgespec.drafters.bridges.ngrams import MAX_PIECES, NgramCache
+from edgespec.drafters.bridges.units import Path, Units, walked
+from edgespec.types import Draft, FloatArray
+
+
+class ExactBridge:
+    """Implements bridges.Bridge."""
+
+    lossless = True
+
+    def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
+        self.units, self.name = Units(mapping, cache), name
+
+    def draft(
+        self,
+        reader: Reader,
+        spelled: Sequence[int],
+        context: Sequence[int],
+        k: int,
+        drawing: Drawing | None,
+    ) -> Draft:
+        """See bridges.Bridge. Fewer than k where the drafter's context ends."""
+        k = min(k, reader.room(spelled) // MAX_PIECES)
+        if k < 1 or not self.units.usable.any():
+            return Draft()
+        if drawing is None:
+            return self._likeliest(reader, spelled, k)
+        return self._drawn(reader, spelled, k, drawing)
+
+    def _likeliest(self, reader: Reader, spelled: Sequence[int], k: int) -> Draft:
+        """Greedy tokens, merged by the longest match and verified by equality."""
+        tokens: list[int] = []
+        confidence: list[float] = []
+        pieces: list[int] = []
+        sure: list[float] = []  # that the pieces so far are what the target will say
+        at, longest, logits = 0, self.units.cache.longest, reader.whole(reader.read(spelled))
+        while len(tokens) < k:
+            n, target, is_open = longest(pieces, at)
+            if at == len(pieces) or (is_open and len(pieces) - at < MAX_PIECES):
+                if pieces:
+                    logits = reader.whole(reader.step(pieces[-1]))
+                piece, share = self._best(logits)
+                pieces.append(piece)
+                sure.append(share * (sure[-1] if sure else 1.0))
+                continue
+            found = (target,) if n else self._alone(pieces[at])
+            if not found:
+                break
+            at += max(n, 1)
+            tokens += found
+            confidence += [sure[at - 1]] * len(found)
+        tokens, confidence = tokens[:k], confidence[:k]
+        sources = (self.name,) * len(tokens)
+        return Draft(tuple(tokens), sources=sources, confidence=tuple(confidence))
+
+    def _alone(self, piece: int) -> Path:
+        """The target's tokens for one of the drafter's."""
+        image = int(self.units.mapping.image[piece])
+        return (image,) if image >= 0 else self.units.mapping.split_of(piece) or ()
+
+    def _best(self, logits: FloatArray) -> tuple[int, float]:
+        """The likeliest token that can be translated, and its probability among all."""
+        piece = int(logits.argmax())
+        top = logits[piece]
+        if not self.units.usable[piece]:
+            piece = int(np.where(self.units.usable, logits, -np.inf).argmax())
+        share = np.exp(logits[piece] - top) / np.exp(logits - top).sum()
+        return piece, float(share)
+
+    def _drawn(self, reader: Reader, spelled: Sequence[int], k: int, drawing: Drawing) -> Draft:
+        """Units drawn one after the other; how many depends on their number of tokens alone."""
+        law = drawing.law.translated(self.units.mapping.preimage)
+        rows = Rows(reader, self.units, law, spelled)
+        tokens: list[int] = []
+        places: list[Place] = []
+        row = rows.first(0, reader.read(spelled))
+        ahead = -1  # the next unit's first token, where looking ahead has already drawn it
+        while row is not None:
+            n_before = len(rows.drafted)
+            path, rest, next_ahead = self._unit(reader, rows, row, ahead, drawing)
+            found = self._meaning(path)
+            for n in range(len(found)):
+                places.append(Place(n_before, row, found[:n]))
+            tokens += found
+            rows.drafted += path
+            if len(tokens) >= k:
+                break
+            row, ahead = rest, next_ahead
+            if row is None:
+                row = rows.first(len(rows.drafted), reader.step(path[-1]))
+        tokens = tokens[:k]
+        if not tokens:
+            return Draft()
+        sources = (self.name,) * len(tokens)
+        return Draft(tuple(tokens), sources=sources, law=MergedLaw(self.units, rows, places))
+
+    def _unit(
+        self, reader: Reader, rows: Rows, row: FloatArray, ahead: int, drawing: Drawing
+    ) -> tuple[Path, FloatArray | None, int]:
+        """One unit's tokens, and if one more had to be drawn: its law given that, and itself."""
+        units, n_before = self.units, len(rows.drafted)
+        path: Path = (ahead if ahead >= 0 else drawing.chances.pick(row),)
+        node = units.node(path[0])
+        while len(onward := units.onward(node)):
+            after = rows.keep(n_before, path, reader.step(path[-1]))
+            token = drawing.chances.pick(after)
+            deeper = units.cache.child(node, token)
+            if deeper < 0:
+                rest = after.copy()
+                rest[onward] = 0
+                return path, rest, token
+            path, node = (*path, token), deeper
+        return path, None, -1
+
+    def _meaning(self, path: Path) -> Path:
+        """The target's tokens for a unit."""
+        if len(path) == 1:
+            return self._alone(path[0])
+        return (self.units.cache.token(walked(self.units, path)),)

@@ -1,0 +1,77 @@
+"""Makes a drafter of another vocabulary propose the target's tokens.
+
+Puts the parts together for one pair: both vocabularies, the mapping between them, a bridge, and the
+n-grams learned for these tokenizers, which lie in the state folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from edgespec.drafters.bridges import Bridge, find_bridge
+from edgespec.drafters.bridges.learner import Learner
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.ngram_file import path_of
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.errors import EdgeSpecError
+from edgespec.protocols import LanguageModel, Tokenizer
+from edgespec.text.template import ChatTemplate, Message, end_of_turn
+from edgespec.text.vocabulary import Vocabulary
+
+log = logging.getLogger("edgespec")
+
+
+def vocabulary_of(tokenizer: Tokenizer, n_vocab: int) -> Vocabulary:
+    """A tokenizer's tokens as bytes, with the role that its chat template shows."""
+    return Vocabulary(tokenizer, n_vocab, end_of_turn=end_of_turn(tokenizer))
+
+
+class Translation:
+    """From one draft model's vocabulary to one target's, by any bridge.
+
+    state: the folder that holds the n-gram caches. names: of drafter and target, kept with theirs.
+    """
+
+    def __init__(
+        self, draft: Vocabulary, target: Vocabulary, state: Path, names: tuple[str, str]
+    ) -> None:
+        self.mapping = Mapping(draft, target)
+        self._path, self._names = path_of(state, draft, target), names
+        self._warned = False
+
+    def drafter(self, model: LanguageModel, bridge: str, *, keep: bool) -> Translated:
+        """A drafter with the n-grams as they were last saved; keep: save what it learns."""
+        mapping = self.mapping
+        learner = Learner(self._path, mapping.draft, mapping.target, self._names)
+        ledger = Ledger(mapping, on_token=learner)
+        strategy: Bridge = find_bridge(bridge)(mapping, learner.cache)
+        return Translated(model, ledger, strategy, learner if keep else None)
+
+    def spelled(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation in the drafter's own chat format, empty if that does not take it."""
+        if self.mapping.draft.tokenizer.chat_template is None:
+            return []
+        try:
+            return self._template.tokens(messages)
+        except EdgeSpecError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("the drafter reads conversations as plain text: %s", error)
+            return []
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.mapping.draft.tokenizer, own=True)
+
+    def about(self) -> str:
+        """The mapping in a line."""
+        mapping = self.mapping
+        n_direct = int((mapping.image >= 0).sum())
+        return (
+            f"{n_direct:,} of the drafter's {mapping.draft.n_vocab:,} tokens are tokens of the "
+            f"target's {mapping.target.n_vocab:,}, {len(mapping.splits):,} split into several"
+        )

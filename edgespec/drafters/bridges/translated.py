@@ -1,0 +1,92 @@
+"""Drafts with a model of another vocabulary: the text is kept in both, a bridge translates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.decode.follow import Reader
+from edgespec.decode.verify import Uniforms
+from edgespec.drafters.bridges import Bridge, Drawing
+from edgespec.drafters.bridges.learner import WORTH_SAVING, Learner
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.ngrams import MAX_PIECES
+from edgespec.errors import TokenizerError
+from edgespec.protocols import LanguageModel, Law
+from edgespec.types import Draft, Verdict
+
+logger = logging.getLogger(__name__)
+
+
+class Translated:
+    """A drafter of the target's tokens out of a model of others.
+
+    learner: saves what the ledger was told, None to keep nothing.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        ledger: Ledger,
+        bridge: Bridge,
+        learner: Learner | None = None,
+        *,
+        name: str = "model",
+    ) -> None:
+        self.name, self.ledger, self.bridge = name, ledger, bridge
+        self._reader = Reader(model)
+        self._learner = learner
+        self._warned = False
+
+    def draft(
+        self,
+        context: Sequence[int],
+        k: int,
+        *,
+        law: Law | None = None,
+        u: NDArray[np.float64] | None = None,
+    ) -> Draft:
+        """None where the drafter cannot spell the text or its context is full."""
+        if k < 1:
+            return Draft()
+        try:
+            spelled = self.ledger.sync(context)
+        except TokenizerError as error:
+            self._warn(f"cannot spell the text: {error}")
+            return Draft()
+        if not spelled:
+            return Draft()
+        if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
+            self._warn(f"its context is full ({len(spelled)} tokens)")
+            return Draft()
+        drawing = None if law is None or u is None else Drawing(law, Uniforms(*u))
+        return self.bridge.draft(self._reader, spelled, context, k, drawing)
+
+    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+        """Nothing here; the ledger learns what was emitted with the next draft."""
+
+    def counts(self) -> dict[str, str | bool | int]:
+        """What a record says of the bridge; full syncs spelled the whole context."""
+        return {
+            "lossless": self.bridge.lossless,
+            "n_syncs": self.ledger.n_syncs,
+            "n_full_syncs": self.ledger.n_full,
+        }
+
+    def save(self) -> None:
+        """Write what was learned, if it is worth it."""
+        if self._learner is not None:
+            self._learner.save(at_least=WORTH_SAVING)
+
+    def close(self) -> None:
+        if self._learner is not None:
+            self._learner.save()
+        self._reader.close()
+
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("drafter %s pauses: %s", self.name, why)

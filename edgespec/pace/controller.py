@@ -1,0 +1,304 @@
+"""How much to draft: the width with the most expected tokens per second, zero included.
+
+Expected tokens come from evidence.py, seconds from cost.py. No clock is read here: times arrive
+through `observe`, so every decision can be replayed.
+Source: goodput as in SmartSpec, arXiv 2406.14066, with measured costs in place of a fitted line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgespec.errors import UsageError
+from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
+from edgespec.pace.evidence import BLIND, MAX_WIDTH, Evidence, conditional
+from edgespec.types import Draft, Verdict
+
+KEEP = 0.98  # weight of evidence one round older: a change is 87 % believed after 100 rounds
+KEEP_IDLE = 0.985  # the same for a round without a draft
+PRIOR = 0.8  # acceptance believed before any evidence, so that drafting starts
+RESUME = 1.04  # a paused source must promise this much over plain decoding to be used again
+PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
+CATCH_UP = 2  # rounds after which a draft first has to read what it missed, which takes longer
+PLAIN_FIRST, PLAIN_EVERY = 8, 128  # rounds after which plain decoding is timed, again and again
+PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
+LOOK_SHARE = 0.01  # of plain decoding's time for lookups in vain
+MOST_RESTS = 16  # rounds between two lookups, though they take more than that
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many tokens of a source to draft and the rate that promises.
+
+    probe: nothing is promised, one token is drafted to see how it fares.
+    """
+
+    width: int
+    tokens_per_s: float
+    probe: bool = False
+
+
+class Planner(Protocol):
+    """What a drafter that chooses between sources asks of the controller."""
+
+    def delegate(self) -> None:
+        """From now on the drafter plans widths itself; `next_length` is the most it may draft."""
+        ...
+
+    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
+        """The best width for `source`; confidence: of a finished draft, or empty before drafting.
+
+        step_s: seconds that drafting one more token takes (0 for what is drafted already).
+        """
+        ...
+
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted."""
+        ...
+
+    def fail(self, source: str, draft_s: float) -> None:
+        """Drafting took so long and gave nothing: counts as a refused token."""
+        ...
+
+    def n_rests(self, look_s: float) -> int:
+        """Most rounds to leave out between lookups in vain that take so long."""
+        ...
+
+
+class Source:
+    """What is known of one source of drafts."""
+
+    def __init__(self, prior: float) -> None:
+        self.blind = Evidence(prior)
+        self.informed = Evidence(1.0)  # accepted / predicted: confidences are believed at first
+        self.n_idle = 0  # rounds since it last learnt something
+        self.balance_s = 0.0  # seconds probing may still lose; negative while paying back
+        self.step_s: float | None = None  # as last planned with before drafting
+        self.paused = False
+        self.probing = False
+
+    def learn(self, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        keep: float = KEEP * KEEP_IDLE ** max(self.n_idle - 1, 0)
+        self.n_idle = 0
+        self.blind.fade(keep)
+        self.blind.learn(BLIND, n_tested, n_hits)
+        if confidence:
+            self.informed.fade(keep)
+            self.informed.learn(conditional(confidence), n_tested, n_hits)
+
+
+class FixedController:
+    """Always the same draft length; between sources the one that has been right more often."""
+
+    reason = ""
+
+    def __init__(self, k: int) -> None:
+        if not 0 <= k <= MAX_WIDTH:
+            raise UsageError(f"draft length {k}: expected 0 to {MAX_WIDTH}, or auto")
+        self.k = k
+        self._sources: dict[str, Source] = {}
+
+    def next_length(self) -> int:
+        return self.k
+
+    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
+        if len(draft) + draft.n_cut:
+            n_hits = len(verdict.accepted)
+            self.learn(source_of(draft), draft.confidence, verdict.n_tested, n_hits)
+
+    def delegate(self) -> None:
+        pass
+
+    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
+        """The whole draft; the rate is in tokens per round, times being no concern here."""
+        known = self._sources.setdefault(source, Source(PRIOR))
+        evidence, predicted = (
+            (known.informed, conditional(confidence)) if confidence else (known.blind, BLIND)
+        )
+        width = min(self.k, len(predicted))
+        return Plan(width, 1 + sum(evidence.survival(predicted[:width])))
+
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        self._sources.setdefault(source, Source(PRIOR)).learn(confidence, n_tested, n_hits)
+
+    def fail(self, source: str, draft_s: float) -> None:
+        self.learn(source, (), 1, 0)
+
+    def n_rests(self, look_s: float) -> int:
+        return 0
+
+
+class AutoController:
+    """Drafts as much as pays by measured costs and acceptance, and nothing when nothing pays.
+
+    While paused it now and then drafts one token to see whether that has changed; what this
+    loses is paid from PROBE_SHARE of the time, so a cheap probe comes soon and a dear one late.
+    overhead_s: seconds per round outside target and drafter.
+    """
+
+    def __init__(
+        self, costs: CostTable, *, overhead_s: float = 0.0, step_s: float | None = None
+    ) -> None:
+        self.costs = LiveCosts(costs)
+        self.max_width = min(len(costs.seconds) - 1, MAX_WIDTH)
+        self.overhead_s = overhead_s
+        self.draft_costs = DraftCosts(costs.seconds[0] / 20 if step_s is None else step_s)
+        self._sources = {"": Source(PRIOR)}  # "": whatever is drafted, for a drafter alone
+        self._delegated = False
+        self._asked = 0  # tokens the drafter was last asked for
+        self._n_since_plain, self._plain_every = 0, PLAIN_FIRST
+        self._n_undrafted = CATCH_UP  # rounds since the last draft
+
+    def delegate(self) -> None:
+        self._delegated = True
+
+    def next_length(self) -> int:
+        if self._delegated:
+            return self.max_width
+        self._asked = self._plan("", (), self.draft_costs.step_s, self.draft_costs.fixed_s).width
+        return self._asked
+
+    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
+        return self._plan(source, confidence, step_s, 0.0)
+
+    def _plan(
+        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float
+    ) -> Plan:
+        known = self._sources.setdefault(source, Source(PRIOR))
+        plain = Plan(0, 1 / self._round_s(0))
+        if self._n_since_plain >= self._plain_every:
+            return plain
+        rates = self._rates(known, confidence, step_s, fixed_s)
+        best = max(rates, default=0.0)
+        resuming = known.paused and not confidence
+        pays = best > plain.tokens_per_s * (RESUME if resuming else 1.0)
+        if not confidence:
+            known.step_s = step_s
+            known.probing = not pays and bool(rates) and known.balance_s >= 0
+        if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
+            known.paused = not pays
+        if pays:
+            return Plan(1 + rates.index(best), best)
+        if known.probing and not confidence:
+            return Plan(1, rates[0], probe=True)
+        return plain
+
+    def _rates(
+        self, known: Source, confidence: Sequence[float], step_s: float, fixed_s: float
+    ) -> list[float]:
+        """Expected tokens per second of every width from 1 up."""
+        if confidence:
+            survival = known.informed.survival(conditional(confidence[: self.max_width]))
+        else:
+            survival = known.blind.survival(BLIND[: self.max_width])
+        out, expected, spent_s, costs = [], 1.0, self.overhead_s + fixed_s, self.costs.seconds
+        for k, alive in enumerate(survival, 1):
+            expected += alive
+            spent_s += step_s
+            out.append(expected / (costs[k] + spent_s))
+        return out
+
+    def _round_s(self, k: int) -> float:
+        """Seconds of a round that verifies k drafted tokens, without drafting them."""
+        return self.costs.seconds[k] + self.overhead_s
+
+    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
+        k, n_hits, n_drafted = len(draft), len(verdict.accepted), len(draft) + draft.n_cut
+        off = abs(target_s / self.costs.seconds[0] - 1)
+        self.costs.observe(k + 1, target_s)
+        if k:
+            self._n_since_plain += 1
+        elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
+            self._n_since_plain = 0
+            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
+        asked = n_drafted or self._asked
+        if asked:
+            behind = self._n_undrafted >= CATCH_UP
+            self.draft_costs.observe(n_drafted, draft_s, at_most=behind)
+        self._n_undrafted = 0 if asked else self._n_undrafted + 1
+        name = source_of(draft) if self._delegated else ""
+        for known in self._sources.values():
+            known.n_idle += 1
+            known.balance_s += PROBE_SHARE * self._round_s(0) * (n_hits + 1)
+        if n_drafted:
+            confidence = draft.confidence if draft.is_chain else ()
+            self.learn(name, confidence, verdict.n_tested, n_hits)
+            self._keep_books(name, k, n_hits, draft_s)
+        elif self._asked and draft_s > PROBE_SHARE * self._round_s(0):
+            self.fail(name, draft_s)
+        for known in self._sources.values():
+            known.balance_s = min(known.balance_s, 0.0)
+
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        self._sources.setdefault(source, Source(PRIOR)).learn(confidence, n_tested, n_hits)
+
+    def fail(self, source: str, draft_s: float) -> None:
+        self.learn(source, (), 1, 0)
+        self._keep_books(source, 0, 0, draft_s)
+
+    def n_rests(self, look_s: float) -> int:
+        return int(min(look_s / (LOOK_SHARE * self._round_s(0)), MOST_RESTS))
+
+    def _keep_books(self, source: str, k: int, n_hits: int, draft_s: float) -> None:
+        """What drafting lost or won against plain decoding, in seconds; k: tokens verified.
+
+        Estimates of the target's time, not clock readings: a slow round must not decide when to
+        try again. A probe's draft counts as long as it took, reading what it missed included.
+        """
+        if k > self.max_width:
+            return
+        plain_s, known = self._round_s(0), self._sources[source]
+        won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
+        # What regular drafting lost before it paused is no reason to wait for long.
+        floor_s = -8 * plain_s if known.probing else min(plain_s - self._round_s(1), 0.0)
+        known.balance_s = max(known.balance_s + won_s, floor_s)
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in one sentence; empty while drafting pays."""
+        names = [n for n in self._sources if n] if self._delegated else [""]
+        stories = [self._story(name) for name in names]
+        return "" if not stories or "" in stories else stories[-1]
+
+    def _story(self, name: str) -> str:
+        known = self._sources[name]
+        alone = not name
+        step_s = self.draft_costs.step_s if alone else known.step_s or 0.0
+        fixed_s = self.draft_costs.fixed_s if alone else 0.0
+        rates = self._rates(known, (), step_s, fixed_s)
+        if not rates:
+            return "drafting paused: the cost table has one width"
+        best, plain_s = max(rates), self._round_s(0)
+        if not known.paused:
+            return ""
+        k = 1 + rates.index(best)
+        verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
+        also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
+        need = acceptance_for(RESUME * (verify + drafting), k)
+        rate = known.blind.rate
+        if need >= 1:
+            end = f"acceptance {rate:.2f} would not pay even at 1.00"
+        elif need > rate:
+            end = f"acceptance {rate:.2f} would need {need:.2f}"
+        else:
+            end = f"acceptance {rate:.2f} may pay again, so it is tried again soon"
+        return (
+            f"drafting paused: verifying {k + 1} tokens costs {verify:.1f}x one token here{also}, "
+            f"{end}"
+        )
+
+
+def source_of(draft: Draft) -> str:
+    """Who proposed the draft: its first node's source."""
+    return draft.sources[0] if draft.sources else "draft"
+
+
+def acceptance_for(n_tokens: float, k: int) -> float:
+    """The acceptance per token at which k drafted tokens emit `n_tokens`; 1 if none does."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        a = (low + high) / 2
+        low, high = (low, a) if sum(a**i for i in range(k + 1)) > n_tokens else (a, high)
+    return high

@@ -1,0 +1,73 @@
+"""Cost tables kept between runs: what a target costs per width is measured once per device.
+
+A table belongs to one model file, thread count, device and library version; when any of them
+changes it is measured anew. A file that cannot be read is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+
+from edgespec.device import library_versions
+from edgespec.errors import EdgeSpecError, UsageError
+from edgespec.files import write_whole
+from edgespec.pace.cost import WIDTHS, CostTable, measure_costs
+from edgespec.protocols import LanguageModel
+
+log = logging.getLogger("edgespec")
+
+SWEEP_S = 8.0  # the first answer of a large model waits this long at most, once per device
+REPEATS_S = 0.25  # a small one's widths are measured several times in this
+
+
+def key_of(model: Path, n_threads: int, device: str) -> str:
+    """A file name that changes with everything a table depends on."""
+    status = model.stat()
+    parts = (
+        str(model.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        n_threads,
+        device,
+        platform.processor() or platform.machine(),
+        os.cpu_count(),
+        sorted(library_versions().items()),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
+
+
+def measured(target: LanguageModel, file: Path) -> CostTable:
+    """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all."""
+    table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
+    if len(table.seconds) >= min(len(WIDTHS), target.n_context):
+        save(table, file)
+    return table
+
+
+def load(file: Path) -> CostTable | None:
+    """The table in `file`; None if there is none or it is damaged."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+        return CostTable(tuple(float(value) for value in values))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EdgeSpecError) as error:
+        log.info("cost table %s is damaged (%s): measuring again", file, error)
+        return None
+
+
+def save(table: CostTable, file: Path) -> None:
+    """Write the table so that a reader sees the old file or the new one, never a part.
+
+    A cache that cannot be written costs a measurement next time and nothing else.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps({"seconds": table.seconds}).encode())
+    except (OSError, UsageError) as error:
+        log.info("cost table not stored: %s", error)

@@ -1,0 +1,1 @@
+"""Opens models, speaks text with them, keeps the turns of a conversation."""

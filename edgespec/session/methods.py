@@ -1,0 +1,209 @@
+"""Ways to decode by name: which drafter, and who decides how much it drafts.
+
+"plain" drafts nothing, "auto" as much as pays, "fixed-4" always 4 tokens, "ngram" looks the text
+itself up in place of the configured drafter. "fixed-4@tli" drafts over that bridge, where the
+drafter's vocabulary is not the target's. All methods share the models that are open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgespec.config import BRIDGES, Config, state_folder
+from edgespec.drafters import find_drafter
+from edgespec.drafters.bridges.pairing import Translation, vocabulary_of
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.errors import UsageError
+from edgespec.pace.controller import AutoController, FixedController
+from edgespec.pace.cost import CostTable
+from edgespec.protocols import Controller, Drafter, LanguageModel, Tokenizer
+from edgespec.types import ModelInfo
+
+ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
+
+
+class OpenModel(LanguageModel, Protocol):
+    """What a backend hands back: a language model with its tokenizer and a name tag.
+
+    device: where it runs, in words.
+    """
+
+    tokenizer: Tokenizer
+    device: str
+
+    def info(self) -> ModelInfo:
+        """What the model is."""
+        ...
+
+    def cancel(self) -> None:
+        """End the forward in progress with Cancelled; callable from any thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A drafter and the controller that paces it; either may have learned from earlier rounds.
+
+    bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
+    translated: that part.
+    """
+
+    name: str
+    drafter: Drafter | None
+    controller: Controller
+    bridge: str = ""
+    translated: Translated | None = None
+
+
+class Methods:
+    """Makes methods for one target.
+
+    translation: None for a drafter of the target's own vocabulary. costs: called when a method
+    first needs the cost table.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        draft_model: OpenModel | None,
+        translation: Translation | None,
+        own: Drafter | None,
+        costs: Callable[[], CostTable],
+    ) -> None:
+        self._config, self._costs, self._own = config, costs, own
+        self._draft_model, self._translation = draft_model, translation
+
+    def configured(self, speculative: str) -> Method:
+        """The configured method for auto, on or off; closing its drafter keeps what it learned."""
+        config = self._config
+        if speculative == "off" or config.draft_tokens == 0 or config.drafter == "none":
+            return self.named("plain")
+        if speculative == "on":
+            k = ALWAYS if config.draft_tokens == "auto" else config.draft_tokens
+            return self.named(f"fixed-{k}", keep=True)
+        return self.named("auto", keep=True)
+
+    def named(self, name: str, *, keep: bool = False) -> Method:
+        """A method by name; keep: what its drafter learns is saved when it is closed.
+
+        Its drafter has learned nothing, but for the n-grams saved earlier.
+        Raises: UsageError for an unknown name.
+        """
+        way, _, bridge = name.partition("@")
+        self._check_bridge(name, bridge)
+        if way == "plain":
+            return Method(name, None, FixedController(0))
+        controller: AutoController | FixedController
+        if way.startswith("fixed-") and way[6:].isdecimal():
+            controller = FixedController(int(way[6:]))
+        elif way in ("auto", "ngram"):
+            controller = AutoController(self._table())
+        else:
+            raise UsageError(
+                f"no method is called {name!r}: expected plain, auto, ngram or fixed-4"
+            )
+        chosen = self._chosen("ngram" if way == "ngram" else self._config.drafter)
+        bridge = self._bridge(chosen, bridge)
+        translated = None
+        if bridge and self._translation is not None and self._draft_model is not None:
+            translated = self._translation.drafter(self._draft_model, bridge, keep=keep)
+        if self._own is not None and way != "ngram":
+            return Method(name, self._own, controller)
+        drafter = mixed_of([self._one(part, translated) for part in chosen], controller)
+        return Method(name, drafter, controller, bridge, translated)
+
+    def _check_bridge(self, name: str, bridge: str) -> None:
+        """Raises: UsageError for a method that names an unknown bridge, or needs none."""
+        if bridge and bridge not in BRIDGES[2:]:
+            raise UsageError(
+                f"{name} names the bridge {bridge!r}: expected {', '.join(BRIDGES[2:])}"
+            )
+        if bridge and self._translation is None:
+            raise UsageError(
+                f"{name} names a bridge, but the drafter has the target's vocabulary: "
+                f"expected {name.partition('@')[0]}"
+            )
+
+    def _table(self) -> CostTable:
+        """The cost table as far as `--draft-tokens` allows drafts."""
+        costs, most = self._costs(), self._config.draft_tokens
+        return costs if isinstance(most, str) else CostTable(costs.seconds[: most + 1])
+
+    def _chosen(self, names: str) -> list[str]:
+        """The drafters of a comma list."""
+        if names == "auto":
+            return ["ngram", "model"] if self._draft_model is not None else ["ngram"]
+        return names.split(",")
+
+    def _bridge(self, chosen: Sequence[str], asked: str) -> str:
+        """The bridge that these drafters need, "" for none."""
+        if self._translation is None or "model" not in chosen:
+            return ""
+        bridge = asked or self._config.bridge
+        return "exact" if bridge == "auto" else bridge
+
+    def _one(self, name: str, translated: Translated | None) -> Drafter:
+        drafter: Drafter
+        if name == "ngram":
+            drafter = find_drafter("ngram")()
+            return drafter
+        if name == "model" and self._draft_model is not None:
+            drafter = translated or find_drafter("model")(self._draft_model)
+            return drafter
+        if name == "none":
+            raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
+        raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
+
+
+def mixed_of(parts: list[Drafter], controller: AutoController | FixedController) -> Drafter:
+    """One drafter of several; even a single one is mixed unless the controller is fixed.
+
+    Its drafts are then cut to what its confidence promises.
+    """
+    if len(parts) == 1 and isinstance(controller, FixedController):
+        return parts[0]
+    mixed: Drafter = find_drafter("mixed")(parts, controller)
+    return mixed
+
+
+def translation_of(
+    config: Config, target: OpenModel, draft: OpenModel, names: tuple[str, str]
+) -> Translation | None:
+    """What a drafter of another vocabulary needs, None for one of the target's own.
+
+    names: of drafter and target, for who looks at what was learned.
+    Raises: UsageError if `--bridge` does not go with that.
+    """
+    what = difference(target, draft)
+    if not what:
+        if config.bridge not in ("auto", "same"):
+            raise UsageError(
+                f"--bridge {config.bridge}: the drafter has the target's vocabulary, expected "
+                "auto or same"
+            )
+        return None
+    if config.bridge == "same":
+        raise UsageError(
+            f"--bridge same, but the drafter's vocabulary differs from the target's ({what}): "
+            "expected the same one; use --bridge auto"
+        )
+    one, other = (vocabulary_of(model.tokenizer, model.n_vocab) for model in (draft, target))
+    return Translation(one, other, state_folder(), names)
+
+
+def difference(target: OpenModel, draft: OpenModel) -> str:
+    """The first difference between two vocabularies in words, empty if there is none.
+
+    Of a large one only every n-th token is compared: it takes 2.5 us a token, and a difference
+    that is missed costs acceptance, never the output.
+    """
+    if target.n_vocab != draft.n_vocab:
+        return f"{draft.n_vocab} tokens, not {target.n_vocab}"
+    one, other = target.tokenizer, draft.tokenizer
+    for token in range(0, target.n_vocab, 1 + target.n_vocab // 40_000):
+        seen, expected = other.piece(token, special=True), one.piece(token, special=True)
+        if seen != expected:
+            return f"token {token} is {seen!r}, not {expected!r}"
+    return ""

@@ -1,0 +1,156 @@
+"""From a configuration to open models: which files, how they are opened, what translates.
+
+Knows nothing of generation. Whatever takes long is told to a Progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgespec.backends import ModelOptions, open_model
+from edgespec.config import Config, cache_folder
+from edgespec.drafters.bridges.pairing import Translation
+from edgespec.errors import UsageError
+from edgespec.files import text_of
+from edgespec.grammar.schema import gbnf_of
+from edgespec.protocols import Tokenizer
+from edgespec.session.methods import OpenModel, translation_of
+from edgespec.store import hub, pairs
+from edgespec.types import Constraint, Progress
+
+
+def paths_of(
+    config: Config, progress: Progress | None = None, *, drafter: bool = True
+) -> tuple[Path, Path | None]:
+    """The files of target and draft model, fetched or made if need be; drafter: whether to look.
+
+    Raises: UsageError, ModelFileError, BackendError.
+    """
+    target = file_named(config.model, config.hf_repo, "-m", "-hf", config, progress)
+    draft = None
+    if drafter:
+        draft = file_named(
+            config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, progress
+        )
+    if target is not None:
+        return target, draft
+    pair, cache = pairs.find(config.pair), cache_folder()
+    target = pairs.file_of(pair.target, cache, progress, offline=config.offline)
+    if drafter and draft is None:
+        draft = pairs.file_of(pair.drafter, cache, progress, offline=config.offline)
+    return target, draft
+
+
+def file_named(
+    file: str, repo: str, flag: str, repo_flag: str, config: Config, progress: Progress | None
+) -> Path | None:
+    """The model that is named, by path or on the hub; None if neither is."""
+    if file and repo:
+        raise UsageError(
+            f"{flag} {file} and {repo_flag} {repo}: expected one of them; leave the other out"
+        )
+    if repo:
+        return hub.fetch(repo, offline=config.offline, progress=progress)
+    return Path(file) if file else None
+
+
+def drafts_with_a_model(config: Config) -> bool:
+    """Whether the configuration wants its draft model opened."""
+    wanted = bool({"auto", "model"} & set(config.drafter.split(",")))
+    return wanted and config.speculative != "off" and config.draft_tokens != 0
+
+
+def open_target(path: Path, config: Config, progress: Progress | None = None) -> OpenModel:
+    """The target. Raises: UsageError, ModelFileError, ContextError."""
+    target: OpenModel = told(path, options_of(config)[0], progress)
+    if target.token_ids is not None:
+        n_rows = len(target.token_ids)
+        target.close()
+        raise UsageError(trimmed(path, n_rows))
+    return target
+
+
+def trimmed(path: Path, n_rows: int) -> str:
+    """What is wrong with a target whose head was trimmed."""
+    return (
+        f"{path.name} has a trimmed head ({n_rows:,} rows): expected a whole model as target; "
+        "give this one as drafter, with -md"
+    )
+
+
+def options_of(config: Config) -> tuple[ModelOptions, ModelOptions]:
+    """How target and drafter are opened: the drafter on the CPU if the target was put there."""
+    follows = config.device_draft == "auto" and config.device == "cpu"
+    return (
+        ModelOptions(n_context=config.ctx_size, n_threads=config.threads, device=config.device),
+        ModelOptions(
+            n_threads=config.threads_draft, device="cpu" if follows else config.device_draft
+        ),
+    )
+
+
+def open_drafter(
+    path: Path, config: Config, target: OpenModel, target_name: str, progress: Progress | None
+) -> tuple[OpenModel, Translation | None]:
+    """The draft model, with the target's context, and what translates its tokens if need be.
+
+    Raises: UsageError, ModelFileError, ContextError.
+    """
+    options = replace(options_of(config)[1], n_context=target.n_context, counted_by=target.n_vocab)
+    model: OpenModel = told(path, options, progress)
+    try:
+        with telling(progress, "comparing the vocabularies"):
+            return model, translation_of(config, target, model, (path.name, target_name))
+    except BaseException:
+        model.close()
+        raise
+
+
+def open_constraint(config: Config, tokenizer: Tokenizer, n_tokens: int) -> Constraint | None:
+    """The grammar that answers have to follow, and end in within n_tokens; None for none.
+
+    Raises: UsageError for a bad schema or grammar, or a tokenizer that has no grammars.
+    """
+    if not config.json_schema and not config.grammar:
+        return None
+    if config.json_schema and config.grammar:
+        raise UsageError("--json-schema and --grammar: expected one of them")
+    from edgespec.backends.llamacpp.grammar import constraint_of
+    from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+
+    flag = "--json-schema" if config.json_schema else "--grammar"
+    if not isinstance(tokenizer, LlamaCppTokenizer):
+        raise UsageError(
+            f"{flag}: the model's tokenizer is a tokenizer.json: expected one in a GGUF file; "
+            "export the model from a GGUF"
+        )
+    if config.grammar:
+        gbnf = text_of(config.grammar, flag)
+    else:
+        schema = config.json_schema
+        inline = schema.lstrip().startswith("{")
+        gbnf = gbnf_of(schema if inline else text_of(schema, flag))
+    return constraint_of(tokenizer, gbnf, n_tokens=n_tokens)
+
+
+def told(path: Path, options: ModelOptions, progress: Progress | None) -> Any:
+    """The open model; `progress` hears of it."""
+    what = f"loading {path.name}"
+    if progress is not None:
+        options = replace(options, progress=lambda share: progress(what, min(share, 0.99)))
+    with telling(progress, what):
+        return open_model(path, options)
+
+
+@contextmanager
+def telling(progress: Progress | None, what: str) -> Iterator[None]:
+    """Around what may take long and cannot tell how far it is."""
+    if progress is not None:
+        progress(what, 0.0)
+    yield
+    if progress is not None:
+        progress(what, 1.0)

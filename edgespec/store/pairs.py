@@ -1,0 +1,241 @@
+"""Known pairs of target and drafter: their manifests in models/, and the files they name.
+
+A model is bundled, made from a bundled one on first use (a padded target, by
+edgespec.export.pad.padded, which is loaded for that alone), or fetched from the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+from edgespec.errors import ModelFileError, UsageError, is_own, not_installed
+from edgespec.store import hub
+from edgespec.types import Progress
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ALIASES = {"padded": "padded-f16"}
+PADDED_NOTE = (
+    "a padded model is a small trained model with inert weights around it: "
+    "it costs what a model of its size costs and says what the small one says"
+)
+UNTRIED_NOTE = "not tried by us: names and sizes are as the models' own pages have them"
+# How the files that edgespec.export.pad.padded makes end, where not in their kind and .gguf.
+ENDINGS = {"int4": "-int4-b32", "int4-b128": "-int4-b128", "q4_0-fitted": "-q4_0g.gguf"}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a pair: a bundled file, or a repository of the hub and a file in it.
+
+    pad: how a bundled file is widened, if at all. size: bytes of all parts of a hub's file.
+    sha256: of a bundled file always; of a hub's file, or its first part, if it is held to one.
+    pair: the name of the pair it was read of.
+    """
+
+    file: str
+    sha256: str = ""
+    pad: str = ""  # a kind that edgespec.export.pad.padded knows
+    repo: str = ""
+    size: int = 0
+    pair: str = field(default="", compare=False)
+
+    @property
+    def spec(self) -> str:
+        """What names a hub's file."""
+        return f"{self.repo}:{self.file}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A manifest as read; tried: whether we have run it."""
+
+    name: str
+    about: str
+    licence: str
+    vocabulary: str
+    target: ModelEntry
+    drafter: ModelEntry
+    tried: bool = True
+
+    @property
+    def entries(self) -> tuple[ModelEntry, ModelEntry]:
+        return self.target, self.drafter
+
+
+def folder() -> Path:
+    """Where manifests and bundled files lie: edgespec.models, or models/ of a source tree."""
+    try:
+        return Path(str(resources.files("edgespec.models")))
+    except ModuleNotFoundError:
+        return Path(__file__).resolve().parents[2] / "models"
+
+
+def names() -> list[str]:
+    """Names of all known pairs, sorted."""
+    return sorted(manifest.stem for manifest in folder().glob("*.toml"))
+
+
+def find(name: str) -> Pair:
+    """The pair of that name. Raises: UsageError naming the nearest one."""
+    known = names()
+    name = ALIASES.get(name, name)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+        raise UsageError(f"no pair is called {name!r}: {hint} (see `edgespec models list`)")
+    return parsed(tomllib.loads((folder() / f"{name}.toml").read_text(encoding="utf-8")), name)
+
+
+def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
+    """A manifest's table as a Pair. Raises: ModelFileError naming what does not fit."""
+    try:
+        target, drafter = (
+            ModelEntry(**manifest[part], pair=name) for part in ("target", "drafter")
+        )
+        words = {key: str(manifest[key]) for key in ("about", "licence", "vocabulary")}
+        for entry in (target, drafter):
+            if not (entry.size if entry.repo else entry.sha256):
+                raise KeyError("size" if entry.repo else "sha256")
+    except (KeyError, TypeError) as error:
+        raise ModelFileError(f"manifest {name}.toml is damaged ({error}): reinstall") from error
+    tried = manifest.get("tried", True) is True
+    return Pair(name, target=target, drafter=drafter, tried=tried, **words)
+
+
+def bundled(entry: ModelEntry) -> Path:
+    """The path of a file that is here: bundled, or fetched before.
+
+    Raises: ModelFileError if it is not there; UsageError if it was not fetched.
+    """
+    if entry.repo:
+        here = hub.held(entry.spec, sha256=entry.sha256)
+        if here is None:
+            raise UsageError(
+                f"{entry.spec} is not downloaded yet: type `edgespec models pull "
+                f"{entry.pair or entry.spec}`"
+            )
+        return here.path
+    path = folder() / entry.file
+    if not path.is_file():
+        raise ModelFileError(
+            f"{path} is missing: expected a file that comes with EdgeSpec: reinstall, "
+            "or give models with -m and -md"
+        )
+    return path
+
+
+def files(
+    pair: Pair, cache: Path, progress: Progress | None = None, *, offline: bool = False
+) -> tuple[Path, Path]:
+    """Paths of target and drafter; otherwise as `file_of`."""
+    target, drafter = (file_of(entry, cache, progress, offline=offline) for entry in pair.entries)
+    return target, drafter
+
+
+def file_of(
+    entry: ModelEntry, cache: Path, progress: Progress | None = None, *, offline: bool = False
+) -> Path:
+    """The path of a model; one that is not here is made or fetched first.
+
+    cache: where padded targets are kept. progress: told what takes long and the share that is
+    done. Raises: ModelFileError, UsageError, BackendError if the hub or the network fails.
+    """
+    if entry.repo:
+        return hub.fetch(
+            entry.spec,
+            offline=offline,
+            progress=progress,
+            sha256=entry.sha256,
+            called=entry.pair,
+        )
+    path = bundled(entry)
+    if not entry.pad:
+        return path
+    maker = import_module("edgespec.export.pad.padded")
+    try:
+        return Path(maker.padded(entry.pad, path, cache, progress))
+    except ModuleNotFoundError as error:
+        if is_own(error):
+            raise
+        raise not_installed(error) from error
+
+
+def made(entry: ModelEntry, cache: Path) -> list[Path]:
+    """What was made of a padded target, by this version or an earlier one: files or folders."""
+    if not entry.pad:
+        return []
+    ending = ENDINGS.get(entry.pad, f"-{entry.pad}.gguf")
+    return sorted(cache.glob(f"padded-{entry.sha256[:12]}-*{ending}"))
+
+
+def n_bytes(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+
+
+def remove(pair: Pair, cache: Path) -> tuple[int, list[str]]:
+    """Delete what was made or fetched for a pair; bytes freed, and what was kept.
+
+    A model stays while another pair that is here has it, too.
+    Raises: ModelFileError if something cannot be deleted.
+    """
+    freed, kept = 0, []
+    for entry in pair.entries:
+        if not entry.repo and not made(entry, cache):
+            continue
+        users = _users(entry, pair, cache)
+        if users and is_here(entry, cache):
+            name = entry.file if entry.repo else ", ".join(p.name for p in made(entry, cache))
+            kept.append(f"{name} ({', '.join(users)})")
+        elif entry.repo:
+            freed += hub.remove(entry.spec)
+        else:
+            freed += sum(map(_delete, made(entry, cache)))
+    return freed, kept
+
+
+def is_here(entry: ModelEntry, cache: Path) -> bool:
+    """Whether a model is bundled, was made or was fetched; the network is not asked."""
+    if entry.repo:
+        return hub.held(entry.spec) is not None
+    return bool(made(entry, cache)) if entry.pad else (folder() / entry.file).is_file()
+
+
+def _users(entry: ModelEntry, but: Pair, cache: Path) -> list[str]:
+    """Pairs other than `but` of which this is one model and the other is here.
+
+    A made target has bundled partners, always here: the first of its pairs by name may delete it.
+    """
+    found = []
+    for pair in map(find, names()):
+        if pair.name == but.name or (entry.pad and pair.name > but.name):
+            continue
+        partners = [other for other in pair.entries if other != entry]
+        if len(partners) == 1 and is_here(partners[0], cache):
+            found.append(pair.name)
+    return found
+
+
+def _delete(path: Path) -> int:
+    """Delete a file or folder; the bytes this frees. Raises: ModelFileError."""
+    freed = n_bytes(path)
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be deleted ({error.strerror}): close what uses it"
+        ) from error
+    return freed

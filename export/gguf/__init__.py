@@ -1,0 +1,1 @@
+"""GGUF files as a whole: opened, replaced, quantized."""

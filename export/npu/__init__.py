@@ -1,0 +1,1 @@
+"""Folders for NPUs: graphs of fixed shapes, quantized, compiled ahead, checked."""

@@ -1,0 +1,1 @@
+"""Folders for ONNX Runtime: graphs of any length, written and checked."""

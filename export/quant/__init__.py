@@ -1,0 +1,1 @@
+"""Matrices in 4 bits, fitted to text."""

@@ -1,0 +1,1 @@
+"""The models that exports start from, whatever files they lie in."""

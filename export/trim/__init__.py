@@ -1,0 +1,1 @@
+"""VocabTrim: drafters whose heads have fewer rows."""

@@ -1,0 +1,170 @@
+"""lossless.py on a model whose law is known: a right engine passes, a wrong one is called a bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgespec.backends.fake import TableModel
+from edgespec.check.lossless import (
+    check_greedy,
+    check_sampling,
+    divergence_of,
+    first_difference,
+    least_certain,
+    noise_of,
+)
+from edgespec.decode.engine import Engine
+from edgespec.pace.controller import FixedController
+from edgespec.types import Draft, FloatArray, SamplingParams, Step, Verdict
+
+V = 6
+PARAMS = SamplingParams(max_tokens=12)
+SAMPLED = SamplingParams(temperature=1.0)
+PROMPTS = [[1], [2, 3], [4, 0, 5]]
+
+
+def law_after(prefix: tuple[int, ...]) -> FloatArray:
+    """A fixed law per last token, no two tokens equally likely."""
+    last = prefix[-1] if prefix else 0
+    weights = np.array([1.0 + (i * 7 + last * 5) % 11 + 0.1 * i for i in range(V)])
+    return (weights / weights.sum()).astype(np.float32)
+
+
+class Guess:
+    """Drafts by a law of its own, uniform over all tokens."""
+
+    name = "guess"
+
+    def draft(self, context, k, *, law=None, u=None):  # type: ignore[no-untyped-def]
+        if law is None:
+            return Draft(tuple(int(law_after((*context,)).argmax()) for _ in range(k)))
+        rows = np.full((k, V), 1 / V, np.float32)
+        return Draft(tuple(int(x * V) for x in u[:k]), probs=rows)
+
+    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+        """Learns nothing."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class Wobbly(TableModel):
+    """Adds `noise` to one logit of every row of a batch wider than one."""
+
+    noise = 0.0
+
+    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+        logits = super().forward(tokens, parents)
+        if len(tokens) > 1:
+            logits[:, 2] += self.noise
+        return logits
+
+
+def wobbly(noise: float) -> Wobbly:
+    model = Wobbly(law_after, V)
+    model.noise = noise
+    return model
+
+
+def stream(model: TableModel, drafter: Guess | None):  # type: ignore[no-untyped-def]
+    """Streams by a new engine each, so that each starts from an empty cache."""
+
+    def start(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        controller = FixedController(3 if drafter else 0)
+        return Engine(model, drafter, controller).stream(prompt, params)
+
+    return start
+
+
+def test_a_right_engine_is_identical_and_ok() -> None:
+    model = TableModel(law_after, V)
+    greedy = check_greedy(model, stream(model, None), stream(model, Guess()), PROMPTS, PARAMS)
+    assert greedy == {
+        "n_prompts": 3, "n_tokens": 36, "n_identical": 3, "divergences": [], "noise": 0.0,
+    }  # fmt: skip
+    sampling = check_sampling(model, stream(model, Guess()), [1], SAMPLED, 600, lambda n: None)
+    assert sampling["kind"] == "ok"
+    assert sampling["n_tested"] > sampling["n_accepted"] > 0
+    assert sampling["tests"]["second"]["n_cells"] > 20
+
+
+def test_a_wrong_greedy_token_is_a_bug_with_its_margin() -> None:
+    model = TableModel(law_after, V)
+    plain = stream(model, None)
+
+    def wrong(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        for at, step in enumerate(plain(prompt, params)):
+            tokens = tuple((t + (at == 5)) % V for t in step.verdict.tokens)
+            yield Step(replace(step.verdict, tokens=tokens), step.draft)
+
+    report = check_greedy(model, plain, wrong, [[1]], PARAMS)
+    (found,) = report["divergences"]
+    assert (found["prompt"], found["position"], found["kind"]) == (0, 5, "bug")
+    context = [1, *(t for step in plain([1], PARAMS) for t in step.verdict.tokens)]
+    law = law_after(tuple(context[:6]))
+    expected = np.log(law[context[6]]) - np.log(law[(context[6] + 1) % V])
+    assert found["margin"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_text_that_ends_early_is_a_bug() -> None:
+    model = TableModel(law_after, V)
+    short = replace(PARAMS, max_tokens=4)
+    plain = stream(model, None)
+    report = check_greedy(model, plain, lambda p, _: plain(p, short), [[1]], PARAMS)
+    assert [one["kind"] for one in report["divergences"]] == ["bug"]
+
+
+def test_a_difference_within_this_devices_noise_is_a_tie() -> None:
+    model = wobbly(3.0)
+    assert noise_of(model, list(range(V)) * 3) == pytest.approx(3.0, abs=1e-5)
+    greedy = check_greedy(model, stream(model, None), stream(model, Guess()), PROMPTS, PARAMS)
+    assert greedy["noise"] == pytest.approx(3.0, abs=1e-5)
+    assert {one["kind"] for one in greedy["divergences"]} == {"tie"}
+
+
+@pytest.mark.parametrize("token", [0, 1])
+def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
+    """The engine is handed a target whose law is off after the prompt, or one token later."""
+
+    def off(prefix: tuple[int, ...]) -> FloatArray:
+        law = law_after(prefix).copy()
+        if len(prefix) == 1 + token:
+            law[[0, 1]] = law[[1, 0]]
+        return law
+
+    model, wrong = TableModel(law_after, V), TableModel(off, V)
+    report = check_sampling(model, stream(wrong, Guess()), [1], SAMPLED, 600, lambda n: None)
+    assert report["kind"] == "bug"
+    assert report["tests"]["second"]["p_value"] < 1e-4
+    assert (report["tests"]["first"]["p_value"] < 1e-4) == (token == 0)
+
+
+def test_the_least_certain_place_is_found() -> None:
+    """Sure everywhere but after token 2, where all tokens are equally likely."""
+
+    def law(prefix: tuple[int, ...]) -> FloatArray:
+        sure = np.zeros(V, np.float32)
+        sure[(prefix[-1] + 1) % V] = 1
+        return np.full(V, 1 / V, np.float32) if prefix[-1] == 2 else sure
+
+    model = TableModel(law, V)
+    place = least_certain(model, stream(model, None), [[4], [3]], SAMPLED)
+    assert place == [4, 5, 0, 1, 2]
+
+
+def test_first_difference_of_equal_and_shorter_texts() -> None:
+    assert first_difference([1, 2], [1, 2]) is None
+    assert first_difference([1, 2, 3], [1, 2]) == 2
+    assert first_difference([1, 2, 3], [1, 5, 3]) == 1
+
+
+def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
+    model = TableModel(law_after, V)
+    params = replace(PARAMS, logit_bias={3: 10.0})
+    found = divergence_of(model, [1], [3, 3], [4, 4], params)
+    law = law_after((1,))
+    assert found == (0, pytest.approx(np.log(law[3]) + 10 - np.log(law[4]), abs=1e-5))

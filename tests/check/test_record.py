@@ -1,0 +1,76 @@
+"""record.py and device.py: the layout scripts rely on, and sums of runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pytest
+
+from edgespec.check.record import outputs_sha256, record, run_row, total
+from edgespec.device import device_card, peak_rss_bytes
+from edgespec.types import ModelInfo, SamplingParams, Stats
+
+ONE = Stats(
+    n_prompt=3, n_tokens=10, n_rounds=4, n_drafted=12, n_tested=8, n_accepted=6,
+    accepted_by_position=(4, 2), tested_by_position=(4, 4), wall_s=2.0, ttft_s=0.1, decode_s=1.0,
+    target_s=0.6, draft_s=0.3, note="paused",
+)  # fmt: skip
+OTHER = Stats(
+    n_tokens=5, n_rounds=1, n_accepted=3, accepted_by_position=(1, 1, 1), ttft_s=0.3, decode_s=1.0
+)
+INFO = ModelInfo("a.gguf", "ab", "llamacpp", "llama", 7, "F16", 14)
+ROW_KEYS = [
+    "method", "prompt_set", "n_prompts", "n_tokens", "wall_s", "decode_s", "tokens_per_s",
+    "ttft_s", "target_s", "draft_s", "overhead_s", "n_rounds", "n_drafted", "n_tested",
+    "n_accepted", "acceptance_rate", "block_efficiency", "accepted_by_position",
+    "peak_rss_bytes", "outputs_sha256",
+]  # fmt: skip
+
+
+def test_record_has_the_published_layout() -> None:
+    row = run_row("auto", ONE, [[1, 2]], prompt_set="stories")
+    data = json.loads(json.dumps(record(INFO, None, SamplingParams(), [row]), allow_nan=False))
+    assert list(data) == ["schema", "edgespec", "device", "target", "drafter", "params", "runs"]
+    assert data["schema"] == "edgespec.run/1"
+    assert list(data["target"]) == ["path", "sha256", "backend", "n_params", "quant"]
+    assert data["drafter"] is None
+    assert list(data["runs"][0]) == ROW_KEYS
+
+
+def test_row_follows_its_definitions() -> None:
+    row = run_row("auto", ONE, [[1, 2]])
+    assert row["acceptance_rate"] == 6 / 8
+    assert row["block_efficiency"] == 10 / 4
+    assert row["overhead_s"] == pytest.approx(1.0 - 0.6 - 0.3)
+    assert (row["n_prompts"], row["tokens_per_s"]) == (1, 10.0)
+
+
+def test_total_adds_counts_and_takes_the_mean_first_token() -> None:
+    both = total([ONE, OTHER])
+    assert (both.n_tokens, both.n_rounds, both.n_accepted, both.decode_s) == (15, 5, 9, 2.0)
+    assert both.accepted_by_position == (5, 3, 1)
+    assert both.ttft_s == pytest.approx(0.2)
+    assert both.note == "paused"
+    assert total([]) == Stats()
+
+
+def test_output_hash_sees_every_token_and_where_texts_end() -> None:
+    outputs = ([[1, 2], [3]], [[1], [2, 3]], [[12], [3]], [[1, 2, 3]], [[1, 23]])
+    assert len({outputs_sha256(one) for one in outputs}) == len(outputs)
+    assert outputs_sha256([(1, 2)]) == outputs_sha256([[1, 2]])
+
+
+def test_card_names_this_device() -> None:
+    card = device_card()
+    assert card["cpu"]
+    assert card["n_cores"] >= 1
+    assert card["memory_bytes"] > 2**27
+    assert card["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.match(r"\d+\.\d+", card["libraries"]["numpy"])
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    block = bytearray(b"x" * 50_000_000)
+    assert peak_rss_bytes() > len(block)

@@ -1,0 +1,304 @@
+"""The model drafter's cache and confidence, and the choice between drafters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import sleep
+
+import numpy as np
+import pytest
+
+from edgespec.backends.fake import TableModel
+from edgespec.decode.follow import common_prefix
+from edgespec.decode.sampling import law_of
+from edgespec.drafters.mixed import MixedDrafter, first
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.ngram import NgramDrafter
+from edgespec.errors import UsageError
+from edgespec.pace.controller import AutoController, FixedController, Plan
+from edgespec.pace.cost import CostTable
+from edgespec.types import Draft, SamplingParams, Verdict
+
+V = 4
+LAW = law_of(SamplingParams(temperature=1.0))
+
+
+def table(prefix: tuple[int, ...]):
+    """Mostly the last id plus one, with 0.7."""
+    row = np.full(V, 0.1, np.float32)
+    row[(prefix[-1] + 1) % V] = 0.7
+    return row
+
+
+class Counted(TableModel):
+    """A table model that notes how many tokens each call read."""
+
+    def __init__(self, n_context: int = 64) -> None:
+        super().__init__(table, V, n_context)
+        self.forwards: list[int] = []
+        self.extends: list[int] = []
+
+    def forward(self, tokens, parents=None):
+        self.forwards.append(len(tokens))
+        return super().forward(tokens, parents)
+
+    def extend(self, tokens):
+        self.extends.append(len(tokens))
+        super().extend(tokens)
+
+
+def test_a_chain_of_likeliest_tokens_with_cumulative_confidence():
+    draft = ModelDrafter(Counted()).draft([3, 0], 3)
+    assert draft.tokens == (1, 2, 3)
+    assert draft.confidence == pytest.approx((0.7, 0.49, 0.343), rel=1e-5)
+    assert draft.sources == ("model",) * 3
+    assert draft.probs is None
+
+
+def test_a_round_reads_only_what_the_last_one_got_wrong():
+    model = Counted()
+    drafter = ModelDrafter(model)
+    drafter.draft([0] * 20, 4)
+    assert (model.extends, model.forwards) == ([19], [1, 1, 1, 1])
+    model.forwards.clear()
+    drafter.draft([*[0] * 20, 1, 2, 3, 0, 2], 4)  # all four accepted, one of the target's own
+    assert model.forwards == [2, 1, 1, 1]
+    model.forwards.clear()
+    drafter.draft([*[0] * 20, 1, 2, 3, 0, 2, 3, 1], 4)  # one accepted
+    assert model.forwards == [1, 1, 1, 1]
+    assert model.extends == [19]
+
+
+def test_the_draft_ends_below_p_min_and_where_the_context_does():
+    assert len(ModelDrafter(Counted(), p_min=0.4).draft([0], 9)) == 2
+    assert len(ModelDrafter(Counted(), p_min=0.8).draft([0], 9)) == 0
+    assert len(ModelDrafter(Counted(n_context=10)).draft([0] * 8, 9)) == 3
+    drawn = ModelDrafter(Counted(), p_min=0.4).draft([0], 9, law=LAW, u=np.full(9, 0.999))
+    assert drawn.tokens == (3, 3)  # decided by the likeliest tokens, not by the unlikely ones drawn
+
+
+def test_a_context_too_long_is_said_once(caplog: pytest.LogCaptureFixture):
+    drafter = ModelDrafter(Counted(n_context=10))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert drafter.draft([0] * 12, 4) == Draft()
+        drafter.draft([0] * 3, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "drafter model holds 10 tokens, the context has 12: no drafts until it is shorter"
+    ]
+
+
+def test_a_cache_that_an_interruption_left_behind_is_put_right():
+    model = Counted()
+    drafter = ModelDrafter(model)
+    expected = drafter.draft([0, 1, 2, 3], 3)
+    model.extend([2, 2])  # read, but never recorded
+    assert drafter.draft([0, 1, 2, 3], 3) == expected
+    model.truncate(1)  # recorded, but lost
+    assert drafter.draft([0, 1, 2, 3], 3) == expected
+
+
+def test_common_prefix_is_exact_at_every_length():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        one = rng.integers(2, size=rng.integers(90)).tolist()
+        other = list(one)
+        if other and rng.random() < 0.8:
+            other[rng.integers(len(other))] ^= 1
+        other = other[: rng.integers(len(other) + 1)]
+        expected = next(
+            (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+            min(len(one), len(other)),
+        )
+        assert common_prefix(one, other, 1000) == expected
+        assert common_prefix(one, other, expected // 2) == expected // 2
+
+
+class Script:
+    """A drafter that always proposes the same, and a planner that says what it is told."""
+
+    def __init__(self, name: str, draft: Draft) -> None:
+        self.name, self.said, self.asked, self.seen, self.closed = name, draft, [], [], 0
+
+    def draft(self, context, k, *, law=None, u=None):
+        self.asked.append((k, law is not None))
+        return first(self.said, k)
+
+    def observe(self, context, draft, verdict):
+        self.seen.append(draft)
+
+    def close(self):
+        self.closed += 1
+
+
+class Planned:
+    def __init__(self, **rates: tuple[int, float]) -> None:
+        self.rates, self.probing, self.delegated = rates, "", False
+        self.learnt: list[tuple[str, int, int]] = []
+        self.most_rests = 0
+
+    def delegate(self) -> None:
+        self.delegated = True
+
+    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
+        name = source + "-drafted" if confidence and source + "-drafted" in self.rates else source
+        width, rate = self.rates[name]
+        return Plan(width, rate, probe=source == self.probing)
+
+    def learn(self, source, confidence, n_tested, n_hits):
+        self.learnt.append((source, n_tested, n_hits))
+
+    def fail(self, source: str, draft_s: float) -> None:
+        assert draft_s > 0
+        self.learnt.append((source, 1, 0))
+
+    def n_rests(self, look_s: float) -> int:
+        assert look_s > 0
+        return self.most_rests
+
+
+def chain(source: str, *tokens: int) -> Draft:
+    n = len(tokens)
+    return Draft(tokens, sources=(source,) * n, confidence=(0.5,) * n)
+
+
+def both(planner: Planned, found: Draft | None = None) -> tuple[Script, Script, MixedDrafter]:
+    ngram = Script("ngram", chain("ngram", 1, 2, 3) if found is None else found)
+    model = Script("model", chain("model", 3, 2, 1))
+    return ngram, model, MixedDrafter([model, ngram], planner)
+
+
+def test_the_model_does_not_draft_when_lookup_promises_more():
+    planner = Planned(ngram=(2, 9.0), model=(3, 5.0))
+    _, model, mixed = both(planner)
+    assert planner.delegated
+    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert model.asked == []
+
+
+def test_the_model_drafts_its_planned_width_when_it_promises_more():
+    ngram, model, mixed = both(Planned(ngram=(2, 4.0), model=(2, 5.0)))
+    assert mixed.draft([0], 8, law=LAW, u=np.zeros(8)) == chain("model", 3, 2)
+    assert model.asked == [(2, True)]
+    assert ngram.asked == [(8, False)]  # a lookup has no law
+
+
+def test_a_model_draft_is_cut_where_its_confidence_ends_to_pay():
+    planner = Planned(ngram=(0, 4.0), model=(3, 5.0))
+    planner.rates["model-drafted"] = (2, 5.0)
+    assert both(planner)[2].draft([0], 8) == chain("model", 3, 2)
+    planner.rates["model-drafted"] = (0, 5.0)
+    assert both(planner)[2].draft([0], 8) == chain("model", 3)
+
+
+def test_a_drawn_draft_is_never_cut():
+    planner = Planned(model=(3, 5.0))
+    planner.rates["model-drafted"] = (1, 5.0)
+    drawn = Draft(
+        (3, 2, 1), None or (), np.full((3, V), 0.25, np.float32), ("model",) * 3, (0.5,) * 3
+    )
+    mixed = MixedDrafter([Script("model", drawn)], planner)
+    assert len(mixed.draft([0], 8, law=LAW, u=np.zeros(8))) == 3
+
+
+def test_a_probe_waits_for_a_round_in_which_nothing_free_pays():
+    planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
+    _, model, mixed = both(planner)
+    assert mixed.draft([0], 8) == Draft()
+    planner.rates.update(ngram=(2, 4.5), model=(1, 4.8))
+    planner.probing = "model"
+    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert model.asked == []
+    planner.rates.update(ngram=(0, 4.0), model=(1, 3.0))
+    assert mixed.draft([0], 8) == chain("model", 3)
+    assert model.asked == [(1, False)]
+
+
+def test_lookup_steps_in_when_the_model_finds_nothing():
+    planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
+    ngram = Script("ngram", chain("ngram", 1, 2, 3))
+    mixed = MixedDrafter([ngram, Script("model", Draft())], planner)
+    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
+
+
+@pytest.mark.parametrize("most, looked", [(0, range(12)), (5, [0, 2, 6, 12, 18])])
+def test_a_lookup_in_vain_rests_longer_each_time_until_it_pays(most: int, looked):
+    planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
+    planner.most_rests = most
+    ngram, _, mixed = both(planner)
+    rounds = []
+    for i in range(looked[-1] + 1):
+        n = len(ngram.asked)
+        assert mixed.draft([0], 8) == Draft()
+        rounds += [i] * (len(ngram.asked) - n)
+    assert rounds == list(looked)
+    for _ in range(most):
+        mixed.draft([0], 8)
+    planner.rates["ngram"] = (2, 5.0)
+    assert len(mixed.draft([0], 8)) == 2
+    planner.rates["ngram"] = (0, 4.0)
+    asked = [len(mixed.draft([0], 8)) or len(ngram.asked) for _ in range(3)]
+    assert asked[0] < asked[2] and (asked[0] == asked[1]) == (most > 0)  # short rests again
+
+
+def test_a_stalled_lookup_rests_no_longer():
+    class Slow(Script):
+        def draft(self, context, k, *, law=None, u=None):
+            sleep(0.2 if len(self.asked) == 3 else 0)
+            return super().draft(context, k, law=law, u=u)
+
+    planner, seen = Planned(ngram=(0, 4.0)), []
+    planner.n_rests = lambda look_s: seen.append(look_s) or 0
+    mixed = MixedDrafter([Slow("ngram", Draft())], planner)
+    for _ in range(6):
+        mixed.draft([0], 8)
+    assert 0 < max(seen) < 1e-3
+
+
+def test_every_drafter_observes_and_unused_lookups_teach_the_planner():
+    planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
+    ngram, model, mixed = both(planner)
+    draft = mixed.draft([0], 8)
+    mixed.observe([0, 1, 2, 0], draft, Verdict((1, 2, 0), (), 1))
+    assert ngram.seen == model.seen == [draft]
+    assert planner.learnt == [("ngram", 3, 2)]
+    mixed.observe([0, 1, 2, 0, 1], draft, Verdict((1,), (), 1))
+    assert len(planner.learnt) == 1  # once per draft
+    planner.rates["ngram"] = (2, 9.0)
+    draft = mixed.draft([0], 8)
+    mixed.observe([0, 1], draft, Verdict((1,), (0,), 1))
+    assert len(planner.learnt) == 1  # a used one is the controller's to learn from
+    mixed.close()
+    assert (ngram.closed, model.closed) == (1, 1)
+
+
+def test_mixing_nothing_is_refused():
+    with pytest.raises(UsageError, match="no drafters to mix"):
+        MixedDrafter([], FixedController(2))
+
+
+def test_lookup_takes_over_in_a_loop_and_the_model_elsewhere():
+    """The target repeats seven ids, which the model never gets right, then follows the model."""
+    controller = AutoController(CostTable((1.0, *[1.2] * 16)))
+    mixed = MixedDrafter([NgramDrafter(), ModelDrafter(Counted(n_context=4096))], controller)
+    loop = [0, 2, 0, 3, 3, 1, 1]
+    rng = np.random.default_rng(0)
+    context, used = [0], []
+    for i in range(300):
+        draft = mixed.draft(context, controller.next_length())
+        truth = [loop[(len(context) + j) % 7] for j in range(17)]
+        if i >= 150:  # each id likely to be the last plus one
+            truth = [context[-1]]
+            for _ in range(17):
+                truth.append((truth[-1] + 1) % V if rng.random() < 0.9 else int(rng.integers(V)))
+            truth = truth[1:]
+        n = next((j for j, t in enumerate(draft.tokens) if t != truth[j]), len(draft))
+        verdict = Verdict(tuple(truth[: n + 1]), tuple(range(n)), min(n + 1, len(draft)))
+        context += verdict.tokens
+        mixed.observe(context, draft, verdict)
+        controller.observe(draft, verdict, controller.costs.seconds[len(draft)], 1e-4)
+        used.append(draft.sources[0] if draft.sources else "")
+    assert used[100:150].count("ngram") >= 45
+    assert used[250:300].count("model") >= 25

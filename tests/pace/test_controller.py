@@ -1,0 +1,384 @@
+"""The controller on simulated devices: known costs and acceptance, noise, outliers, changes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+
+from edgespec.errors import ContextError, UsageError
+from edgespec.pace.controller import AutoController, FixedController, acceptance_for
+from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts, interpolated, measure_costs
+from edgespec.types import Draft, Verdict
+
+# Cost of n tokens over one, measured on two Zen 4 cores with 0.55B weights, in llama.cpp.
+MEASURED = {
+    "F16": {1: 1, 4: 1.42, 6: 1.59, 7: 2.0, 8: 2.15, 16: 3.42},
+    "Q8_0": {1: 1, 2: 1.71, 4: 2.07, 7: 3.33, 8: 3.04, 16: 5.2},
+    "Q4_K_M": {1: 1, 2: 1.73, 4: 3.11, 8: 7.18, 16: 8.53},
+}
+PLAIN_S, STEP_S = 0.011, 0.011 / 20
+
+
+def table(name: str) -> CostTable:
+    return CostTable(tuple(PLAIN_S * interpolated(MEASURED[name], n) for n in range(1, 18)))
+
+
+def expected(a: float, k: int) -> float:
+    return sum(a**i for i in range(k + 1))
+
+
+def best_rate(costs: CostTable, a: float) -> float:
+    return max(expected(a, k) / (costs.seconds[k] + k * STEP_S) for k in range(17))
+
+
+def round_of(k: int, n_accepted: int) -> tuple[Draft, Verdict]:
+    draft = Draft(tuple(range(k)), sources=("model",) * k)
+    n_tested = min(n_accepted + 1, k)
+    return draft, Verdict(tuple(range(n_accepted + 1)), tuple(range(n_accepted)), n_tested)
+
+
+class Device:
+    """Runs a controller on known costs; counts expected, not drawn, tokens and seconds."""
+
+    def __init__(self, costs: CostTable, seed: int = 0) -> None:
+        self.costs, self.rng = costs, random.Random(seed)
+        self.controller = AutoController(costs)
+        self.rounds: list[tuple[int, float, float]] = []  # width, tokens, seconds
+
+    def noise(self) -> float:
+        return self.rng.lognormvariate(0, 0.05) * (10 if self.rng.random() < 0.01 else 1)
+
+    def run(self, n: int, acceptance: Callable[[int], float] | float) -> Device:
+        for i in range(n):
+            a = acceptance(i) if callable(acceptance) else acceptance
+            k = self.controller.next_length()
+            n_accepted = 0
+            while n_accepted < k and self.rng.random() < a:
+                n_accepted += 1
+            target_s, draft_s = self.costs.seconds[k], k * STEP_S
+            self.rounds.append((k, expected(a, k), target_s + draft_s))
+            times = target_s * self.noise(), draft_s * self.noise()
+            self.controller.observe(*round_of(k, n_accepted), *times)
+        return self
+
+    def rate(self, start: int, end: int) -> float:
+        rounds = self.rounds[start:end]
+        return sum(r[1] for r in rounds) / sum(r[2] for r in rounds)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("a", [0.3, 0.6, 0.8])
+def test_rate_is_within_3_percent_of_the_best_fixed_width(name: str, a: float):
+    costs = table(name)
+    rates = [Device(costs, seed).run(700, a).rate(200, 700) for seed in (1, 2)]
+    assert sum(rates) / 2 >= 0.97 * best_rate(costs, a)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_useless_drafter_costs_less_than_2_percent(name: str):
+    device = Device(table(name), 3).run(2000, 0.05)
+    assert device.rate(0, 2000) >= 0.98 / PLAIN_S
+    assert device.rate(200, 2000) >= 0.99 / PLAIN_S
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_fall_of_acceptance_is_followed_within_100_rounds(name: str):
+    device = Device(table(name), 4).run(500, lambda i: 0.8 if i < 300 else 0.1)
+    assert device.rate(400, 500) >= 0.95 * best_rate(device.costs, 0.1)
+
+
+def test_a_rise_of_acceptance_is_followed_within_100_rounds():
+    device = Device(table("F16"), 5).run(700, lambda i: 0.05 if i < 500 else 0.8)
+    assert max(k for k, _, _ in device.rounds[300:500]) <= 1  # it had paused
+    assert device.rate(600, 700) >= 0.95 * best_rate(device.costs, 0.8)
+
+
+def test_probing_while_paused_costs_under_1_percent():
+    device = Device(table("Q8_0"), 6).run(1500, 0.0)
+    probes = [k for k, _, _ in device.rounds[100:] if k]
+    assert set(probes) == {1}
+    assert device.rate(100, 1500) >= 0.99 / PLAIN_S
+
+
+def test_a_probe_that_reads_what_it_missed_pays_for_that_too():
+    controller = AutoController(table("Q8_0"))
+    spent = 0.0
+    for i in range(1500):
+        k = controller.next_length()
+        draft_s = k * STEP_S + (PLAIN_S if k else 0)  # one more plain token of catching up
+        if i >= 100:
+            spent += (controller.costs.seconds[k] + draft_s - PLAIN_S) if k else 0
+        controller.observe(*round_of(k, 0), table("Q8_0").seconds[k], draft_s)
+    assert 0 < spent < 0.01 * 1400 * PLAIN_S
+
+
+def test_one_slow_round_changes_nothing():
+    device = Device(table("F16"), 7).run(200, 0.8)
+    k = device.controller.next_length()
+    device.controller.observe(*round_of(k, k), 100 * PLAIN_S, 50 * PLAIN_S)
+    assert abs(device.controller.next_length() - k) <= 1
+    assert device.controller.reason == ""
+
+
+def test_first_draft_may_read_a_long_prompt():
+    controller = AutoController(table("F16"))
+    k = controller.next_length()
+    controller.observe(*round_of(k, k), controller.costs.seconds[k], 30 * PLAIN_S)
+    assert controller.draft_costs.mean_s == pytest.approx(STEP_S)
+    assert controller.next_length() >= 4
+
+
+def test_a_dear_drafter_is_paused_though_it_is_right():
+    controller = AutoController(table("F16"))
+    widths = []
+    for _ in range(200):
+        k = controller.next_length()
+        controller.observe(*round_of(k, k), table("F16").seconds[k], k * 1.2 * PLAIN_S)
+        widths.append(k)
+    assert sum(widths[:20]) > 0
+    assert sum(widths[100:]) <= 4
+    assert "drafting them" in controller.reason
+    assert controller.reason.endswith("would not pay even at 1.00")
+
+
+def test_width_jumps_over_a_dear_step():
+    costs = CostTable((1.0, 1.1, 3.0, 3.0, 1.3))  # verifying 5 is cheaper than verifying 3
+    controller = AutoController(costs, step_s=0.01)
+    for _ in range(60):
+        k = controller.next_length()
+        controller.observe(*round_of(k, k), costs.seconds[k], 0.01 * k)
+        assert k in (0, 1, 4)
+    assert k == 4
+
+
+def test_plain_decoding_is_timed_again_now_and_then():
+    device = Device(table("F16"), 8).run(400, 0.9)
+    plain = [i for i, (k, _, _) in enumerate(device.rounds) if k == 0]
+    assert 4 <= len(plain) <= 12
+    assert max(b - a for a, b in zip(plain, plain[1:], strict=False)) <= 129
+
+
+def test_a_wrong_table_is_corrected_by_what_rounds_take():
+    claimed = CostTable((1.0, 1.0, 1.0, 1.0, 1.0))
+    real = (1.0, 1.9, 2.9, 3.9, 4.9)
+    controller = AutoController(claimed, step_s=0.01)
+    rng = random.Random(0)
+    widths = []
+    for _ in range(600):
+        k = controller.next_length()
+        n_accepted = next((i for i in range(k) if rng.random() > 0.7), k)
+        controller.observe(*round_of(k, n_accepted), real[k], 0.01 * k)
+        widths.append(k)
+    assert widths[0] == 4
+    assert sum(widths[-100:]) <= 10
+
+
+def test_a_device_twice_as_slow_keeps_the_width():
+    device = Device(table("F16"), 9).run(200, 0.8)
+    device.costs = CostTable(tuple(2 * s for s in device.costs.seconds))
+    device.run(60, 0.8)
+    assert device.rate(200, 260) >= 0.95 * best_rate(device.costs, 0.8)
+
+
+def test_reason_names_cost_and_acceptance():
+    reason = Device(table("Q4_K_M"), 1).run(300, 0.3).controller.reason
+    assert reason.startswith("drafting paused: verifying 2 tokens costs 1.7x one token here")
+    assert "would need 0.8" in reason
+    assert Device(table("F16"), 1).run(100, 0.8).controller.reason == ""
+
+
+def test_reason_does_not_contradict_itself():
+    seen = 0
+    for seed in range(8):
+        device = Device(table("Q4_K_M"), seed)
+        for _ in range(80):
+            reason = device.run(5, 0.65).controller.reason
+            found = re.search(r"acceptance (\S+) would need (\S+)", reason)
+            assert found is None or float(found[1]) <= float(found[2])
+            seen += "tried again soon" in reason
+    assert seen
+
+
+def test_a_table_of_one_width_never_drafts():
+    controller = AutoController(CostTable((1.0,)))
+    assert controller.next_length() == 0
+    controller.observe(*round_of(0, 0), 1.0, 0.0)
+    assert "one width" in controller.reason
+
+
+def test_overhead_makes_short_drafts_worth_more():
+    costs = CostTable((1.0, 2.0, 3.0))
+    assert AutoController(costs, step_s=0.1).next_length() == 1  # a probe
+    assert AutoController(costs, step_s=0.1, overhead_s=5.0).next_length() == 2
+
+
+def test_lookups_in_vain_take_a_hundredth_of_the_time_where_that_takes_few_rests():
+    controller = AutoController(CostTable((1.0, 1.5)))
+    assert [controller.n_rests(s) for s in (0.0, 0.009, 0.05, 0.1, 9.0)] == [0, 0, 5, 10, 16]
+    assert FixedController(2).n_rests(9.0) == 0
+
+
+def test_plan_follows_confidence_and_calibrates_it():
+    controller = AutoController(table("F16"))
+    controller.delegate()
+    assert controller.next_length() == 16
+    sure, unsure = (0.95, 0.9, 0.86, 0.82), (0.1, 0.01)
+    assert controller.plan("ngram", sure, 0.0).width >= 3
+    assert controller.plan("ngram", unsure, 0.0) == controller.plan("ngram", (0.0,), 0.0)
+    assert controller.plan("ngram", unsure, 0.0).width == 0
+    promised = controller.plan("ngram", sure, 0.0).tokens_per_s
+    for _ in range(100):
+        controller.learn("ngram", sure, 1, 0)
+    now = controller.plan("ngram", sure, 0.0)
+    assert now.width == 0
+    assert now.tokens_per_s < promised
+    assert controller.plan("other", sure, 0.0).tokens_per_s == promised
+
+
+def test_sources_are_judged_apart():
+    controller = AutoController(table("F16"))
+    controller.delegate()
+    for _ in range(60):
+        good = Draft((1, 2), sources=("good",) * 2)
+        controller.observe(good, Verdict((1, 2, 3), (0, 1), 2), PLAIN_S * 1.3, 0.0)
+        bad = Draft((1, 2), sources=("bad",) * 2)
+        controller.observe(bad, Verdict((5,), (), 1), PLAIN_S * 1.3, 0.0)
+    controller.observe(Draft(), Verdict((5,), (), 0), PLAIN_S, 0.0)
+    assert controller.plan("good", (), STEP_S).width >= 2
+    assert controller.plan("bad", (), STEP_S).width <= 1
+
+
+@pytest.mark.parametrize("k", [1, 4, 16])
+def test_needed_acceptance_solves_the_equation(k: int):
+    a = acceptance_for(1.5, k)
+    assert expected(a, k) == pytest.approx(1.5)
+    assert acceptance_for(k + 2, k) == 1.0
+
+
+def test_fixed_controller_never_changes():
+    controller = FixedController(5)
+    for _ in range(50):
+        assert controller.next_length() == 5
+        controller.observe(*round_of(5, 0), 1.0, 1.0)
+    assert controller.plan("model", (), 1.0).width == 5
+    assert controller.plan("ngram", (0.9, 0.9), 0.0).width == 2
+    assert (
+        controller.plan("new", (), 0.0).tokens_per_s
+        > controller.plan("model", (), 0.0).tokens_per_s
+    )
+    with pytest.raises(UsageError, match="draft length 17: expected 0 to 16, or auto"):
+        FixedController(17)
+
+
+def test_draft_costs_find_the_fixed_part_once_lengths_vary():
+    costs = DraftCosts(1.0)
+    for i in range(60):
+        k = (1, 4, 8)[i % 3]
+        costs.observe(k, 5.0 + 2.0 * k)
+    assert costs.step_s == pytest.approx(2.0, rel=0.1)
+    assert costs.fixed_s == pytest.approx(5.0, rel=0.15)
+    costs.observe(8, 1000.0)
+    assert costs.step_s < 3.0
+
+
+def test_draft_costs_count_drafts_in_vain():
+    costs = DraftCosts(1.0)
+    for i in range(60):
+        costs.observe(4 if i % 2 else 0, 1.0)
+    assert costs.mean_s == pytest.approx(0.5, rel=0.1)
+
+
+def test_draft_costs_take_an_upper_bound_only_to_come_down():
+    costs = DraftCosts()
+    costs.observe(4, 100.0, at_most=True)
+    assert costs.mean_s == 0.0
+    costs.observe(4, 8.0)
+    assert costs.mean_s == 2.0
+    costs.observe(4, 100.0, at_most=True)
+    assert costs.mean_s == pytest.approx(2.0)
+    costs.observe(4, 4.0, at_most=True)
+    assert costs.mean_s < 1.8
+
+
+def test_live_costs_take_a_shift_for_all_widths():
+    live = LiveCosts(CostTable((1.0, 2.0, 3.0)))
+    for _ in range(100):
+        live.observe(2, 2.0)
+    for _ in range(100):
+        live.observe(2, 3.0)
+    assert live.seconds[1] == pytest.approx(3.0, rel=0.01)
+    assert 1.3 < live.seconds[0] < 1.5
+    assert live.seconds[2] == pytest.approx(3 * live.seconds[0])
+    live.observe(9, 5.0)
+    live.observe(1, 0.0)
+    assert live.seconds[1] == pytest.approx(3.0, rel=0.01)
+
+
+class TimedModel:
+    """A target whose forward takes known time on a clock of its own."""
+
+    n_vocab, can_branch = 3, True
+
+    def __init__(self, seconds: Callable[[int], float], n_context: int = 100) -> None:
+        self.seconds, self.n_context = seconds, n_context
+        self.now, self.length, self.widths = 0.0, 7, []
+
+    def forward(self, tokens, parents=None):
+        assert all(0 <= token < self.n_vocab for token in tokens)
+        assert self.length + len(tokens) <= self.n_context
+        self.length += len(tokens)
+        self.now += self.seconds(len(tokens))
+        self.widths.append(len(tokens))
+
+    def truncate(self, n):
+        self.length = n
+
+    def clock(self) -> float:
+        return self.now
+
+
+def measured(model: TimedModel, budget_s: float = 1e9) -> CostTable:
+    return measure_costs(model, clock=model.clock, budget_s=budget_s)
+
+
+def test_measured_table_is_exact_with_time_enough_and_leaves_the_cache():
+    stairs = (1, 1.7, 2, 2, 2.6, 2.5, 3.3, 3, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7, 3.8, 6)
+    model = TimedModel(lambda n: float(stairs[n - 1]))
+    assert measured(model).seconds == pytest.approx(stairs)
+    assert model.length == 7
+
+
+def test_measuring_keeps_to_its_budget():
+    costs = measured(model := TimedModel(lambda n: 0.1 * n), budget_s=4.0)
+    assert model.now <= 4.5
+    assert costs.seconds == pytest.approx([0.1 * n for n in range(1, 18)])
+    assert len(set(model.widths)) < 17
+
+
+def test_widths_beyond_the_budget_never_undercut_what_was_measured():
+    model = TimedModel(lambda n: 3.0 - n if n < 3 else 100.0)
+    costs = measured(model, budget_s=1.0)
+    assert set(model.widths) == {1, 2}
+    assert costs.seconds[2:] == (1.0,) * 15
+
+
+def test_measuring_stops_at_the_end_of_the_context():
+    assert len(measured(TimedModel(float, n_context=10)).seconds) == 3
+    with pytest.raises(ContextError, match="7 tokens fill the context"):
+        measured(TimedModel(float, n_context=7))
+
+
+def test_half_of_the_repeats_slow_do_not_reach_the_table():
+    calls = itertools.count()
+    model = TimedModel(lambda n: 50.0 if next(calls) % 7 > 2 else 1.0)
+    assert measured(model).seconds == (1.0,) * 17
+
+
+@pytest.mark.parametrize("seconds", [(), (1.0, 0.0), (float("nan"),), (float("inf"),)])
+def test_a_table_without_positive_times_is_refused(seconds: tuple[float, ...]):
+    with pytest.raises(UsageError, match="one positive time per width"):
+        CostTable(seconds)

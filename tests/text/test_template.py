@@ -1,0 +1,406 @@
+"""template.py: the exact text of every format, which is chosen, templates that misbehave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from edgespec.errors import TokenizerError, UsageError
+from edgespec.text.template import FORMS, ChatTemplate, encode_rendered, end_of_turn, form_of
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Hello."}
+MORE = {"role": "user", "content": "Why?"}
+TURNS = [USER, ANSWER, MORE]
+SIMPLE = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+CONTROL = {  # what the vocabularies of these families have, besides BOS and EOS
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "phi3": ("<|user|>", "<|assistant|>", "<|end|>", "<|system|>"),
+    "zephyr": ("<|user|>", "<|assistant|>", "<|system|>"),
+    "mistral": ("[INST]", "[/INST]"),
+    "plain": (),
+}
+EXPECTED = {  # of TURNS, and of the same after SYSTEM
+    "chatml": (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+    ),
+    "llama3": (
+        "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    "gemma": (
+        "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
+        "<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
+        "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n"
+        "Hello.<end_of_turn>\n<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
+    ),
+    "phi3": (
+        "<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\n",
+        "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n"
+        "<|user|>\nWhy?<|end|>\n<|assistant|>\n",
+    ),
+    "zephyr": (
+        "<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n<|user|>\nWhy?</s>\n<|assistant|>\n",
+        "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n"
+        "<|user|>\nWhy?</s>\n<|assistant|>\n",
+    ),
+    "mistral": (
+        "<s>[INST] Hi[/INST] Hello.</s>[INST] Why?[/INST]",
+        "<s>[INST] Be brief.\n\nHi[/INST] Hello.</s>[INST] Why?[/INST]",
+    ),
+    "llama2": (
+        "<s>[INST] Hi [/INST] Hello. </s><s>[INST] Why? [/INST]",
+        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello. </s><s>[INST] Why? [/INST]",
+    ),
+    "plain": (
+        "User: Hi\nAssistant: Hello.\nUser: Why?\nAssistant:",
+        "Be brief.\n\nUser: Hi\nAssistant: Hello.\nUser: Why?\nAssistant:",
+    ),
+}
+
+
+class Letters:
+    """A tokenizer of characters with control tokens: "<s>" (1), "</s>" (2), and `control` from 3.
+
+    The last of `control` ends an answer, as "</s>" does.
+    """
+
+    bos: int | None = 1
+    eos: int | None = 2
+    chat_template: str | None
+
+    def __init__(self, chat_template: str | None = None, control: Sequence[str] = ()) -> None:
+        self.chat_template = chat_template
+        self._control = {text: 1 + at for at, text in enumerate(("<s>", "</s>", *control))}
+        self.stop_tokens = frozenset({2, len(self._control)})
+
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        out = [1] if bos else []
+        while text:
+            known = self._control if special else {}
+            word = next((one for one in known if text.startswith(one)), text[0])
+            out.append(known.get(word, ord(word[0])))
+            text = text[len(word) :]
+        return out
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        for text, known in self._control.items():
+            if token == known:
+                return text.encode() if special else b""
+        return chr(token).encode()
+
+
+def vocabulary(data_folder: Path, name: str) -> LlamaCppTokenizer:
+    return LlamaCppTokenizer.open(data_folder / "vocab" / f"ggml-vocab-{name}.gguf")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_format_writes_exactly_what_its_models_were_trained_on(name: str) -> None:
+    template = ChatTemplate(Letters(SIMPLE), name)
+    assert template.name == name
+    assert (template.text(TURNS), template.text([SYSTEM, *TURNS])) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("opening", [[], [SYSTEM]])
+def test_the_next_turn_begins_with_what_the_cache_holds(name: str, opening: list[Any]) -> None:
+    """The prompt of a turn and its answer, as the model says it, open the prompt of the next."""
+    template = ChatTemplate(Letters(), name)
+    first = template.text([*opening, USER])
+    said = "Hello." if first.endswith(("\n", ">")) else " Hello."
+    assert template.text([*opening, *TURNS]).startswith(first + said)
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_a_vocabulary_shows_the_format_it_was_made_for(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    template = ChatTemplate(Letters(None, CONTROL[name]))
+    assert (template.name, template.text(TURNS)) == (name, EXPECTED[name][0])
+    (record,) = caplog.records
+    chosen = "a plain transcript" if name == "plain" else name
+    assert record.getMessage().startswith(f"the model has no chat template: using {chosen}, as")
+    assert "--chat-template names another (chatml, llama3, gemma, phi3," in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("llama-bpe", "llama3"),
+        ("qwen2", "chatml"),
+        ("phi-3", "phi3"),
+        ("llama-spm", "plain"),
+        ("gpt-2", "plain"),
+    ],
+)
+def test_real_vocabularies_without_a_template(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
+) -> None:
+    monkeypatch.setattr(LlamaCppTokenizer, "chat_template", None)
+    tokenizer = vocabulary(data_folder, file)
+    template = ChatTemplate(tokenizer)
+    assert template.name == name
+    ids, control = template.tokens(TURNS), FORMS[name].tokens
+    for text in control:
+        (token,) = tokenizer.encode(text, special=True)
+        assert ids.count(token) == template.text(TURNS).count(text) > 0
+    assert ids.count(tokenizer.bos) == (tokenizer.bos is not None)
+    assert template.stop == (("\nUser:",) if name == "plain" else ())
+    ends = {"llama-bpe": b"<|eot_id|>", "qwen2": b"<|im_end|>", "phi-3": b"<|end|>"}
+    expected = ends.get(file, tokenizer.piece(tokenizer.eos or 0, special=True))
+    assert tokenizer.piece(end_of_turn(tokenizer) or 0, special=True) == expected
+
+
+def test_a_real_template_that_drops_the_system_message_gets_it_in_the_question(
+    data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = vocabulary(data_folder, "phi-3")
+    caplog.clear()  # of what llama.cpp says of the file
+    template = ChatTemplate(tokenizer)
+    for _ in range(2):
+        text = template.text([SYSTEM, USER])
+        assert text == "<s><|user|>\nBe brief.\n\nHi<|end|>\n<|assistant|>\n"
+    assert template.name == "model"
+    (record,) = caplog.records
+    assert "no place for a system message: it is put in front of the first" in record.getMessage()
+
+
+def test_a_real_template_with_a_system_message_of_its_own_takes_ours(
+    data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = vocabulary(data_folder, "qwen2")
+    caplog.clear()  # of what llama.cpp says of the file
+    template = ChatTemplate(tokenizer)
+    assert template.text([SYSTEM, *TURNS]) == EXPECTED["chatml"][1]
+    own = "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"
+    assert template.text(TURNS) == own + EXPECTED["chatml"][0]
+    assert not caplog.records
+
+
+def test_a_template_that_refuses_the_system_role_gets_it_in_the_question(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}" + SIMPLE
+    )
+    template = ChatTemplate(Letters(source))
+    assert not caplog.records
+    for _ in range(2):
+        text = template.text([SYSTEM, *TURNS])
+        assert text == "user:Be brief.\n\nHi\nassistant:Hello.\nuser:Why?\n"
+    assert template.text([SYSTEM]) == "user:Be brief.\n"
+    assert template.text([SYSTEM, ANSWER, MORE]) == "assistant:Hello.\nuser:Be brief.\n\nWhy?\n"
+    assert len(caplog.records) == 1
+
+
+def test_a_conversation_refused_on_purpose_stays_an_error() -> None:
+    source = (
+        "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}"
+        "{% endif %}" + SIMPLE
+    )
+    template = ChatTemplate(Letters(source))
+    with pytest.raises(TokenizerError, match="template refuses this .*: roles must alternate"):
+        template.text([ANSWER])
+    assert (template.name, template.text([USER])) == ("model", "user:Hi\n")
+
+
+def test_a_template_may_insist_on_a_system_message() -> None:
+    source = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('no\n  system message') }}"
+        "{% endif %}" + SIMPLE
+    )
+    template = ChatTemplate(Letters(source))
+    assert template.text([SYSTEM, USER]) == "system:Be brief.\nuser:Hi\n"
+    with pytest.raises(TokenizerError, match="refuses this conversation: no system message"):
+        template.text([USER])
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "failed: SecurityError"),
+        ("{{ messages['__cla' ~ 'ss__'] }}", "leaves out what is asked"),
+        ("{{ '{0.__class__}'.format(messages) }}", "leaves out what is asked"),
+        ("{{ cycler.__init__.__globals__ }}", "failed: SecurityError"),
+        ("{{ strftime_now.__globals__ }}", "leaves out what is asked"),
+        ("{{ raise_exception.func.__globals__ }}", "leaves out what is asked"),
+        ("{{ messages.append(1) }}", "failed: SecurityError"),
+        ("{{ messages[0].update(role='system') }}", "failed: SecurityError"),
+        ("{{ range(10 ** 9) | list }}", "failed: OverflowError"),
+        ("{% include '/etc/passwd' %}", "failed: TypeError"),
+        ("{{ strftime_now(1) }}", "failed: TypeError"),
+        ("{{ messages[7].content.x }}", "failed: UndefinedError"),
+        ("{% for %}", "does not parse: TemplateSyntaxError"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "does not parse: RecursionError"),
+        ("{{ ''.encode('a\nb') }}", "failed: LookupError: unknown encoding: a b"),
+        ("{{ 'Hi' }}", "leaves out what is asked"),
+    ],
+)
+def test_a_template_that_does_not_work_is_replaced_and_said(
+    source: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    template = ChatTemplate(Letters(source, CONTROL["chatml"]))
+    assert (template.name, template.text(TURNS)) == ("chatml", EXPECTED["chatml"][0])
+    (record,) = caplog.records
+    assert f"the model's chat template {why}" in record.getMessage()
+    assert "using chatml" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    with pytest.raises(TokenizerError, match=why.replace("(", r"\(")):
+        ChatTemplate(Letters(source), own=True)
+
+
+def test_a_template_that_fails_later_is_replaced_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = "{% if messages | length > 2 %}{{ messages[9].content.x }}{% endif %}" + SIMPLE
+    template = ChatTemplate(Letters(source))
+    assert template.text([USER]) == "user:Hi\n"
+    assert template.text(TURNS) == EXPECTED["plain"][0]
+    assert template.text([USER]) == "User: Hi\nAssistant:"
+    assert (template.name, template.stop) == ("plain", ("\nUser:",))
+    (record,) = caplog.records
+    assert "failed: UndefinedError" in record.getMessage()
+    own = ChatTemplate(Letters(source), own=True)
+    with pytest.raises(TokenizerError, match="failed: UndefinedError"):
+        own.text(TURNS)
+
+
+def test_a_template_for_lists_of_parts_gets_them() -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}:{% for part in m.content %}"
+        "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %};{% endfor %}"
+    )
+    template = ChatTemplate(Letters(source))
+    assert template.text([SYSTEM, USER]) == "system:Be brief.;user:Hi;"
+    assert template.name == "model"
+    strict = source.replace("{% for part", "{{ m.content[0].text.upper() }}{% for part")
+    assert ChatTemplate(Letters(strict)).text([USER]) == "user:HIHi;"
+
+
+def test_what_a_template_may_ask_for_is_there_or_undefined() -> None:
+    source = (
+        "{{ strftime_now('%Y') | length }}{{ {'a': 'é<'} | tojson }}{{ [1] | tojson(indent=1) }}"
+        "{% for i in [1, 2] %}{{ i }}{% break %}{% endfor %}"
+        "{% if tools is not none or documents is not none %}no{% endif %}"
+        "{% if tools %}no{% endif %}{% if enable_thinking is defined %}no{% endif %}"
+        "{{ xml_tools }}{{ custom_tools | default('-') }}"
+        "{% generation %}{{ messages[0].content }}{% endgeneration %}"
+    )
+    assert ChatTemplate(Letters(source)).text([USER]) == '4{"a": "é<"}[\n 1\n]1-Hi'
+
+
+def test_template_trims_blocks_as_model_makers_expect() -> None:
+    source = (
+        "{% for m in messages %}\n  {% if true %}\n{{ m.role }}:{{ m.content }}\n"
+        "  {% endif %}\n{% endfor %}"
+    )
+    assert ChatTemplate(Letters(source)).text([USER, ANSWER]) == "user:Hi\nassistant:Hello.\n"
+
+
+def test_template_sees_control_tokens_and_whether_to_answer() -> None:
+    source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    template = ChatTemplate(Letters(source + "{% if add_generation_prompt %}A{% endif %}"))
+    assert template.text([USER]) == "<s>Hi</s>A"
+    assert template.text([USER], answer=False) == "<s>Hi</s>"
+
+
+@pytest.mark.parametrize("source", [None, "", " \n"])
+def test_an_empty_template_counts_as_none(source: str | None) -> None:
+    assert ChatTemplate(Letters(source)).name == "plain"
+    with pytest.raises(TokenizerError, match="has no chat template"):
+        ChatTemplate(Letters(source), own=True)
+
+
+def test_an_end_without_a_token_is_a_stop_string(caplog: pytest.LogCaptureFixture) -> None:
+    assert ChatTemplate(Letters(), "chatml").stop == ("<|im_end|>",)
+    assert "chatml: the vocabulary has no token <|im_start|>, so" in caplog.text
+    caplog.clear()
+    assert ChatTemplate(Letters(None, CONTROL["chatml"]), "chatml").stop == ()
+    assert ChatTemplate(Letters(), "llama2").stop == ()
+    assert not caplog.records
+
+
+def test_a_file_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ bos_token }}é{{ messages[-1].content }}", encoding="utf-8")
+    template = ChatTemplate(Letters(SIMPLE), str(file))
+    assert (template.name, template.text(TURNS)) == ("mine.jinja", "<s>éWhy?")
+
+
+def test_a_file_that_cannot_be_used_is_an_error_in_one_line(tmp_path: Path) -> None:
+    for given in ("lama3", str(tmp_path), "~nobody-here/x", "a\0b"):
+        with pytest.raises(UsageError, match="--chat-template .*: .*: expected chatml, llama3,"):
+            ChatTemplate(Letters(SIMPLE), given)
+    file = tmp_path / "bad.jinja"
+    file.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match=r"bad.jinja: not UTF-8 at byte 0: expected"):
+        ChatTemplate(Letters(SIMPLE), str(file))
+    file.write_text("{% if %}")
+    with pytest.raises(TokenizerError, match=r"the chat template .*bad.jinja does not parse"):
+        ChatTemplate(Letters(SIMPLE), str(file))
+    file.write_text("{% if messages | length > 1 %}{{ nobody.home.here }}{% endif %}" + SIMPLE)
+    template = ChatTemplate(Letters(SIMPLE), str(file))
+    with pytest.raises(TokenizerError, match=r"the chat template .*bad.jinja failed: Undefined"):
+        template.text(TURNS)
+
+
+def test_the_end_of_a_turn_is_what_the_template_ends_answers_with() -> None:
+    ends = "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert end_of_turn(Letters(ends, CONTROL["chatml"])) == 4
+    assert end_of_turn(Letters(None, CONTROL["chatml"])) == 4
+    assert end_of_turn(Letters("{% if %}", CONTROL["chatml"])) == 4
+    assert end_of_turn(Letters(SIMPLE)) == end_of_turn(Letters()) == 2
+
+
+def test_a_control_token_counts_only_where_it_is_one() -> None:
+    assert form_of(Letters(None, ["<|im_start|>"])) == "plain"
+    assert form_of(Letters(None, ["<|im_start|>", "<|im_end|>"])) == "chatml"
+
+
+def test_a_spelled_out_bos_is_not_doubled() -> None:
+    assert encode_rendered(Letters(), "<s>a") == [1, ord("a")]
+    assert encode_rendered(Letters(), "a</s>") == [1, ord("a"), 2]
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], "messages is empty"),
+        ([{"role": "user"}], "message 0 is .*expected an object with role, content"),
+        ([USER, {"role": "boss", "content": "x"}], "message 1 has role 'boss': expected system"),
+        ([{"role": "user", "content": 7}], "content 7: expected a text"),
+    ],
+)
+def test_a_bad_message_is_named(messages: list[Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        ChatTemplate(Letters(SIMPLE)).text(messages)
+
+
+def test_the_log_is_spared_where_only_the_models_own_template_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        end_of_turn(Letters())
+        source = "{% if messages[0].role == 'system' %}{{ raise_exception('') }}{% endif %}"
+        assert ChatTemplate(Letters(source + SIMPLE), own=True).text([SYSTEM, USER])
+    assert not caplog.records
