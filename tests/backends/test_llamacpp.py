@@ -459,7 +459,7 @@ def test_nothing_is_printed_by_default(stories260k: Path, data_folder: Path) -> 
     script = f"""
 from pathlib import Path
 from edgespec.backends import ModelOptions
-from edgespec.backends.llamacpp import LlamaCppModel, LlamaCppTokenizer
+from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer
 LlamaCppTokenizer.open(Path({str(warns)!r}))
 model = LlamaCppModel(Path({str(stories260k)!r}), ModelOptions(n_threads=1), loading="map")
 model.forward([1, 2, 3])
