@@ -72,9 +72,9 @@ def drafter_row(session: Session) -> dict[str, Any] | None:
         if session.method.translated is not None:
             row["bridge"] = {"name": session.method.bridge, **session.method.translated.counts()}
         return row
-    if session.method.drafter is None:
+    name = session.method.speculator.name
+    if not name:
         return None
-    name = session.method.drafter.name
     if name == "mixed":  # without a draft model there is only lookup to mix
         name = "ngram"
     return {"path": name, "sha256": "", "backend": name, "n_params": 0, "quant": ""}

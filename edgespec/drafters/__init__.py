@@ -8,7 +8,6 @@ from typing import Any
 from edgespec.errors import UsageError
 
 DRAFTERS = {
-    "mixed": "edgespec.drafters.mixed:MixedDrafter",
     "model": "edgespec.drafters.model:ModelDrafter",
     "ngram": "edgespec.drafters.ngram:NgramDrafter",
 }

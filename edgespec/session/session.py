@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edgespec.config import Config, cache_folder, check_known, with_values
-from edgespec.decode.engine import Engine, method_of
+from edgespec.decode.engine import Engine
 from edgespec.decode.sampling import biases, check
+from edgespec.decode.uniforms import rule_of
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import Cancelled, UsageError
 from edgespec.pace import cost_store
@@ -94,8 +95,8 @@ class Session:
             if missing and opening.drafts_with_a_model(config):
                 self._open_drafter(opening.paths_of(config, self._progress)[1])
             method = self.methods.configured(speculative)
-            if method.drafter is not None and method.drafter is not self._own:
-                self._opened.callback(method.drafter.close)  # before its model
+            if self._own is None:
+                self._opened.callback(method.speculator.close)  # before its model
             self._ways[speculative] = method
         return self._ways[speculative]
 
@@ -112,9 +113,7 @@ class Session:
         if self.draft_model is not None:
             self.draft_model.truncate(0)
         self.method = self._default = method
-        self.engine = Engine(
-            self.target, method.drafter, method.controller, on_read=self._tell_reading
-        )
+        self.engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
 
     def _tell_reading(self, share: float) -> None:
         if self._progress is not None:
@@ -144,10 +143,10 @@ class Session:
         """Decode the next generation by `method`."""
         if method is self.method:
             return
-        if self.draft_model is not None and method.drafter is not None:
+        if self.draft_model is not None and method.speculator.name:
             self.draft_model.truncate(0)  # another drafter's text may lie there
         self.method = method
-        self.engine.drafter, self.engine.controller = method.drafter, method.controller
+        self.engine.use(method.speculator)
 
     @cached_property
     def costs(self) -> CostTable:
@@ -184,10 +183,10 @@ class Session:
     def where(self) -> str:
         """What runs where, in a line."""
         words = f"target on {self.target.device}"
-        if self.method.drafter is None:
+        if not self.method.speculator.name:
             return words + "; no drafter"
         if self.draft_model is None:
-            return f"{words}; drafter: {self.method.drafter.name}"
+            return f"{words}; drafter: {self.method.speculator.name}"
         bridge = f" over the {self.method.bridge} bridge" if self.method.bridge else ""
         return f"{words}; drafter on {self.draft_model.device}{bridge}"
 
@@ -284,7 +283,7 @@ class Session:
             self._check_open()
             self._generations.take_over()
             self._check_lossless(params)
-            self.engine.check(ids)
+            self.engine.check_prompt(ids)
             translated = self.method.translated
             if translated is not None:
                 spelled = self._spelled.get(tuple(ids), [])
@@ -393,7 +392,7 @@ class Session:
     def _check_lossless(self, params: SamplingParams) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
         translated = self.method.translated
-        exact = translated is None or translated.bridge.lossless or method_of(params) == "match"
+        exact = translated is None or translated.bridge.lossless or rule_of(params) == "match"
         if not exact and not self.config.allow_approximate:
             raise UsageError(
                 "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "

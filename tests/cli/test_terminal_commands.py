@@ -226,7 +226,7 @@ def test_the_drafter_is_exchanged_and_paced(
     assert talk.session.method.name == "fixed-2"
     assert talk.answers[-1].n_accepted > 0
     said = told(talk, capsys, "/spec off", "/draft none", "/draft", "/show", "/spec")
-    assert talk.session.method.drafter is None
+    assert talk.session.method.speculator.name == ""
     assert "no drafter" in said
     assert "[speculation off;" in said
 

@@ -25,7 +25,7 @@ from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.session.load import load
 from edgespec.session.session import Session
-from edgespec.types import Draft, FloatArray, Stats, Verdict
+from edgespec.types import Draft, FloatArray, Round, Stats
 
 PROMPT = "Once upon a time, there was a little"
 
@@ -394,14 +394,14 @@ def test_ctrl_c_inside_a_forward_leaves_the_session_usable(
 class Parrot:
     """Always drafts the context's last token."""
 
-    name = "parrot"
+    name, n_leaves = "parrot", 1
     n_asked = n_closed = 0
 
-    def draft(self, context, k, *, law=None, u=None):  # type: ignore[no-untyped-def]
+    def draft(self, context, k, drawing=None):  # type: ignore[no-untyped-def]
         self.n_asked += 1
         return Draft((context[-1],) * k, sources=(self.name,) * k)
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Learns nothing."""
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ from edgespec.errors import (
     ShapeError,
 )
 from edgespec.files import sha256_of
-from edgespec.types import FloatArray, ModelInfo
+from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 __all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices", "trial"]
 
@@ -53,7 +53,6 @@ UNFIT = (
 class LlamaCppModel:
     """Implements protocols.LanguageModel; one call at a time, `cancel` from any thread."""
 
-    can_branch = True
     token_ids = None
 
     def __init__(self, path: Path, options: ModelOptions, *, loading: str | None = None) -> None:
@@ -99,6 +98,8 @@ class LlamaCppModel:
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
         self.n_params = int(api.llama_model_n_params(self._weights.handle))
         self._rows = opening.rows_of(self.n_vocab, self._options)
+        width = self.n_embd if self._options.hidden_states else 0
+        self.capabilities = Capabilities(self._options.max_leaves, self._rows, width)
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()

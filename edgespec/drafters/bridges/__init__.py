@@ -8,14 +8,13 @@ target's). Only the chosen one is imported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from edgespec.decode.follow import Reader
 from edgespec.errors import UsageError
-from edgespec.protocols import Law
-from edgespec.types import Chances, Draft
+from edgespec.protocols import Drawing
+from edgespec.types import Draft
 
 BRIDGES = {
     "exact": "edgespec.drafters.bridges.exact:ExactBridge",
@@ -23,14 +22,6 @@ BRIDGES = {
     "text": "edgespec.drafters.bridges.text:TextBridge",
     "tli": "edgespec.drafters.bridges.tli:TliBridge",
 }
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How tokens are drawn when sampling. law: the target's chain."""
-
-    law: Law
-    chances: Chances
 
 
 class Bridge(Protocol):

@@ -12,7 +12,7 @@ import edgespec
 from edgespec.cli.run import session_record
 from edgespec.drafters.bridges import BRIDGES
 from edgespec.drafters.bridges.translated import Translated
-from edgespec.drafters.mixed import MixedDrafter
+from edgespec.drafters.mixed import Mixed
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.session.session import Session
 
@@ -37,7 +37,7 @@ def said(session: Session, **options: object) -> str:
 
 
 def drafter_of(session: Session) -> Translated:
-    drafter = session.method.drafter
+    drafter = session.method.translated
     assert isinstance(drafter, Translated)
     return drafter
 
@@ -94,7 +94,7 @@ def test_a_bridge_that_does_not_go_with_the_pair_is_refused():
 def test_methods_name_their_bridge(session: Session):
     for bridge in BRIDGES:
         method = session.methods.named(f"fixed-3@{bridge}")
-        assert type(method.drafter.bridge).__module__ == f"edgespec.drafters.bridges.{bridge}"
+        assert type(method.translated.bridge).__module__ == f"edgespec.drafters.bridges.{bridge}"
     with pytest.raises(UsageError, match="fixed-3@slem names the bridge 'slem': expected tli"):
         session.methods.named("fixed-3@slem")
 
@@ -129,7 +129,7 @@ def test_a_prompt_without_messages_crosses_by_its_bytes(session: Session):
 def test_what_was_learned_is_there_for_the_next_session(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         said(session, max_tokens=120)
-        assert isinstance(session.method.drafter, MixedDrafter)
+        assert isinstance(session.method.speculator, Mixed)
         learned = ngrams_of(session)
     assert learned
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
@@ -140,7 +140,7 @@ def test_what_was_learned_is_there_for_the_next_session(home: Path):
 def test_methods_for_measuring_do_not_write_what_they_learn(session: Session, home: Path):
     session.use(session.methods.named("fixed-4"))
     said(session, max_tokens=60)
-    session.method.drafter.close()
+    session.method.speculator.close()
     assert not list(home.rglob("*.bin"))
 
 
