@@ -222,7 +222,7 @@ def test_the_drafter_is_exchanged_and_paced(
     said = told(talk, capsys, f"/draft {stories260k}")
     assert "speculation is off: /spec auto uses it" in said
     told(talk, capsys, "/spec on", f"/draft {stories260k}", "/draft 2", "Hi")
-    assert talk.session.draft_model is not None
+    assert talk.session.pair.draft_model is not None
     assert talk.session.method.name == "fixed-2"
     assert talk.answers[-1].n_accepted > 0
     said = told(talk, capsys, "/spec off", "/draft none", "/draft", "/show", "/spec")

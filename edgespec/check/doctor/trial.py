@@ -75,8 +75,8 @@ def tried(session: Session, questions: Sequence[str]) -> Trial:
 
     Raises: BackendError, Cancelled, and what `Session.chat` raises.
     """
-    costs, slowdown = costs_now(session.costs, session.target)
-    speculator = session.methods.named(f"fixed-{STEP_WIDTH}").speculator
+    costs, slowdown = costs_now(session.pair.costs, session.target)
+    speculator = session.pair.methods.named(f"fixed-{STEP_WIDTH}").speculator
     prompt = session.prompt([{"role": "user", "content": questions[0]}])
     step_s = step_seconds(speculator, prompt)
     stats = answered(session, questions)
@@ -147,7 +147,7 @@ def answered(
     clock: Callable[[], float] = perf_counter,
 ) -> Stats:
     """Counts of short answers to as many questions as the time allows, at least a round's."""
-    session.use(session.methods.named(TRIED))
+    session.use(session.pair.methods.named(TRIED))
     params = replace(session.params(), max_tokens=TRIAL_TOKENS)
     end, found = clock() + most_s, list[Stats]()
     for question in questions:

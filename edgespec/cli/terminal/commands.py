@@ -135,8 +135,8 @@ def show(talk: Talk, rest: str) -> Answer:
     """/show: models, template, context, settings."""
     session, talked = talk.session, talk.conversation
     tell(f"{'target':<18} {model_words(session.target.info())}")
-    if session.draft_model is not None:
-        tell(f"{'drafter':<18} {model_words(session.draft_model.info())}")
+    if session.pair.draft_model is not None:
+        tell(f"{'drafter':<18} {model_words(session.pair.draft_model.info())}")
     tell(f"{'where':<18} {session.where()}")
     tell(f"{'speculation':<18} {session.speculative}, draft_tokens {session.config.draft_tokens}")
     tell(f"{'chat template':<18} {session.template.name}")
