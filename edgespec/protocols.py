@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,22 @@ class LanguageModel(Protocol):
 
     def close(self) -> None:
         """Free the memory; further calls are an error; closing twice is not."""
+        ...
+
+
+Text = TypeVar("Text", bound=LanguageModel)
+
+
+class SharedModel(Protocol[Text]):
+    """One model that reads several texts: its weights, and a sequence for each text.
+
+    A scheduler asks one Decoding per sequence, forwards all they ask for at once, and tells them.
+    """
+
+    sequences: list[Text]
+
+    def forward(self, asks: Sequence[tuple[Text, Sequence[int]]]) -> list[FloatArray]:
+        """Logits [k, V] of each sequence after each of its tokens, by one pass; views."""
         ...
 
 
