@@ -11,6 +11,7 @@ from typing import Any
 
 from edgespec.cli.progress import Bar
 from edgespec.errors import UsageError
+from edgespec.files import place
 
 MOST_COLUMNS = 100
 # What a model or a file says must not steer the terminal: controls are shown as their pictures.
@@ -44,11 +45,12 @@ def write_json(data: Mapping[str, Any], file: str) -> None:
     if file == "-":
         print(json_line(data))
         return
+    path = place(file)
     try:
-        with open(file, "w", encoding="utf-8") as out:
+        with path.open("w", encoding="utf-8") as out:
             out.write(json_line(data) + "\n")
     except OSError as error:
-        raise UsageError(f"--json {file}: {error.strerror}: expected a file to write") from error
+        raise UsageError(f"--json {path}: {error.strerror}: expected a file to write") from error
 
 
 def card_line(card: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
@@ -16,7 +15,7 @@ from edgespec.cli.terminal.talk import Leave, Talk, note, tell
 from edgespec.config import SPECULATIVE, Config, options, with_values
 from edgespec.decode.sampling import check
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.files import text_of
+from edgespec.files import place, text_of
 from edgespec.session import opening
 from edgespec.store import pairs
 from edgespec.text.detokenizer import StopText
@@ -229,7 +228,7 @@ def draft(talk: Talk, rest: str) -> Answer:
 def named(text: str, field: str) -> dict[str, str]:
     """The configuration's words for a model: a file, a repository, or a known pair's name."""
     repo = {"model": "hf_repo", "draft_model": "hf_repo_draft"}[field]
-    path = Path(text).expanduser()
+    path = place(text)
     if path.exists() or text.endswith(MODEL_FILES):
         return {field: str(path)}
     if ON_THE_HUB.fullmatch(text):

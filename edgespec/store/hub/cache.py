@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgespec.errors import ModelFileError, UsageError
+from edgespec.files import place
 from edgespec.store.hub.names import Spec, choose, lone_parts, models_of, name_of
 
 PREFIX = "models--"
@@ -42,7 +43,7 @@ def folder() -> Path:
     """The shared cache, by HF_HUB_CACHE, HF_HOME or the library's own rule."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()  # as the library does
+    return place(constants.HF_HUB_CACHE).resolve()  # as the library does
 
 
 def repo_folder(repo: str) -> Path:
