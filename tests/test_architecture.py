@@ -55,10 +55,32 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module)
-            if node.module == "edgespec":
-                names |= {f"edgespec.{alias.name}" for alias in node.names}
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names |= {name if is_own(name) else node.module for name in full}
     return names
+
+
+def is_own(module: str) -> bool:
+    """Whether it is a module of the package, not a name in one."""
+    place = ROOT / module.replace(".", "/")
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def name_of(path: Path) -> str:
+    """A source file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circle(known: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, and what lies between such circles."""
+    left = set(known)
+    while True:
+        needed = set().union(*(known[name] for name in left))
+        inner = {name for name in left & needed if known[name] & left}
+        if inner == left:
+            return sorted(left)
+        left = inner
 
 
 def part(module: str) -> str:
@@ -82,6 +104,11 @@ def test_modules_import_lower_rows_only(path):
     seen = {part(name) for name in imported(path) if name.startswith("edgespec.")}
     seen -= {"export", "models"}
     assert seen <= lower, f"{own} imports {sorted(seen - lower)}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known = {name_of(path): imported(path) for path in SOURCES}
+    assert circle({name: needed - {name} for name, needed in known.items()}) == []
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

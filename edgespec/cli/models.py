@@ -6,7 +6,8 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgespec.cli.output import PICTURES, add_json, folded, show_progress, write_json
+from edgespec.cli.output import add_json, folded, show_progress, write_json
+from edgespec.cli.tty import PICTURES
 from edgespec.config import cache_folder, resolve
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
