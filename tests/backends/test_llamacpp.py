@@ -299,11 +299,6 @@ def test_a_context_that_does_not_fit_in_memory_is_refused(
     opened(stories260k, n_context=10000).close()
 
 
-def test_free_memory_is_plausible() -> None:
-    free = llamacpp_opening.free_memory()
-    assert free is None or 1 << 20 < free < 1 << 50
-
-
 def test_the_context_is_the_models_own_at_most_4096(stories260k: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.gguf"
     path.write_bytes(with_keys(stories260k, llama__context_length=u32(100000)))
