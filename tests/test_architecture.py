@@ -115,7 +115,6 @@ def test_modules_import_lower_rows_only(path):
     if path.parent != PACKAGE:
         lower.add(own)  # files of one folder may know each other
     seen = {part(name) for name in imported(path) if name.startswith("edgespec.")}
-    seen -= {"export", "models"}
     assert seen <= lower, f"{own} imports {sorted(seen - lower)}"
 
 
