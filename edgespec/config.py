@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.errors import UsageError
-from edgespec.files import text_of
+from edgespec.files import place, text_of
 from edgespec.types import SamplingParams
 
 if sys.version_info >= (3, 11):
@@ -379,11 +379,16 @@ def _folder(
 ) -> Path:
     environ = os.environ if environ is None else environ
     if environ.get("EDGESPEC_HOME"):
-        return Path(environ["EDGESPEC_HOME"]).expanduser()
+        return place(environ["EDGESPEC_HOME"])
     if environ.get(xdg):
         return Path(environ[xdg]) / "edgespec"
     if sys.platform == "win32" and environ.get(windows):
         return Path(environ[windows]) / "edgespec"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / (mac or "Application Support") / "edgespec"
-    return Path.home() / default / "edgespec"
+        default = f"Library/{mac or 'Application Support'}"
+    try:
+        return Path.home() / default / "edgespec"
+    except RuntimeError as error:  # an empty environment, and nobody has this user's number
+        raise UsageError(
+            "no home folder is known: expected HOME or EDGESPEC_HOME in the environment; set one"
+        ) from error

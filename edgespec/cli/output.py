@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgespec.cli.progress import Bar
+from edgespec.cli.tty import PICTURES
 from edgespec.errors import UsageError
+from edgespec.files import place
 
 MOST_COLUMNS = 100
-# What a model or a file says must not steer the terminal: controls are shown as their pictures.
-PICTURES = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"}
-PICTURES |= dict.fromkeys(range(0x80, 0xA0), "\ufffd") | {0x7F: "\u2421", 0x0D: ""}
 
 
 def folded(line: str, indent: int) -> str:
@@ -44,11 +43,12 @@ def write_json(data: Mapping[str, Any], file: str) -> None:
     if file == "-":
         print(json_line(data))
         return
+    path = place(file)
     try:
-        with open(file, "w", encoding="utf-8") as out:
+        with path.open("w", encoding="utf-8") as out:
             out.write(json_line(data) + "\n")
     except OSError as error:
-        raise UsageError(f"--json {file}: {error.strerror}: expected a file to write") from error
+        raise UsageError(f"--json {path}: {error.strerror}: expected a file to write") from error
 
 
 def card_line(card: Mapping[str, Any]) -> str:

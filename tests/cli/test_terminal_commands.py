@@ -13,7 +13,7 @@ import pytest
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import answer_line, bars, session_chart, sparkline
-from edgespec.cli.terminal.commands import COMMANDS, SETTABLE, complete
+from edgespec.cli.terminal.commands import COMMANDS, SETTABLE, complete, named
 from edgespec.cli.terminal.line import Plainly, is_open, kept_in, lines_of, unquoted
 from edgespec.cli.terminal.loop import converse, take_turn
 from edgespec.cli.terminal.plain import Silent
@@ -188,6 +188,24 @@ def test_read_asks_with_a_file(
     assert asked == ["Go on:\n\nThe fox.", "The fox."]
     told(talk, capsys, "/clear", f'/read "{file}" what\'s "red" here?')
     assert talk.conversation.messages[0]["content"] == 'what\'s "red" here?\n\nThe fox.'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("user/repo", {"hf_repo": "user/repo"}),
+        ("user/repo:m-Q8_0.gguf", {"hf_repo": "user/repo:m-Q8_0.gguf"}),
+        ("https://hf.co/user/repo", {"hf_repo": "https://hf.co/user/repo"}),
+        (
+            "https://huggingface.co/user/repo/blob/main/m.gguf",
+            {"hf_repo": "https://huggingface.co/user/repo/blob/main/m.gguf"},
+        ),
+        ("folder/m.gguf", {"model": "folder/m.gguf"}),
+        ("demo", {"pair": "demo"}),
+    ],
+)
+def test_a_model_is_named_as_on_the_command_line(text: str, expected: dict[str, str]) -> None:
+    assert named(text, "model") == expected
 
 
 def test_another_model_goes_on_with_the_conversation(
