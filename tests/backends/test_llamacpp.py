@@ -459,7 +459,7 @@ def test_nothing_is_printed_by_default(stories260k: Path, data_folder: Path) -> 
     script = f"""
 from pathlib import Path
 from edgespec.backends import ModelOptions
-from edgespec.backends.llamacpp import LlamaCppModel, LlamaCppTokenizer
+from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer
 LlamaCppTokenizer.open(Path({str(warns)!r}))
 model = LlamaCppModel(Path({str(stories260k)!r}), ModelOptions(n_threads=1), loading="map")
 model.forward([1, 2, 3])
@@ -594,3 +594,23 @@ def test_loading_tells_how_far_it_is_and_can_be_interrupted(stories260k: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         LlamaCppModel(stories260k, ModelOptions(n_threads=1, progress=interrupt))
+
+
+def test_a_piece_is_right_though_another_thread_asks_for_one_meanwhile(
+    stories260k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = LlamaCppTokenizer.open(stories260k)
+    expected = tokenizer.piece(403), tokenizer.piece(261)
+    other = LlamaCppTokenizer.open(stories260k)
+    ask = other._to_piece
+
+    def interrupted(vocab: int, token: int, *rest: Any) -> int:
+        n = int(ask(vocab, token, *rest))
+        if token == 403:  # a thread that runs before this one reads what was written
+            assert other.piece(261) == expected[1]
+        return n
+
+    monkeypatch.setattr(other, "_to_piece", interrupted)
+    assert other.piece(403) == expected[0]
+    tokenizer.close()
+    other.close()

@@ -25,6 +25,7 @@ from edgespec.text.detokenizer import utf8
 
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
 MAX_TEXT_BYTES = 1 << 30
+PIECE_BYTES = 64  # room for the bytes of nearly every token
 ENDS, SILENT = 256, 257  # in first_bytes, beyond the bytes
 
 
@@ -70,7 +71,6 @@ class LlamaCppTokenizer:
         self.bos = self._token("llama_vocab_bos") if adds_bos else None
         self.eos = self._token("llama_vocab_eos")
         self._pieces: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
-        self._buffer = ctypes.create_string_buffer(64)
 
     @classmethod
     def open(cls, path: Path) -> LlamaCppTokenizer:
@@ -158,8 +158,8 @@ class LlamaCppTokenizer:
     def read_pieces(self) -> None:
         """Learn the bytes of all tokens now, in half the time of asking for each."""
         self._check_text()
-        ask, vocab, buffer, known = self._to_piece, self._vocab, self._buffer, self._pieces[False]
-        size = len(buffer)
+        ask, vocab, known = self._to_piece, self._vocab, self._pieces[False]
+        buffer, size = ctypes.create_string_buffer(PIECE_BYTES), PIECE_BYTES
         for token in range(self.n_vocab):
             n = ask(vocab, token, buffer, size, 0, False)
             if n >= 0:  # else it is longer, and read when it is asked for
@@ -187,12 +187,13 @@ class LlamaCppTokenizer:
     def _piece(self, token: int, special: bool) -> bytes:
         if not (self._weights.handle and self._has_text and 0 <= token < self.n_vocab):
             self._check_token(token)
-        for _ in range(2):
-            buffer = self._buffer
-            n = self._to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        room = PIECE_BYTES
+        for _ in range(2):  # the second time with the room that the first asked for
+            buffer = ctypes.create_string_buffer(room)  # its own: another thread may ask meanwhile
+            n = self._to_piece(self._vocab, token, buffer, room, 0, special)
             if n >= 0:
                 return buffer.raw[:n]
-            self._buffer = ctypes.create_string_buffer(-n)
+            room = -n
         raise TokenizerError(f"token {token} has no bytes: expected a token of this vocabulary")
 
     def _token(self, function: str) -> int | None:
