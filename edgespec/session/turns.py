@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from weakref import ref
 
 from edgespec.errors import BusyError, Cancelled
+from edgespec.process import OwnLock
 from edgespec.types import SamplingParams, Stats, Step
 
 BUSY = (
@@ -66,7 +66,7 @@ class Generations:
         self.guard = threading.RLock()  # held while a generation is prepared
         self.last = Run(over=True)
         self._live: Callable[[], object] = no_generation
-        self._computing = threading.Lock()
+        self._computing = OwnLock()
         self._computer = 0  # the thread that holds it
         self._free: Callable[[], None] | None = None  # once it is released
         self._cancelled = False
@@ -105,7 +105,7 @@ class Generations:
         finally:
             self._computing.release()
 
-    def between_rounds(self) -> AbstractContextManager[bool]:
+    def between_rounds(self) -> OwnLock:
         """Within it no round is computed; waits for the one that is."""
         return self._computing
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +36,7 @@ from edgespec.errors import (
     ShapeError,
 )
 from edgespec.files import sha256_of
+from edgespec.process import OwnLock
 from edgespec.types import FloatArray, ModelInfo
 
 __all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices", "trial"]
@@ -63,7 +63,7 @@ class LlamaCppModel:
         """
         self._context: Any = None
         self._weights: Any = None
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
         header = self._header = check(Path(path))
         options = self._options = opening.checked(options, header)
@@ -230,7 +230,13 @@ class LlamaCppModel:
         )
 
     def close(self) -> None:
-        """Free context and weights; waits for a call in flight, which is cancelled."""
+        """Free context and weights; waits for a call in flight, which is cancelled.
+
+        A forked child lets go of them: what they are on, threads or a GPU, is its parent's.
+        """
+        if not self._lock.is_own:
+            self._context = None
+            return
         self.cancel()
         with self._lock:
             context, self._context = self._context, None

@@ -34,6 +34,7 @@ class Weights:
 
     def __init__(self, path: Path, params: Any) -> None:
         self.handle: Any = None
+        self._pid = os.getpid()
         lib = library()
         self._free = lib.api.llama_model_free
         lib.forget_errors()
@@ -49,7 +50,7 @@ class Weights:
 
     def close(self) -> None:
         handle, self.handle = self.handle, None
-        if handle:
+        if handle and os.getpid() == self._pid:  # a forked child's belongs to its parent
             self._free(handle)
 
     def __del__(self) -> None:
