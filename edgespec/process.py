@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 from edgespec.errors import BackendError
 
 
 class OwnLock:
-    """A lock that no forked child can take, where nothing would compute or release it."""
+    """A lock that no forked child can take, where nothing would compute or release it.
 
-    def __init__(self) -> None:
-        self._pid, self._lock = os.getpid(), threading.Lock()
+    As a context manager and by its methods like `lock`, a threading.Lock unless given.
+    """
+
+    def __init__(self, lock: Any = None) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock() if lock is None else lock
         self.release = self._lock.release
 
     @property
@@ -20,7 +25,7 @@ class OwnLock:
         """Whether this is the process that made the lock."""
         return os.getpid() == self._pid
 
-    def check(self) -> None:
+    def acquire(self, *, blocking: bool = True) -> bool:
         """Raises: BackendError in a child."""
         if not self.is_own:
             raise BackendError(
@@ -28,11 +33,7 @@ class OwnLock:
                 "threads: expected calls from that process; open it again in the child, or start "
                 "the child with spawn"
             )
-
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """As threading.Lock. Raises: as `check`."""
-        self.check()
-        return self._lock.acquire(blocking)
+        return bool(self._lock.acquire(blocking))
 
     def __enter__(self) -> None:
         self.acquire()

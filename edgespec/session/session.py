@@ -321,13 +321,9 @@ class Session:
         return self._generations.stopping
 
     def close(self) -> None:
-        """Free the models, after ending a generation in progress; closing twice is no error.
-
-        A forked child lets go of them, and they stay its parent's.
-        """
-        if not self._generations.between_rounds().is_own:
-            self._closed = True
-            return
+        """Free the models, after ending a generation in progress; closing twice is no error."""
+        if not self._generations.guard.is_own:
+            return  # in a forked child they stay its parent's
         with self._generations.guard:
             closed, self._closed = self._closed, True
         if not closed:
@@ -395,7 +391,6 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the session is closed: open another with edgespec.load")
-        self._generations.between_rounds().check()
 
     def _check_lossless(self, params: SamplingParams) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""

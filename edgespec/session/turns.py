@@ -63,7 +63,7 @@ class Generations:
     """Those of one session. last: the one in progress, or the last one."""
 
     def __init__(self) -> None:
-        self.guard = threading.RLock()  # held while a generation is prepared
+        self.guard = OwnLock(threading.RLock())  # held while a generation is prepared
         self.last = Run(over=True)
         self._live: Callable[[], object] = no_generation
         self._computing = OwnLock()
