@@ -15,7 +15,11 @@ from weakref import ref
 
 from edgespec.errors import BusyError, Cancelled
 from edgespec.process import OwnLock
-from edgespec.types import SamplingParams, Stats, Step
+from edgespec.types import Piece, SamplingParams, Stats, Step
+
+Rounds = Generator[Step, None, None]
+PieceStream = Generator[Piece, None, None]
+"""What a generation gives as it goes on; `close` ends it."""
 
 BUSY = (
     "another thread's generation is in progress on this session: expected one at a time; wait for "
@@ -81,7 +85,7 @@ class Generations:
         """Whether the one in progress was asked to stop and has not done so yet."""
         return self.running and self._cancelled
 
-    def begin(self, stream: Iterator[Step], params: SamplingParams, run: Run) -> Iterator[Step]:
+    def begin(self, stream: Iterator[Step], params: SamplingParams, run: Run) -> Rounds:
         """The rounds of `stream`; `run` is from now on the one in progress. Raises: BusyError."""
         with self.guard:
             self.take_over()
@@ -123,7 +127,7 @@ class Generations:
             self.last.end("the session was closed", finish="cancelled")
             free()
 
-    def _steps(self, run: Run, stream: Iterator[Step], params: SamplingParams) -> Generator[Step]:
+    def _steps(self, run: Run, stream: Iterator[Step], params: SamplingParams) -> Rounds:
         run.begun = True
         try:
             while (step := self._next(run, stream)) is not None:
