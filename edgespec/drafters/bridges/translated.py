@@ -55,12 +55,14 @@ class Translated:
         try:
             spelled = self.ledger.sync(context)
         except TokenizerError as error:
-            self._warn(f"cannot spell the text: {error}")
+            self._warn(f"pauses: it cannot spell the text: {error}")
             return Draft()
+        if self.ledger.n_lost:
+            self._warn("reads on without characters that it has no tokens for")
         if not spelled:
             return Draft()
         if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
-            self._warn(f"its context is full ({len(spelled)} tokens)")
+            self._warn(f"pauses: its context is full ({len(spelled)} tokens)")
             return Draft()
         drawing = None if law is None or u is None else Drawing(law, Uniforms(*u))
         return self.bridge.draft(self._reader, spelled, context, k, drawing)
@@ -86,7 +88,7 @@ class Translated:
             self._learner.save()
         self._reader.close()
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning("drafter %s pauses: %s", self.name, why)
+            logger.warning("drafter %s %s", self.name, what)
