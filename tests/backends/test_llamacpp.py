@@ -576,6 +576,24 @@ def test_a_model_without_vocabulary_computes_but_does_not_read(
     model.close()
 
 
+def test_a_text_that_would_end_llama_cpps_process_is_refused(
+    stories260k: Path, tmp_path: Path
+) -> None:
+    made, path = Gguf.read(stories260k), tmp_path / "few.gguf"
+    tokens, kinds = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type"))
+    for byte in (0x01, 0xE8):  # in a vocabulary without them
+        made.keys[tokens] = made.keys[tokens].replace(b"<0x%02X>" % byte, b"word%02X" % byte)
+        at = 16 + 4 * (3 + byte)
+        made.keys[kinds] = made.keys[kinds][:at] + u32(1)[4:] + made.keys[kinds][at + 4 :]
+    path.write_bytes(made.bytes())
+    tokenizer = LlamaCppTokenizer.open(path)
+    for text in ("a\x01b", "the 語"):
+        with pytest.raises(TokenizerError, match="expected tokens for all of its bytes"):
+            tokenizer.encode(text)
+    assert b"".join(map(tokenizer.piece, tokenizer.encode("a\x02é"))) == " a\x02é".encode()
+    tokenizer.close()
+
+
 def test_the_chat_template_comes_from_the_file(data_folder: Path) -> None:
     tokenizer = LlamaCppTokenizer.open(data_folder / "vocab" / "ggml-vocab-phi-3.gguf")
     assert tokenizer.chat_template is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from functools import cached_property
 from itertools import compress, repeat
@@ -23,8 +24,10 @@ from edgespec.backends.llamacpp.library import library
 from edgespec.errors import ModelFileError, TokenizerError
 from edgespec.text.detokenizer import utf8
 
-NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
+NO_VOCABULARY, SENTENCEPIECE = 0, 1  # LLAMA_VOCAB_TYPE_NONE, _SPM
 MAX_TEXT_BYTES = 1 << 30
+SPACE = "\u2581"  # how a SentencePiece vocabulary writes one
+BYTE = re.compile("<0x([0-9A-F]{2})>")
 PIECE_BYTES = 64  # room for the bytes of nearly every token
 ENDS, SILENT = 256, 257  # in first_bytes, beyond the bytes
 
@@ -140,7 +143,8 @@ class LlamaCppTokenizer:
         raw = utf8(text)
         if len(raw) > MAX_TEXT_BYTES:
             raise TokenizerError(f"the text has {len(raw)} bytes: expected at most 1 GiB; split it")
-        found = self._tokenize(raw, special, len(raw) + 2)
+        written = self._can_write(text)
+        found = self._tokenize(raw, special, len(raw) + 2) if written else None
         if found is None:
             raise TokenizerError(
                 f"the text {text[:40]!r} cannot be written in this vocabulary: expected tokens "
@@ -175,6 +179,36 @@ class LlamaCppTokenizer:
     def close(self) -> None:
         """Free the vocabulary, and the model it belongs to; closing twice is harmless."""
         self._weights.close()
+
+    def _can_write(self, text: str) -> bool:
+        """Whether llama.cpp has tokens for a text; without, a SentencePiece one ends the process.
+
+        Characters are checked one by one, though a longer token might cover what they lack.
+        """
+        if not self._missing:
+            return True
+        words, missing = self._words, self._missing
+        return all(
+            char in words or missing.isdisjoint(char.encode())
+            for char in {SPACE, *text.replace(" ", SPACE)}
+        )
+
+    @cached_property
+    def _missing(self) -> frozenset[int]:
+        """Bytes without a token, where characters without one are written as bytes."""
+        if self._api.llama_vocab_type(self._vocab) != SENTENCEPIECE:
+            return frozenset()
+        missing = set(range(256))
+        for token in range(self.n_vocab):  # they come early in all vocabularies that have them
+            byte = BYTE.fullmatch(self.text(token))
+            missing -= {int(byte[1], 16)} if byte else set()
+            if not missing:
+                break
+        return frozenset(missing)
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(map(self.text, range(self.n_vocab)))
 
     def _tokenize(self, raw: bytes, special: bool, room: int) -> list[int] | None:
         for _ in range(2):  # the second time with the room that the first asked for
