@@ -12,7 +12,7 @@ from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
 from edgespec.store import hub, pairs
 from edgespec.store.hub import cache
-from edgespec.store.hub.cache import Held
+from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import quant_of, spec_of
 
 ABOUT = "List known pairs and downloaded models, show, fetch or remove one."
@@ -96,7 +96,7 @@ def listed() -> Shown:
     return {"pairs": rows, "models": models, "unfinished": broken}, lines
 
 
-def called(model: Held, all_here: Sequence[Held]) -> str:
+def called(model: CachedModel, all_here: Sequence[CachedModel]) -> str:
     """What -hf knows a downloaded model by."""
     quant = quant_of(model.name)
     same = [one for one in all_here if one.repo == model.repo and quant_of(one.name) == quant]

@@ -22,7 +22,7 @@ from edgespec.backends.gguf.check import check, parts
 from edgespec.backends.gguf.trial import REFUSED
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch
-from edgespec.backends.llamacpp.interrupts import Held, held_interrupts
+from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
 from edgespec.backends.llamacpp.library import devices, library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
@@ -80,7 +80,7 @@ class LlamaCppModel:
             self.close()
             raise
 
-    def _open(self, loading: str, held: Held) -> None:
+    def _open(self, loading: str, held: HeldInterrupts) -> None:
         api = self._lib.api
         told = opening.Loading(self._options.progress, held)
         params, kept = opening.model_params(self._lib, self._options, loading, told)
