@@ -24,7 +24,7 @@ SPACE, SPACES = 0x20, b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
-class Run:
+class Stretch:
     """A stretch of text between control tokens, or from the anchor on.
 
     at: where it starts in the text. n_target, n_draft: ids before it. n_before: the drafter's ids
@@ -65,7 +65,7 @@ class Ledger:
         self._ids: list[int] = []  # the drafter's
         self._marks: list[int] = []  # bytes of text after each of them
         self._text = bytearray()  # after the anchor, without spaces that only one side has
-        self._runs: list[Run] = []
+        self._runs: list[Stretch] = []
         self._n_told = 0  # target ids that on_token has seen or never will
 
     @property
@@ -104,7 +104,7 @@ class Ledger:
         on the target's side alone.
         """
         sides: tuple[list[bytes], list[bytes]] = ([], [])
-        after = [*self._runs[1:], Run(0, len(self._context), len(self._ids), 0, False, False)]
+        after = [*self._runs[1:], Stretch(0, len(self._context), len(self._ids), 0, False, False)]
         for run, following in zip(self._runs, after, strict=True):
             theirs = self.target.spelling(self._context[run.n_target : following.n_target])
             ours = self.draft.spelling(self._ids[run.n_draft : following.n_draft])
@@ -175,7 +175,7 @@ class Ledger:
             side.adds_space and (not ids or side.is_control(ids[-1]))
             for side, ids in ((self.target, self._context), (self.draft, self._ids))
         )
-        run = Run(
+        run = Stretch(
             at=len(self._text),
             n_target=len(self._context),
             n_draft=len(self._ids),
