@@ -17,7 +17,7 @@ import pytest
 from gguf_maker import Gguf, string, u32, with_keys
 
 from edgespec.backends import ModelOptions, open_model
-from edgespec.backends.gguf.check import check
+from edgespec.backends.gguf.check import check_file
 from edgespec.backends.gguf.file import read_header
 from edgespec.errors import (
     BackendError,
@@ -377,7 +377,7 @@ def test_quantized_models_may_be_repacked_and_others_are_mapped(
     opened_library = LlamaCppModel(stories260k, ModelOptions(n_threads=1))
     library = opened_library._lib
     opened_library.close()
-    header = check(stories260k)
+    header = check_file(stories260k)
     monkeypatch.setattr(llamacpp_opening, "gains_from_repacking", lambda _: True)
     llamacpp_opening.safe_loading(header, ModelOptions(), library)
     monkeypatch.setattr(llamacpp_opening, "free_memory", lambda: 1000)

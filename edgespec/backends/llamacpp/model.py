@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.gguf.check import check, parts
+from edgespec.backends.gguf.check import check_file, parts
 from edgespec.backends.gguf.trial import REFUSED
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch
@@ -65,7 +65,7 @@ class LlamaCppModel:
         self._weights: Any = None
         self._lock = OwnLock()
         self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
-        header = self._header = check(Path(path))
+        header = self._header = check_file(Path(path))
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
