@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edgespec.config import Config, cache_folder, check_known, with_values
 from edgespec.decode.engine import Engine, method_of
-from edgespec.decode.sampling import biases, check
+from edgespec.decode.sampling import biases, check_params
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import Cancelled, UsageError
 from edgespec.pace import cost_store
@@ -58,7 +58,7 @@ class Session:
 
         progress: told what takes long. Raises: as `edgespec.load`.
         """
-        check(config.sampling(frozenset()))
+        check_params(config.sampling(frozenset()))
         StopText(config.stop)
         self.config, self._own, self._progress = config, drafter, progress
         self._generations, self._closed = Generations(), False
@@ -340,7 +340,7 @@ class Session:
         n_top = options.get("n_top")
         bias = biases(options.get("logit_bias") or {}, self.target.n_vocab)
         params = replace(params, logit_bias=bias, n_top=-1 if n_top is None else n_top)
-        check(params)
+        check_params(params)
         asked = options.get("speculative")
         with self._generations.guard:
             self._generations.take_over()
