@@ -70,7 +70,7 @@ class Plan:
 def run(plan: Plan, progress: Progress) -> Report:
     """Do it all. Raises: EdgeSpecError, before anything long is begun if it can be seen then."""
     form = format_of(plan.source, plan.to, plan.precision, plan.block)
-    check(plan, form)
+    check_plan(plan, form)
     tokenizer = tokenizer_of(form.path, form.n_vocab)
     with TemporaryDirectory(prefix="edgespec-trim-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -108,9 +108,9 @@ def chosen_size(plan: Plan, ranking: Ranking, candidates: list[Candidate]) -> in
     return ranking.size_covering(DEFAULT_COVERAGE if plan.coverage is None else plan.coverage)
 
 
-def check(plan: Plan, source: Format) -> None:
+def check_plan(plan: Plan, source: Format) -> None:
     """Raises: UsageError for what can be known to fail before any text is read."""
-    source.check(plan.out)
+    source.check_out(plan.out)
     if plan.keep is not None and not 1 <= plan.keep <= source.n_vocab:
         raise UsageError(
             f"--keep is {plan.keep}: expected 1 to the {source.n_vocab} of the vocabulary"
