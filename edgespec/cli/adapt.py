@@ -219,7 +219,7 @@ def warm(file: Path, config: Config, *, quiet: bool) -> Found:
     if len(spelled) < len(parts):
         n_left = len(parts) - len(spelled)
         lines.append(
-            f"{n_left} of {len(parts)} parts were left out: they cannot be written in both"
+            f"{n_left} of {len(parts)} parts are not counted: they cannot be written in both"
         )
     data = {"file": str(pair.path), "n_before": n_before, "n_entries": len(cache)}
     return lines, data | {"share_before": shares[0], "share": shares[1]}
@@ -234,9 +234,11 @@ def learn(parts: list[bytes], mapping: Mapping, cache: NgramCache, what: str) ->
     # Nothing follows a control token that would make the words before it be spelled otherwise.
     end = [token for role, token in mapping.target.roles.items() if role == "eos"]
     for i, part in enumerate(parts):
+        n_lost = ledger.n_lost
         with suppress(TokenizerError):
             ledger.sync(mapping.target.encode(part, start=True) + end)
-            spelled.append(part)
+            if ledger.n_lost == n_lost:
+                spelled.append(part)
         if what and len(parts) > 1:
             show_progress(what, (i + 1) / len(parts))
     return spelled

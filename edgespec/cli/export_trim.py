@@ -79,7 +79,7 @@ def run(args: Namespace) -> int:
 
 
 def plan_of(args: Namespace, flow: Any) -> Any:
-    """The arguments as a Plan. Raises: UsageError."""
+    """The arguments as a TrimPlan. Raises: UsageError."""
     counts = {"-n": args.max_tokens, "--samples": args.samples, "--parallel": args.parallel}
     for flag, number in {**counts, "--draft-tokens": args.draft_tokens}.items():
         if number == 0:
@@ -89,7 +89,7 @@ def plan_of(args: Namespace, flow: Any) -> Any:
     if target is None and not args.drafter:
         target = pairs.bundled(demo.target)
     ending = ".gguf" if args.to == "gguf" else ""
-    return flow.Plan(
+    return flow.TrimPlan(
         source=source,
         out=args.out or Path(f"{source.stem}-trimmed{ending}"),
         target=target,

@@ -13,7 +13,7 @@ from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
 from edgespec.store import hub, pairs
 from edgespec.store.hub import cache
-from edgespec.store.hub.cache import Held
+from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import asked_by, quant_of, spec_of
 
 ABOUT = "List known pairs and downloaded models, show, fetch or remove one."
@@ -97,7 +97,7 @@ def listed() -> Shown:
     return {"pairs": rows, "models": models, "unfinished": broken}, lines
 
 
-def called(model: Held, all_here: Sequence[Held]) -> str:
+def called(model: CachedModel, all_here: Sequence[CachedModel]) -> str:
     """What -hf knows a downloaded model by."""
     asked = asked_by(one.name for one in all_here if one.repo == model.repo)
     return f"{model.repo}:{asked[model.name]}"

@@ -54,11 +54,11 @@ def law_of(params: SamplingParams) -> Chain:
 
     Raises: UsageError for parameters out of range, before any logits are seen.
     """
-    check(params)
+    check_params(params)
     return Chain(params)
 
 
-def check(params: SamplingParams) -> None:
+def check_params(params: SamplingParams) -> None:
     """Raises: UsageError naming the first parameter that is out of range."""
     rules = (
         (0 <= params.temperature < float("inf"), "--temp", params.temperature, "0 or more"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decode.follow import common_prefix
-from edgespec.grammar.gbnf import Grammar, Place, Walk
+from edgespec.grammar.gbnf import Grammar, Walk, WalkPlace
 from edgespec.types import Constraint
 
 FEW = 16  # tokens up to which each is looked at, without a table of all
@@ -74,7 +74,7 @@ class Ending:
                 out[i] = self._walk.least(after) <= n_left
         return out
 
-    def _within(self, place: Place, generated: Sequence[int], ids: NDArray[np.integer]) -> Mask:
+    def _within(self, place: WalkPlace, generated: Sequence[int], ids: NDArray[np.integer]) -> Mask:
         """What `inner` says, asked once for each place in the grammar."""
         if len(ids) <= FEW or place.begun or place.state < 0:
             return self.inner.allowed(generated, ids)
@@ -89,7 +89,7 @@ class Ending:
         out: Mask = mask[ids]
         return out
 
-    def _after(self, generated: list[int]) -> Place:
+    def _after(self, generated: list[int]) -> WalkPlace:
         n_same = common_prefix(self._path, generated, len(generated))
         del self._path[n_same:], self._places[n_same + 1 :]
         for token in generated[n_same:]:

@@ -245,14 +245,14 @@ def set_of(text: str) -> Chars:
     return Chars((*out, (start, END - 1)) if start < END else tuple(out))
 
 
-class Place(NamedTuple):
+class WalkPlace(NamedTuple):
     """Where a text stands: the number of a set of stacks, and bytes of a character not over."""
 
     state: int
     begun: bytes = b""
 
 
-DEAD = Place(-1)
+DEAD = WalkPlace(-1)
 
 
 class Walk:
@@ -271,9 +271,9 @@ class Walk:
         self._states: list[frozenset[int]] = []
         self._state_numbers: dict[frozenset[int], int] = {}
         self._steps: dict[tuple[int, int], int] = {}
-        self.start = Place(self._state(frozenset({self._push("root", 0)})))
+        self.start = WalkPlace(self._state(frozenset({self._push("root", 0)})))
 
-    def read(self, place: Place, data: bytes) -> Place:
+    def read(self, place: WalkPlace, data: bytes) -> WalkPlace:
         """Where `data` leads; DEAD where it does not go on."""
         try:
             text, n = codecs.utf_8_decode(place.begun + data, "strict", False)
@@ -284,9 +284,9 @@ class Walk:
             if state < 0:
                 return DEAD
             state = self._step(state, ord(letter))
-        return Place(state, (place.begun + data)[n:]) if state >= 0 else DEAD
+        return WalkPlace(state, (place.begun + data)[n:]) if state >= 0 else DEAD
 
-    def least(self, place: Place) -> int:
+    def least(self, place: WalkPlace) -> int:
         """The fewest bytes with which the text may end; NEVER if it cannot."""
         if place.state < 0:
             return NEVER
@@ -296,7 +296,7 @@ class Walk:
         after = self._after(place.state, low, high)
         return min((n_missing + self._n_bytes[stack] for stack in after), default=NEVER)
 
-    def most(self, place: Place) -> int:
+    def most(self, place: WalkPlace) -> int:
         """As `least`, if it has to go on by the dearest of its stacks."""
         if place.state < 0 or place.begun:
             return NEVER

@@ -6,19 +6,16 @@ library, or for OpenAI's chat completions, find what they expect.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypedDict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
 
-from edgespec.errors import UsageError
-from edgespec.types import Options, Piece, Stats, TokenScore
+from edgespec.session.request import Request
+from edgespec.types import Piece, Stats, TokenScore
 
-Message = Mapping[str, Any]
 FINISH: Mapping[str, Literal["stop", "length"]] = {"stop": "stop"}  # all else ended early
-TYPES = ("text", "json_object", "json_schema")
-WHOLE_CONTEXT = 1 << 30  # more tokens than any context has
 
 
 class TopLogprob(TypedDict):
@@ -50,7 +47,7 @@ class AnswerMessage(TypedDict):
 
 
 class Choice(TypedDict):
-    """The one answer."""
+    """One of n answers."""
 
     index: int
     message: AnswerMessage
@@ -59,7 +56,7 @@ class Choice(TypedDict):
 
 
 class Usage(TypedDict):
-    """Token counts; completion tokens end with the one that met a stop string or token."""
+    """Token counts of all answers; those of each end with what met a stop string or token."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -97,7 +94,7 @@ class Delta(TypedDict, total=False):
 
 
 class ChunkChoice(TypedDict):
-    """The one answer's next part."""
+    """The next part of one answer."""
 
     index: int
     delta: Delta
@@ -105,7 +102,7 @@ class ChunkChoice(TypedDict):
     finish_reason: Literal["stop", "length"] | None
 
 
-class ChatChunk(TypedDict):
+class Chunk(TypedDict):
     """A part of an answer."""
 
     id: str
@@ -115,157 +112,127 @@ class ChatChunk(TypedDict):
     choices: list[ChunkChoice]
 
 
+class ChatChunk(Chunk, total=False):
+    """With the token counts, if asked for: None but in the last chunk, which has no choice."""
+
+    usage: Usage | None
+
+
+Chunks = Generator[ChatChunk, None, None]
+
+
 class Result(Protocol):
-    """What is known of a generation once it is over; see generation.Run."""
+    """What is known of a generation once it is over; see turns.Run."""
 
     finish: str
     output: list[int]
 
 
-def adapted(
-    options: Options,
-    response_format: Mapping[str, Any] | None,
-    logprobs: bool,
-    top_logprobs: int | None,
-) -> Options:
-    """The options of `Session.chat` for a call in llama-cpp-python's terms.
+@dataclass(frozen=True)
+class Begun:
+    """A generation that has begun, and where its counts are once it is over."""
 
-    A negative or zero max_tokens means up to the end of the context; a negative seed counts as none
-    given: the session's own, or a fresh one. Raises: UsageError.
-    """
-    out = options.copy()
-    if logprobs:
-        out["n_top"] = checked_top(top_logprobs)
-    if response_format is not None:
-        out["json_schema"], out["grammar"] = schema_of(response_format), ""
-    n_tokens, seed = out.get("max_tokens"), out.get("seed")
-    if n_tokens is not None and n_tokens <= 0:
-        out["max_tokens"] = WHOLE_CONTEXT
-    if seed is not None and seed < 0:
-        out["seed"] = None
-    return out
+    pieces: Iterator[Piece]
+    result: Result
+    counted: Callable[[], Stats]
 
 
-def checked_top(n: int | None) -> int:
-    """How many likeliest tokens are asked for. Raises: UsageError."""
-    if n is None:
-        return 0
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise UsageError(f"top_logprobs is {n!r}: expected a whole number, 0 or more")
-    return n
-
-
-def plain(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose content is a list of text parts, with the parts joined.
-
-    Raises: UsageError for messages that are no list, or parts that are not text.
-    """
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise UsageError(f"messages is {messages!r:.60}: expected a list of role and content")
-    return [joined(message) for message in messages]
-
-
-def joined(message: Message) -> Message:
-    """One message, its text parts joined."""
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(content, list):
-        return message
-    for part in content:
-        if not isinstance(part, Mapping) or part.get("type") != "text":
-            raise UsageError(f"content part {part!r:.60}: expected text; this is no vision model")
-    return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
-
-
-def schema_of(response_format: Mapping[str, Any]) -> str:
-    """The JSON schema that an answer of this form fits; "" for plain text.
-
-    Raises: UsageError for a form that is neither text, json_object nor json_schema.
-    """
-    kind = response_format.get("type") if isinstance(response_format, Mapping) else response_format
-    if not isinstance(response_format, Mapping) or kind not in TYPES:
-        expected = ", ".join(f'{{"type": "{one}"}}' for one in TYPES)
-        raise UsageError(f"response_format is of type {kind!r}: expected one of {expected}")
-    if kind == "text":
-        return ""
-    schema: Any = response_format.get("schema", {})
-    if kind == "json_schema":
-        schema = response_format.get("json_schema", {})
-        schema = schema.get("schema") if isinstance(schema, Mapping) else None
-    if not isinstance(schema, Mapping):
-        raise UsageError(
-            f"response_format {dict(response_format)!r:.80}: expected a schema, as in "
-            '{"type": "json_schema", "json_schema": {"schema": {...}}}'
-        )
-    try:
-        return json.dumps(schema)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"response_format: {error}: expected a schema in plain JSON") from error
+Begin = Callable[[int], Begun]
+"""Begins the generation of the answer with this index."""
 
 
 class Answer:
-    """One answer in either shape. token_bytes: what a token spells, control tokens included."""
+    """All answers to a request. token_bytes: what a token spells, control tokens included."""
 
     def __init__(
-        self, model: str, n_prompt: int, logprobs: bool, token_bytes: Callable[[int], bytes]
+        self, model: str, n_prompt: int, asked: Request, token_bytes: Callable[[int], bytes]
     ) -> None:
         self._model, self._n_prompt = model, n_prompt
-        self._logprobs, self._token_bytes = logprobs, token_bytes
+        self._asked, self._token_bytes = asked, token_bytes
         self._id = f"chatcmpl-{uuid.uuid4()}"
         self._created = int(time.time())
 
-    def whole(
-        self, pieces: Iterator[Piece], result: Result, counted: Callable[[], Stats]
-    ) -> ChatCompletion:
-        """All pieces as one answer."""
-        said = list(pieces)
-        n_tokens = len(result.output)
+    def whole(self, begin: Begin) -> ChatCompletion:
+        """One generation after the other, each as one choice."""
+        choices: list[Choice] = []
+        stats: list[Stats] = []
+        n_tokens = 0
+        for index in range(self._asked.n):
+            begun = begin(index)
+            said = list(begun.pieces)
+            message: AnswerMessage = {
+                "role": "assistant",
+                "content": "".join(piece.text for piece in said),
+            }
+            choices.append(
+                {
+                    "index": index,
+                    "message": message,
+                    "logprobs": self._scores(said),
+                    "finish_reason": FINISH.get(begun.result.finish, "length"),
+                }
+            )
+            stats.append(begun.counted())
+            n_tokens += len(begun.result.output)
         return {
             "id": self._id,
             "object": "chat.completion",
             "created": self._created,
             "model": self._model,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {
-                        "role": "assistant",
-                        "content": "".join(piece.text for piece in said),
-                    },
-                    "logprobs": self._scores(said),
-                    "finish_reason": FINISH.get(result.finish, "length"),
-                }
-            ],
-            "usage": {
-                "prompt_tokens": self._n_prompt,
-                "completion_tokens": n_tokens,
-                "total_tokens": self._n_prompt + n_tokens,
-            },
-            "timings": timings(counted()),
+            "choices": choices,
+            "usage": self._usage(n_tokens),
+            "timings": timings(stats),
         }
 
-    def chunks(self, pieces: Iterator[Piece], result: Result) -> Iterator[ChatChunk]:
-        """The role, then each piece as it comes, then why it ended."""
-        yield self._chunk({"role": "assistant"})
-        for piece in pieces:
-            yield self._chunk({"content": piece.text}, self._scores([piece]))
-        yield self._chunk({}, finish=FINISH.get(result.finish, "length"))
+    def chunks(self, begin: Begin) -> Chunks:
+        """As they come; the first generation begins now, and says now what is wrong."""
+        return self._chunks(begin(0), begin)
 
-    def _chunk(
+    def _chunks(self, begun: Begun, begin: Begin) -> Chunks:
+        """Of each answer the role, then each piece, then why it ended; one answer after another."""
+        n_tokens = 0
+        for index in range(self._asked.n):
+            begun = begin(index) if index else begun
+            yield self._part(index, {"role": "assistant"})
+            for piece in begun.pieces:
+                yield self._part(index, {"content": piece.text}, self._scores([piece]))
+            yield self._part(index, {}, finish=FINISH.get(begun.result.finish, "length"))
+            n_tokens += len(begun.result.output)
+        if self._asked.usage:
+            yield self._chunk([], self._usage(n_tokens))
+
+    def _part(
         self,
+        index: int,
         delta: Delta,
         scores: Logprobs | None = None,
         finish: Literal["stop", "length"] | None = None,
     ) -> ChatChunk:
-        return {
+        return self._chunk(
+            [{"index": index, "delta": delta, "logprobs": scores, "finish_reason": finish}]
+        )
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatChunk:
+        chunk: ChatChunk = {
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
             "model": self._model,
-            "choices": [{"index": 0, "delta": delta, "logprobs": scores, "finish_reason": finish}],
+            "choices": choices,
+        }
+        if self._asked.usage:
+            chunk["usage"] = usage
+        return chunk
+
+    def _usage(self, n_tokens: int) -> Usage:
+        return {
+            "prompt_tokens": self._n_prompt,
+            "completion_tokens": n_tokens,
+            "total_tokens": self._n_prompt + n_tokens,
         }
 
     def _scores(self, pieces: list[Piece]) -> Logprobs | None:
-        if not self._logprobs:
+        if not self._asked.logprobs:
             return None
         scored = [one for piece in pieces for one in piece.scores]
         return {"content": [self._scored(token, score) for token, score in scored], "refusal": None}
@@ -280,13 +247,14 @@ class Answer:
         return {"token": text, "logprob": logprob, "bytes": list(piece)}
 
 
-def timings(stats: Stats) -> Timings:
-    """How a generation went."""
+def timings(stats: Sequence[Stats]) -> Timings:
+    """How the generations went, all together."""
+    n_tokens, decode_s = sum(one.n_tokens for one in stats), sum(one.decode_s for one in stats)
     return {
-        "prompt_n": stats.n_prompt,
-        "predicted_n": stats.n_tokens,
-        "predicted_ms": 1e3 * stats.decode_s,
-        "predicted_per_second": stats.tokens_per_s,
-        "draft_n": stats.n_drafted,
-        "draft_n_accepted": stats.n_accepted,
+        "prompt_n": sum(one.n_prompt for one in stats),
+        "predicted_n": n_tokens,
+        "predicted_ms": 1e3 * decode_s,
+        "predicted_per_second": n_tokens / decode_s if decode_s > 0 else 0.0,
+        "draft_n": sum(one.n_drafted for one in stats),
+        "draft_n_accepted": sum(one.n_accepted for one in stats),
     }

@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from weakref import ref
 
 from edgespec.errors import ContextError, UsageError
 from edgespec.files import place, why, write_whole
 from edgespec.session.session import Session
+from edgespec.session.turns import PieceStream
 from edgespec.text.detokenizer import utf8
 from edgespec.types import Piece
 
@@ -52,7 +53,7 @@ class Conversation:
         self.on_left_out = on_left_out
         self.n_left_out = 0
         self._session = session
-        self._answer: Callable[[], Generator[Piece] | None] = no_answer  # dropped, it is over
+        self._answer: Callable[[], PieceStream | None] = no_answer  # dropped, it is over
         self.system = system
 
     @property
@@ -75,7 +76,7 @@ class Conversation:
         self._end_answer()
         self.messages[: self._n_system] = [turn_of("system", text)] if text.strip() else []
 
-    def ask(self, text: str) -> Iterator[Piece]:
+    def ask(self, text: str) -> PieceStream:
         """Pieces of the answer to `text`, however far the iterator is followed.
 
         Question and answer enter the transcript with the answer's first word, so what was said
@@ -88,7 +89,7 @@ class Conversation:
         self._end_answer()
         return self._answered([*self.messages, turn_of("user", text)])
 
-    def again(self) -> Iterator[Piece]:
+    def again(self) -> PieceStream:
         """Pieces of another answer to the last question; as `ask`. Raises: UsageError if none."""
         self._end_answer()
         asked = list(self.messages)
@@ -128,7 +129,7 @@ class Conversation:
     def _n_system(self) -> int:
         return int(bool(self.messages) and self.messages[0]["role"] == "system")
 
-    def _answered(self, asked: list[Turn]) -> Iterator[Piece]:
+    def _answered(self, asked: list[Turn]) -> PieceStream:
         n_system = int(asked[0]["role"] == "system")
         first = self._first_seen(asked, n_system)
         pieces = self.session.chat([*asked[:n_system], *asked[first:]])
@@ -137,7 +138,7 @@ class Conversation:
         self._answer = ref(answer)
         return answer
 
-    def _spoken(self, asked: list[Turn], pieces: Iterator[Piece]) -> Generator[Piece]:
+    def _spoken(self, asked: list[Turn], pieces: Iterator[Piece]) -> PieceStream:
         said = ""
         for piece in pieces:
             said += piece.text

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgespec.config import Config, with_values
+from edgespec.errors import UsageError
 from edgespec.protocols import Drafter
 from edgespec.session.session import Session
 from edgespec.types import Progress
@@ -60,6 +61,21 @@ def load(
     del values["progress"]
     own = None if isinstance(drafter, str) else drafter
     if own is not None:
+        check_drafter(own)
         values["drafter"] = "auto"
     values["model"], values["draft_model"] = str(model or ""), str(draft_model or "")
     return Session(with_values(Config(), values, "load"), drafter=own, progress=progress)
+
+
+def check_drafter(own: object) -> None:
+    """Raises: UsageError for what lacks a part of the Drafter protocol, or is the class itself."""
+    methods = [name for name in dir(Drafter) if not name.startswith("_")]
+    parts = [*Drafter.__annotations__, *methods]
+    lacks = [part for part in parts if not hasattr(own, part)]
+    lacks += [name for name in methods if not callable(getattr(own, name, callable))]
+    if lacks or isinstance(own, type):
+        seen = f"lacks {', '.join(lacks)}" if lacks else "is a class, not an object of it"
+        raise UsageError(
+            f"the drafter {own!r:.60} {seen}: expected an object with {', '.join(parts)}; see "
+            "edgespec.protocols.Drafter"
+        )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-
 from edgespec.protocols import Tokenizer
-from edgespec.session.turns import Run
+from edgespec.session.turns import PieceStream, Rounds, Run
 from edgespec.text.detokenizer import Detokenizer, StopText
-from edgespec.types import Piece, Step, TokenScore
+from edgespec.types import Piece, TokenScore
 
 
-def pieces_of(
-    steps: Iterator[Step], run: Run, tokenizer: Tokenizer, stop: StopText
-) -> Generator[Piece, None, None]:
+def pieces_of(steps: Rounds, run: Run, tokenizer: Tokenizer, stop: StopText) -> PieceStream:
     """Pieces with text; a token whose text has to wait is shown with the one that ends it.
 
     run: ended where a stop string is met, its output cut there.

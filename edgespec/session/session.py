@@ -11,7 +11,7 @@ messages -> template -> ids -> engine -> detokenizer -> pieces.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edgespec.config import Config, check_known, with_values
 from edgespec.decode.engine import Engine
-from edgespec.decode.sampling import biases, check
+from edgespec.decode.sampling import biases, check_params
 from edgespec.decode.uniforms import rule_of
 from edgespec.errors import Cancelled, UsageError
 from edgespec.pace.cost import plain_token_s
 from edgespec.protocols import Drafter
-from edgespec.session import completion, opening
-from edgespec.session.completion import ChatChunk, ChatCompletion
+from edgespec.session import opening
+from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
 from edgespec.session.methods import Method
 from edgespec.session.pair import OpenPair
 from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
-from edgespec.session.turns import Generations, Run
+from edgespec.session.request import ChatOptions, plain, request_of
+from edgespec.session.turns import Generations, PieceStream, Rounds, Run
 from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
-from edgespec.types import Options, Piece, Progress, SamplingParams, Stats, Step
+from edgespec.types import Options, Progress, SamplingParams, Stats
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
@@ -58,7 +59,7 @@ class Session:
 
         progress: told what takes long. Raises: as `edgespec.load`.
         """
-        check(config.sampling(frozenset()))
+        check_params(config.sampling(frozenset()))
         StopText(config.stop)
         self.config, self._progress = config, progress
         self._generations, self._closed = Generations(), False
@@ -147,7 +148,7 @@ class Session:
         """What runs where, in a line."""
         return self.pair.where(self.method)
 
-    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> PieceStream:
         """Pieces that continue `prompt`, a text or token ids; see types.Options.
 
         Raises: UsageError, ContextError, TokenizerError, BusyError when called, and what
@@ -157,44 +158,40 @@ class Session:
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         return self._begun(ids, config, options)[1]
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Iterator[Piece]:
+    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> PieceStream:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
         config = self._with(options)
         return self._begun(self.prompt(messages), self._ended_by_template(config), options)[1]
 
     @overload
     def create_chat_completion(
-        self, messages: Sequence[Message], *, stream: Literal[False] = ..., logprobs: bool = ...,
-        top_logprobs: int | None = ..., response_format: Mapping[str, Any] | None = ...,
-        model: str | None = ..., **options: Unpack[Options],
+        self, messages: Sequence[Message], *, stream: Literal[False] = ...,
+        **options: Unpack[ChatOptions],
     ) -> ChatCompletion: ...  # fmt: skip
 
     @overload
     def create_chat_completion(
-        self, messages: Sequence[Message], *, stream: Literal[True], logprobs: bool = ...,
-        top_logprobs: int | None = ..., response_format: Mapping[str, Any] | None = ...,
-        model: str | None = ..., **options: Unpack[Options],
-    ) -> Iterator[ChatChunk]: ...  # fmt: skip
+        self, messages: Sequence[Message], *, stream: Literal[True], **options: Unpack[ChatOptions]
+    ) -> Chunks: ...
 
     def create_chat_completion(
-        self, messages: Sequence[Message], *, stream: bool = False, logprobs: bool = False,
-        top_logprobs: int | None = None, response_format: Mapping[str, Any] | None = None,
-        model: str | None = None, **options: Unpack[Options],
-    ) -> ChatCompletion | Iterator[ChatChunk]:  # fmt: skip
+        self, messages: Sequence[Message], *, stream: bool = False, **options: Unpack[ChatOptions]
+    ) -> ChatCompletion | Chunks:
         """An answer in the shape of llama-cpp-python's method of this name, whole or in chunks.
 
-        response_format: {"type": "json_object"}, perhaps with a "schema", or {"type":
-        "json_schema", "json_schema": {"schema": ...}}. options: as in `chat`, None or absent being
-        the session's own; of that library's arguments `model` is ignored, and tools, functions,
-        tfs_z, typical_p, mirostat_* and logits_processor are not known. Raises: as `chat`.
+        options: see request.ChatOptions, None or absent being the session's own. Raises: as `chat`.
         """
-        options = completion.adapted(options, response_format, logprobs, top_logprobs)
-        config = self._ended_by_template(self._with(options))
-        ids = self.prompt(completion.plain(messages))
-        run, pieces = self._begun(ids, config, options)
-        answer = completion.Answer(self.pair.path.name, len(ids), logprobs, self.token_bytes)
-        told = partial(self._told, run)
-        return answer.chunks(pieces, run) if stream else answer.whole(pieces, run, told)
+        asked = request_of(options, stream=stream)
+        config = self._ended_by_template(self._with(asked.options))
+        ids = self.prompt(plain(messages))
+
+        def begin(index: int) -> Begun:
+            seed = None if config.seed is None else config.seed + index
+            run, pieces = self._begun(ids, replace(config, seed=seed), asked.options)
+            return Begun(pieces, run, partial(self._told, run))
+
+        answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes)
+        return answer.chunks(begin) if stream else answer.whole(begin)
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """A conversation, up to where its answer begins.
@@ -226,11 +223,11 @@ class Session:
         constraint = opening.open_constraint(config, self.tokenizer, room)
         return replace(config.sampling(self.tokenizer.stop_tokens), constraint=constraint)
 
-    def steps(self, ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+    def steps(self, ids: Sequence[int], params: SamplingParams) -> Rounds:
         """The engine's rounds, token ids only, for those who need no text."""
         return self._started(ids, params)[1]
 
-    def _started(self, ids: Sequence[int], params: SamplingParams) -> tuple[Run, Iterator[Step]]:
+    def _started(self, ids: Sequence[int], params: SamplingParams) -> tuple[Run, Rounds]:
         with self._generations.guard:
             self._check_open()
             self._generations.take_over()
@@ -274,6 +271,8 @@ class Session:
 
     def close(self) -> None:
         """Free the models, after ending a generation in progress; closing twice is no error."""
+        if not self._generations.guard.is_own:
+            return  # in a forked child they stay its parent's
         with self._generations.guard:
             closed, self._closed = self._closed, True
         if not closed:
@@ -288,12 +287,12 @@ class Session:
 
     def _begun(
         self, ids: Sequence[int], config: Config, options: Options
-    ) -> tuple[Run, Iterator[Piece]]:
+    ) -> tuple[Run, PieceStream]:
         stop, params = StopText(config.stop), self.params(config, n_prompt=len(ids))
         n_top = options.get("n_top")
         bias = biases(options.get("logit_bias") or {}, self.target.n_vocab)
         params = replace(params, logit_bias=bias, n_top=-1 if n_top is None else n_top)
-        check(params)
+        check_params(params)
         asked = options.get("speculative")
         with self._generations.guard:
             self._generations.take_over()

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from weakref import ref
 
 from edgespec.errors import BusyError, Cancelled
-from edgespec.types import SamplingParams, Stats, Step
+from edgespec.process import OwnLock
+from edgespec.types import Piece, SamplingParams, Stats, Step
+
+Rounds = Generator[Step, None, None]
+PieceStream = Generator[Piece, None, None]
+"""What a generation gives as it goes on; `close` ends it."""
 
 BUSY = (
     "another thread's generation is in progress on this session: expected one at a time; wait for "
@@ -63,10 +67,10 @@ class Generations:
     """Those of one session. last: the one in progress, or the last one."""
 
     def __init__(self) -> None:
-        self.guard = threading.RLock()  # held while a generation is prepared
+        self.guard = OwnLock(threading.RLock())  # held while a generation is prepared
         self.last = Run(over=True)
         self._live: Callable[[], object] = no_generation
-        self._computing = threading.Lock()
+        self._computing = OwnLock()
         self._computer = 0  # the thread that holds it
         self._free: Callable[[], None] | None = None  # once it is released
         self._cancelled = False
@@ -81,7 +85,7 @@ class Generations:
         """Whether the one in progress was asked to stop and has not done so yet."""
         return self.running and self._cancelled
 
-    def begin(self, stream: Iterator[Step], params: SamplingParams, run: Run) -> Iterator[Step]:
+    def begin(self, stream: Iterator[Step], params: SamplingParams, run: Run) -> Rounds:
         """The rounds of `stream`; `run` is from now on the one in progress. Raises: BusyError."""
         with self.guard:
             self.take_over()
@@ -105,7 +109,7 @@ class Generations:
         finally:
             self._computing.release()
 
-    def between_rounds(self) -> AbstractContextManager[bool]:
+    def between_rounds(self) -> OwnLock:
         """Within it no round is computed; waits for the one that is."""
         return self._computing
 
@@ -123,7 +127,7 @@ class Generations:
             self.last.end("the session was closed", finish="cancelled")
             free()
 
-    def _steps(self, run: Run, stream: Iterator[Step], params: SamplingParams) -> Generator[Step]:
+    def _steps(self, run: Run, stream: Iterator[Step], params: SamplingParams) -> Rounds:
         run.begun = True
         try:
             while (step := self._next(run, stream)) is not None:

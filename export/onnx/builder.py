@@ -40,7 +40,7 @@ def write_built(
     python: one that has the builder, this one by default.
     Raises: UsageError for what the builder cannot do or a missing package; BackendError.
     """
-    check(checkpoint, options)
+    check_options(checkpoint, options)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="builder-") as scratch:
         out = Path(scratch, "out")
         run(checkpoint.path, out, Path(scratch, "cache"), options, python or Path(sys.executable))
@@ -61,7 +61,7 @@ def write_built(
         onnx.save(model, path)
 
 
-def check(checkpoint: Checkpoint, options: GraphOptions) -> None:
+def check_options(checkpoint: Checkpoint, options: GraphOptions) -> None:
     """Raises: UsageError for what the builder cannot do."""
     architecture = checkpoint.decoder.architecture
     if not checkpoint.path.is_dir():

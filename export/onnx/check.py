@@ -63,7 +63,7 @@ class Check:
         return f"{words}, over {self.n_tokens} tokens"
 
 
-def check(
+def check_graph(
     checkpoint: Checkpoint,
     folder: Path,
     precision: str,

@@ -22,7 +22,7 @@ from edgespec.types import Progress
 from ..quant.blocks import Blocks
 from ..quant.quantized import quantized
 from ..read.checkpoint import HEAD, TOKENS, Checkpoint
-from .check import Check, check
+from .check import Check, check_graph
 from .folder import new_folder, write_vocabulary
 from .graph import ARCHITECTURES, GraphOptions, write_graph
 
@@ -85,7 +85,7 @@ def export(
             np.save(folder / "token_ids.npy", checkpoint.token_ids)
         write_json(folder / DESCRIPTION, about)
         tell(f"checking {out.name}", 0.6)
-        found = check(checkpoint, folder, options.precision, demands.texts, demands.max_loss)
+        found = check_graph(checkpoint, folder, options.precision, demands.texts, demands.max_loss)
         write_json(folder / DESCRIPTION, {**about, "check": asdict(found)})
         n_bytes = sum(file.stat().st_size for file in folder.iterdir())
     tell(f"wrote {out.name}", 1.0)

@@ -78,7 +78,7 @@ def pad(
     room = sum(n_stored(tensor) for tensor in plan) + source.stat().st_size
     with replacing(target, room) as partial:
         write(partial, small, wide, plan, seed, progress)
-        check(partial, small, plan)
+        check_stored(partial, small, plan)
         n_bytes = partial.stat().st_size
     return PadReport(target, wide, n_params, n_bytes, time.monotonic() - start_s)
 
@@ -167,7 +167,7 @@ def changed_metadata(small: LlamaFile, wide: Shape) -> dict[str, tuple[Any, GGUF
     }
 
 
-def check(path: Path, small: LlamaFile, plan: list[Matrix | Vector]) -> None:
+def check_stored(path: Path, small: LlamaFile, plan: list[Matrix | Vector]) -> None:
     """Read the file back. Raises: BackendError for a tensor that would change the function."""
     stored = {tensor.name: tensor.data for tensor in open_gguf(path).tensors}
     for tensor in plan:

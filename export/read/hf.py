@@ -63,7 +63,7 @@ def open_hf(folder: Path) -> Checkpoint:
         found.pop(HEAD, None)
     needed = shapes(decoder) | ({HEAD: (decoder.n_vocab, decoder.n_embd)} if tied is False else {})
     tensors = HfTensors(found, decoder.architecture)
-    check(folder, tensors, needed)
+    check_tensors(folder, tensors, needed)
     return Checkpoint(folder, folder.resolve().name, decoder, tensors, vocabulary=folder)
 
 
@@ -126,7 +126,7 @@ def without_weights(folder: Path) -> str:
     return f"no {WHOLE} and no {INDEX}: expected one of them; fetch all files of the model"
 
 
-def check(folder: Path, tensors: HfTensors, needed: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(folder: Path, tensors: HfTensors, needed: Mapping[str, tuple[int, ...]]) -> None:
     """Raises: ModelFileError if a tensor is missing, or of another shape than config.json's."""
     for name, shape in needed.items():
         if name not in tensors:

@@ -38,7 +38,7 @@ Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Source:
+class TrimSource:
     """A model that can be trimmed. n_params: of all its tensors."""
 
     path: Path
@@ -66,7 +66,7 @@ class Source:
         return whole - rows + rows // self.n_vocab * n_kept
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> TrimSource:
     """The model in `path`. Raises: ModelFileError if it is not one that can be trimmed."""
     reader = open_gguf(path)
 
@@ -95,10 +95,10 @@ def open_source(path: Path) -> Source:
         if name not in TRIMMED and not name.startswith("blk.") and n_vocab in shape:
             raise refusal(f"has {name} for each token", "embedding and head to be all of these")
     n_params = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    return Source(path, reader, architecture, n_vocab, n_embd, n_params, sha256_of(path))
+    return TrimSource(path, reader, architecture, n_vocab, n_embd, n_params, sha256_of(path))
 
 
-def write_vocabulary(path: Path, source: Source) -> None:
+def write_vocabulary(path: Path, source: TrimSource) -> None:
     """The file with the tokenizer and the embedding of all tokens."""
     changed = {
         "general.name": (f"vocabulary of {name_of(source)}", GGUFValueType.STRING),
@@ -110,7 +110,7 @@ def write_vocabulary(path: Path, source: Source) -> None:
 
 
 def write_model(
-    path: Path, source: Source, ids: Ids, vocabulary: str, vocabulary_bytes: int
+    path: Path, source: TrimSource, ids: Ids, vocabulary: str, vocabulary_bytes: int
 ) -> None:
     """The model with the rows `ids` alone. vocabulary: name of the file beside it."""
     about = {
@@ -154,6 +154,6 @@ def write_tensors(
         writer.write_tensor_data(tensor.data[ids] if cut else tensor.data)
 
 
-def name_of(source: Source) -> str:
+def name_of(source: TrimSource) -> str:
     """What the model calls itself."""
     return str(metadata(source.reader, "general.name", source.path.stem))

@@ -1,6 +1,6 @@
 """`edgespec export trim` from end to end: calibrate, choose rows, write, measure.
 
-report = run(Plan(Path("drafter.gguf"), Path("small.gguf"), texts=(Path("corpus.txt"),)))
+report = run(TrimPlan(Path("drafter.gguf"), Path("small.gguf"), texts=(Path("corpus.txt"),)))
 print(report)
 """
 
@@ -29,7 +29,7 @@ MOST_PROMPTS, MOST_TOKENS = 12, 96  # that a pair is measured on
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrimPlan:
     """What to trim, by what text, to what size.
 
     Text comes from `texts`, `answers`, `endpoint`, or by `origin` from the target's or the
@@ -67,10 +67,10 @@ class Plan:
         return f"answers of the {'endpoint' if self.endpoint else self.origin}"
 
 
-def run(plan: Plan, progress: Progress) -> Report:
+def run(plan: TrimPlan, progress: Progress) -> Report:
     """Do it all. Raises: EdgeSpecError, before anything long is begun if it can be seen then."""
     form = format_of(plan.source, plan.to, plan.precision, plan.block)
-    check(plan, form)
+    check_plan(plan, form)
     tokenizer = tokenizer_of(form.path, form.n_vocab)
     with TemporaryDirectory(prefix="edgespec-trim-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -99,7 +99,7 @@ def run(plan: Plan, progress: Progress) -> Report:
     )  # fmt: skip
 
 
-def chosen_size(plan: Plan, ranking: Ranking, candidates: list[Candidate]) -> int:
+def chosen_size(plan: TrimPlan, ranking: Ranking, candidates: list[Candidate]) -> int:
     """Rows to keep. Raises: UsageError."""
     if candidates:
         return budget.best(candidates).n_kept
@@ -108,9 +108,9 @@ def chosen_size(plan: Plan, ranking: Ranking, candidates: list[Candidate]) -> in
     return ranking.size_covering(DEFAULT_COVERAGE if plan.coverage is None else plan.coverage)
 
 
-def check(plan: Plan, source: Format) -> None:
+def check_plan(plan: TrimPlan, source: Format) -> None:
     """Raises: UsageError for what can be known to fail before any text is read."""
-    source.check(plan.out)
+    source.check_out(plan.out)
     if plan.keep is not None and not 1 <= plan.keep <= source.n_vocab:
         raise UsageError(
             f"--keep is {plan.keep}: expected 1 to the {source.n_vocab} of the vocabulary"
@@ -127,13 +127,13 @@ def check(plan: Plan, source: Format) -> None:
         raise UsageError("--budget auto without a target: expected one to measure with (--target)")
 
 
-def by_budget(plan: Plan) -> bool:
+def by_budget(plan: TrimPlan) -> bool:
     """Whether the size is to be found by measuring."""
     chosen = plan.keep is not None or plan.coverage is not None
     return plan.budget or (plan.target is not None and not chosen)
 
 
-def calibrate(plan: Plan, form: Format, folder: Path, progress: Progress) -> Calibration:
+def calibrate(plan: TrimPlan, form: Format, folder: Path, progress: Progress) -> Calibration:
     """The text to count tokens in, read or asked for."""
     if plan.texts:
         return read_texts(plan.texts)
@@ -157,7 +157,7 @@ def calibrate(plan: Plan, form: Format, folder: Path, progress: Progress) -> Cal
 
 
 def ranked(
-    plan: Plan, tokenizer: Any, n_vocab: int, calibration: Calibration
+    plan: TrimPlan, tokenizer: Any, n_vocab: int, calibration: Calibration
 ) -> tuple[Ranking, Counts]:
     """The drafter's tokens by their use in the text and by what the target can write.
 
@@ -172,7 +172,7 @@ def ranked(
 
 
 def pair_run(
-    plan: Plan, drafter: Path, calibration: Calibration, progress: Progress
+    plan: TrimPlan, drafter: Path, calibration: Calibration, progress: Progress
 ) -> PairRun | str:
     """The target with this drafter on prompts that were not counted, or why that cannot be."""
     if plan.target is None:
@@ -199,7 +199,7 @@ class Trials:
     held_out: Counts
     folder: Path
 
-    def measured(self, plan: Plan, acceptance: float, progress: Progress) -> list[Candidate]:
+    def measured(self, plan: TrimPlan, acceptance: float, progress: Progress) -> list[Candidate]:
         """The sizes worth a try, with the speed that their draft steps promise."""
         assert plan.target is not None
         ranking = self.ranking

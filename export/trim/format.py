@@ -34,7 +34,7 @@ class Format(Protocol):
     n_params: int
     sha256: str
 
-    def check(self, out: Path) -> None:
+    def check_out(self, out: Path) -> None:
         """Raises: UsageError if `out` is no place to write to."""
         ...
 
@@ -75,7 +75,7 @@ class GgufFormat:
         self.path, self.architecture, self.sha256 = path, source.architecture, source.sha256
         self.n_vocab, self.n_params = source.n_vocab, source.n_params
 
-    def check(self, out: Path) -> None:
+    def check_out(self, out: Path) -> None:
         """See Format."""
         check_target(out, self.path)
         check_room(out, 0)
@@ -118,7 +118,7 @@ class OnnxFormat:
         sizes = {name: checkpoint[name].shape for name in checkpoint.tensors}
         self.n_params: int = sum(math.prod(shape) for shape in sizes.values())
 
-    def check(self, out: Path) -> None:
+    def check_out(self, out: Path) -> None:
         """See Format."""
         if out.exists() and out.samefile(self.path):
             raise UsageError(f"{out} is the model to trim: choose another name for the result")

@@ -23,7 +23,7 @@ from edgespec.errors import BackendError, UsageError
 from edgespec.types import FloatArray
 
 from ..gguf.file import replacing
-from .file import Ids, Source, open_source, write_model, write_vocabulary
+from .file import Ids, TrimSource, open_source, write_model, write_vocabulary
 
 HEADER_BYTES = 1 << 20  # room for the trimmed file's metadata
 PROBE = "Once upon a time there were 3 small foxes; the other 12 said: I'll find it tomorrow."
@@ -35,14 +35,14 @@ def vocabulary_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}.vocab.gguf")
 
 
-def trim(source: Path | Source, target: Path, token_ids: Sequence[int] | Ids) -> Path:
+def trim(source: Path | TrimSource, target: Path, token_ids: Sequence[int] | Ids) -> Path:
     """Write `target`, `source` with the rows of `token_ids` alone, and its vocabulary file.
 
     Both appear complete and checked, the vocabulary first, or not at all. Returns its path.
     Raises: ModelFileError for a source that cannot be trimmed, UsageError for ids or a target that
     do not fit, BackendError if the trimmed model would compute anything else than the whole one.
     """
-    source = source if isinstance(source, Source) else open_source(source)
+    source = source if isinstance(source, TrimSource) else open_source(source)
     ids = checked_ids(token_ids, source)
     check_target(target, source.path)
     vocabulary = vocabulary_path(target)
@@ -62,7 +62,7 @@ def trim(source: Path | Source, target: Path, token_ids: Sequence[int] | Ids) ->
     return vocabulary
 
 
-def checked_ids(token_ids: Sequence[int] | Ids, source: Source) -> Ids:
+def checked_ids(token_ids: Sequence[int] | Ids, source: TrimSource) -> Ids:
     """The ids [K] ascending, so that of equal logits the same token wins as in the whole model.
 
     Raises: UsageError for none, too many, one twice or one that is not in the vocabulary.

@@ -24,7 +24,7 @@ from gguf_maker import (
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf import trial as gguf_trial
-from edgespec.backends.gguf.check import check, check_vocabulary, head_length, kv_heads, parts
+from edgespec.backends.gguf.check import check_file, check_vocabulary, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Array, read_header
 from edgespec.errors import EdgeSpecError, ModelFileError
 
@@ -101,7 +101,7 @@ def test_the_line_says_what_is_wrong(
     case: str, said: str, damaged: dict[str, bytes], file: Path
 ) -> None:
     with pytest.raises(ModelFileError, match=said):
-        check(written(file, damaged[case]))
+        check_file(written(file, damaged[case]))
 
 
 def test_metadata_and_tensors_are_read_exactly(stories260k: Path) -> None:
@@ -149,7 +149,7 @@ def test_every_kind_of_number_is_read(stories260k: Path, file: Path) -> None:
 
 
 def test_a_sound_model_passes(stories260k: Path) -> None:
-    header = check(stories260k)
+    header = check_file(stories260k)
     assert head_length(header, "key") == head_length(header, "value") == 8
     assert kv_heads(header) == [4] * 5
     assert parts(header) == [stories260k]
@@ -157,7 +157,7 @@ def test_a_sound_model_passes(stories260k: Path) -> None:
 
 def test_heads_may_differ_by_layer(stories260k: Path, file: Path) -> None:
     per_layer = {"llama__attention__head_count_kv": u32s(4, 4, 2, 4, 8)}
-    header = check(written(file, with_keys(stories260k, **per_layer)))
+    header = check_file(written(file, with_keys(stories260k, **per_layer)))
     assert kv_heads(header) == [4, 4, 2, 4, 8]
 
 
@@ -165,13 +165,13 @@ def test_empty_tokens_may_repeat(stories260k: Path, file: Path) -> None:
     spellings = [bytes(s) for s in read_header(stories260k).strings("tokenizer.ggml.tokens")]
     spellings[-2:] = [b"", b""]
     changed = with_keys(stories260k, tokenizer__ggml__tokens=strings(*spellings))
-    assert check(written(file, changed)).metadata["general.architecture"] == "llama"
+    assert check_file(written(file, changed)).metadata["general.architecture"] == "llama"
 
 
 def test_a_vocabulary_is_no_model_but_a_vocabulary(data_folder: Path) -> None:
     path = data_folder / "vocab" / "ggml-vocab-llama-spm.gguf"
     with pytest.raises(ModelFileError, match="vocabulary only"):
-        check(path)
+        check_file(path)
     tokens = check_vocabulary(path).metadata["tokenizer.ggml.tokens"]
     assert tokens.count == 32000
 
@@ -189,27 +189,27 @@ def test_all_parts_of_a_split_model_must_be_there(stories260k: Path, tmp_path: P
     for number, path in enumerate((first, second)):
         keys = {"split__count": u32(2), "split__no": u32(number)}
         written(path, with_keys(stories260k, **keys))
-    assert parts(check(first)) == [first, second]
+    assert parts(check_file(first)) == [first, second]
     with pytest.raises(ModelFileError, match="is part 2 of 2: expected part 1"):
-        check(second)
+        check_file(second)
     written(second, second.read_bytes()[:-1])
     with pytest.raises(ModelFileError, match="ends 1 bytes before"):
-        check(first)
+        check_file(first)
     second.unlink()
     with pytest.raises(ModelFileError, match="needs m-00002-of-00002.gguf"):
-        check(first)
+        check_file(first)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"none\.gguf does not exist"):
-        check(tmp_path / "none.gguf")
+        check_file(tmp_path / "none.gguf")
     with pytest.raises(ModelFileError, match="is a folder"):
-        check(tmp_path)
+        check_file(tmp_path)
     fifo = tmp_path / "pipe.gguf"
     if hasattr(os, "mkfifo"):
         os.mkfifo(fifo)
         with pytest.raises(ModelFileError, match="is not a file"):
-            check(fifo)
+            check_file(fifo)
 
 
 ABORTS = "import os; os.abort()"

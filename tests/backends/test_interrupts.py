@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.llamacpp.interrupts import Held, held_interrupts
+from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
 from edgespec.backends.llamacpp.library import log
 from edgespec.backends.llamacpp.model import LlamaCppModel
 from edgespec.errors import Cancelled
@@ -43,7 +43,7 @@ def test_it_takes_effect_at_the_end_of_the_outermost_block() -> None:
 
 def test_without_it_nothing_happens() -> None:
     with held_interrupts() as held:
-        assert isinstance(signal.getsignal(signal.SIGINT), Held)
+        assert isinstance(signal.getsignal(signal.SIGINT), HeldInterrupts)
     assert not held.pressed
 
 

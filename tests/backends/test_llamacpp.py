@@ -17,7 +17,7 @@ import pytest
 from gguf_maker import Gguf, string, u32, with_keys
 
 from edgespec.backends import ModelOptions, open_model
-from edgespec.backends.gguf.check import check
+from edgespec.backends.gguf.check import check_file
 from edgespec.backends.gguf.file import read_header
 from edgespec.errors import (
     BackendError,
@@ -373,7 +373,7 @@ def test_quantized_models_may_be_repacked_and_others_are_mapped(
     opened_library = LlamaCppModel(stories260k, ModelOptions(n_threads=1))
     library = opened_library._lib
     opened_library.close()
-    header = check(stories260k)
+    header = check_file(stories260k)
     monkeypatch.setattr(llamacpp_opening, "gains_from_repacking", lambda _: True)
     llamacpp_opening.safe_loading(header, ModelOptions(), library)
     monkeypatch.setattr(llamacpp_opening, "free_memory", lambda: 1000)
@@ -598,6 +598,24 @@ def test_a_model_without_vocabulary_computes_but_does_not_read(
     model.close()
 
 
+def test_a_text_that_would_end_llama_cpps_process_is_refused(
+    stories260k: Path, tmp_path: Path
+) -> None:
+    made, path = Gguf.read(stories260k), tmp_path / "few.gguf"
+    tokens, kinds = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type"))
+    for byte in (0x01, 0xE8):  # in a vocabulary without them
+        made.keys[tokens] = made.keys[tokens].replace(b"<0x%02X>" % byte, b"word%02X" % byte)
+        at = 16 + 4 * (3 + byte)
+        made.keys[kinds] = made.keys[kinds][:at] + u32(1)[4:] + made.keys[kinds][at + 4 :]
+    path.write_bytes(made.bytes())
+    tokenizer = LlamaCppTokenizer.open(path)
+    for text in ("a\x01b", "the 語"):
+        with pytest.raises(TokenizerError, match="expected tokens for all of its bytes"):
+            tokenizer.encode(text)
+    assert b"".join(map(tokenizer.piece, tokenizer.encode("a\x02é"))) == " a\x02é".encode()
+    tokenizer.close()
+
+
 def test_the_chat_template_comes_from_the_file(data_folder: Path) -> None:
     tokenizer = LlamaCppTokenizer.open(data_folder / "vocab" / "ggml-vocab-phi-3.gguf")
     assert tokenizer.chat_template is not None
@@ -616,3 +634,23 @@ def test_loading_tells_how_far_it_is_and_can_be_interrupted(stories260k: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         LlamaCppModel(stories260k, ModelOptions(n_threads=1, progress=interrupt))
+
+
+def test_a_piece_is_right_though_another_thread_asks_for_one_meanwhile(
+    stories260k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = LlamaCppTokenizer.open(stories260k)
+    expected = tokenizer.piece(403), tokenizer.piece(261)
+    other = LlamaCppTokenizer.open(stories260k)
+    ask = other._to_piece
+
+    def interrupted(vocab: int, token: int, *rest: Any) -> int:
+        n = int(ask(vocab, token, *rest))
+        if token == 403:  # a thread that runs before this one reads what was written
+            assert other.piece(261) == expected[1]
+        return n
+
+    monkeypatch.setattr(other, "_to_piece", interrupted)
+    assert other.piece(403) == expected[0]
+    tokenizer.close()
+    other.close()

@@ -104,7 +104,7 @@ def test_a_long_text_is_learned_in_parts(
     assert seen.err == ""  # quicker than a second: nothing to tell
 
 
-def test_a_part_that_cannot_be_written_is_left_out(
+def test_a_part_that_cannot_be_written_is_not_counted(
     story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync = Ledger.sync
@@ -119,7 +119,7 @@ def test_a_part_that_cannot_be_written_is_left_out(
     monkeypatch.setattr(Ledger, "sync", refusing)
     assert main(["adapt", "warm", str(story), *PAIR]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "1 of 3 parts were left out: they cannot be written in both"
+    assert last == "1 of 3 parts are not counted: they cannot be written in both"
 
 
 def test_the_last_word_is_learned_and_the_commonest_is_shown_first(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgespec.decode.sampling import Laws, check, law_of, penalized, probabilities, support
+from edgespec.decode.sampling import Laws, check_params, law_of, penalized, probabilities, support
 from edgespec.errors import UsageError
 from edgespec.types import Draft, SamplingParams
 
@@ -103,4 +103,4 @@ def test_rows_after_draft_nodes_are_penalised_for_their_path():
 )
 def test_parameters_out_of_range_are_named(params, message):
     with pytest.raises(UsageError, match=message):
-        check(SamplingParams(**params))
+        check_params(SamplingParams(**params))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgespec.errors import ContextError, UsageError
-from edgespec.session.completion import schema_of
 from edgespec.session.load import load
+from edgespec.session.request import schema_of
 from edgespec.session.session import Session
 
 ASK = [{"role": "user", "content": "Tell me a story about a little fox."}]
@@ -203,6 +203,57 @@ def test_what_callers_of_llama_cpp_python_give_is_understood(session: Session) -
     assert biased["usage"]["completion_tokens"] == 2
 
 
+def test_newer_names_and_ignored_ones_are_taken(session: Session) -> None:
+    ignored = {"user": "me", "model": "x", "typical_p": 1.0, "n": 1, "logprobs": None}
+    answer = session.create_chat_completion(ASK, max_completion_tokens=5, **ignored)  # type: ignore[call-overload]
+    assert answer["usage"]["completion_tokens"] == 5
+    assert answer["choices"][0]["logprobs"] is None
+
+
+def test_several_choices_are_whole_answers_with_seeds_of_their_own(session: Session) -> None:
+    given = {"temperature": 1.0, "max_tokens": 12}
+    answer = session.create_chat_completion(ASK, n=3, seed=4, **given)  # type: ignore[call-overload]
+    alone = [
+        session.create_chat_completion(ASK, seed=seed, **given)["choices"][0]  # type: ignore[call-overload]
+        for seed in (4, 5, 6)
+    ]
+    assert answer["choices"] == [{**choice, "index": i} for i, choice in enumerate(alone)]
+    assert answer["usage"]["completion_tokens"] == answer["timings"]["predicted_n"] == 36
+    assert answer["usage"]["prompt_tokens"] == len(session.prompt(ASK))
+
+
+def test_a_stream_of_several_choices_gives_one_after_another(session: Session) -> None:
+    given = {"temperature": 1.0, "max_tokens": 12, "n": 2, "seed": 4}
+    whole = session.create_chat_completion(ASK, **given)  # type: ignore[call-overload]
+    chunks = list(
+        session.create_chat_completion(
+            ASK, stream=True, stream_options={"include_usage": True}, **given
+        )  # type: ignore[call-overload]
+    )
+    *parts, last = chunks
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
+    assert all(part["usage"] is None for part in parts)
+    for choice in whole["choices"]:
+        own = [p["choices"][0] for p in parts if p["choices"][0]["index"] == choice["index"]]
+        assert own[0]["delta"] == {"role": "assistant"}
+        said = "".join(one["delta"].get("content", "") for one in own)
+        assert (said, own[-1]["finish_reason"]) == (
+            choice["message"]["content"],
+            choice["finish_reason"],
+        )
+    indices = [part["choices"][0]["index"] for part in parts]
+    assert indices == sorted(indices)
+
+
+def test_closing_a_stream_ends_its_generation(session: Session) -> None:
+    chunks = session.create_chat_completion(ASK, stream=True)
+    assert "usage" not in next(chunks)
+    next(chunks)
+    assert session.running
+    chunks.close()
+    assert not session.running
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -215,7 +266,12 @@ def test_what_callers_of_llama_cpp_python_give_is_understood(session: Session) -
         ({"logit_bias": {"five": 1}}, "logit_bias 'five': 1: expected an id"),
         ({"temprature": 1}, "did you mean 'temperature'"),
         ({"tools": []}, "unknown key 'tools'"),
-        ({"typical_p": 1.0}, "unknown key 'typical_p'"),
+        ({"typical_p": 0.9}, "typical_p is 0.9: expected 1.0, which is off; choose by temp"),
+        ({"n": 0}, "n is 0: expected a whole number, 1 or more"),
+        ({"n": "2"}, "n is '2': expected a whole number"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens is 3, .* expected one of them"),
+        ({"stream_options": {"include_usage": True}}, "without stream: expected ."),
+        ({"stream_options": {"chunks": 1}, "stream": True}, "'chunks': 1.: expected ."),
     ],
 )
 def test_a_mistake_is_one_line(session: Session, given: dict[str, object], expected: str) -> None:

@@ -416,6 +416,30 @@ def test_an_app_can_bring_its_own_drafter(stories260k: Path, plain_text: str) ->
     assert parrot.n_closed == 0  # it is the app's
 
 
+class Half:
+    """A drafter that lacks a method, and whose `close` is none."""
+
+    name, close = "half", True
+
+    def draft(self, context: Sequence[int], k: int, **_: object) -> Draft:
+        return Draft()
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (object(), "lacks name, n_leaves, close, draft, observe: expected an object with name, n_leaves"),
+        (Half(), "lacks n_leaves, observe, close: expected an object with"),
+        (Parrot, "is a class, not an object of it: expected an object"),
+    ],
+)
+def test_what_is_no_drafter_is_refused_before_a_model_is_opened(
+    tmp_path: Path, own: object, expected: str
+) -> None:
+    with pytest.raises(UsageError, match=expected):
+        load(tmp_path / "none.gguf", drafter=own)  # type: ignore[arg-type]
+
+
 def test_same_seed_same_text_whatever_the_drafter(stories260k: Path) -> None:
     texts = set()
     for options in ({"speculative": "off"}, {"speculative": "on"}):

@@ -28,7 +28,7 @@ ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 OTHER_KINDS = {"adapter": "a LoRA adapter", "mmproj": "a projector", "clip": "a projector"}
 
 
-def check(path: Path) -> Header:
+def check_file(path: Path) -> Header:
     """The header of a sound language model, all its parts present. Raises: ModelFileError."""
     return check_model(read_header(path))
 

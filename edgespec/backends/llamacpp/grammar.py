@@ -58,7 +58,7 @@ class LlamaCppConstraint:
         self._apply = lib.bind("llama_sampler_apply", None, (*POINTER, *POINTER))
         self._room(FEW)
         lib.forget_errors()
-        check(gbnf)
+        check_gbnf(gbnf)
         texts = (ctypes.c_char_p, ctypes.c_char_p)
         init = lib.bind("llama_sampler_init_grammar", arguments=(*POINTER, *texts))
         root = init(tokenizer.vocab, utf8(gbnf), b"root")
@@ -211,7 +211,7 @@ def legal_after(begun: bytes) -> Mask:
     return out
 
 
-def check(gbnf: str) -> None:
+def check_gbnf(gbnf: str) -> None:
     """Raises: UsageError for a grammar that would crash llama.cpp, or that it takes for none."""
     if not gbnf.strip():
         raise UsageError('the grammar is empty: expected GBNF such as root ::= "yes" | "no"')

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Held:
+class HeldInterrupts:
     """The handler of SIGINT meanwhile; pressed: whether Ctrl-C waits to be handled."""
 
     def __init__(self) -> None:
@@ -19,17 +19,17 @@ class Held:
 
 
 @contextmanager
-def held_interrupts() -> Iterator[Held]:
+def held_interrupts() -> Iterator[HeldInterrupts]:
     """Ctrl-C within the block takes effect at its end; what takes long looks at `pressed`.
 
     Signals reach the main thread only, and handlers that are not Python's are left alone.
     """
     here = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT) if here else None
-    if isinstance(before, Held):  # an outer block's
+    if isinstance(before, HeldInterrupts):  # an outer block's
         yield before
         return
-    held = Held()
+    held = HeldInterrupts()
     if not callable(before):
         yield held
         return

@@ -42,7 +42,7 @@ KINDS = ("cpu", "gpu", "igpu", "accelerator", "meta")
 
 
 @dataclass(frozen=True)
-class Device:
+class GgmlDevice:
     """A place where layers can run, as `-dev` names it; memory in bytes, 0 if unknown."""
 
     name: str
@@ -162,7 +162,7 @@ class Library:
         line = self._errors.lines[0] if self._errors.lines else ""
         return re.sub(r"^(?:\w+: )+(?:error loading model\w*(?: vocabulary)?: )*", "", line)[:300]
 
-    def devices(self) -> list[Device]:
+    def devices(self) -> list[GgmlDevice]:
         """Every device ggml found, the CPU among them."""
         count = self.bind("ggml_backend_dev_count", ctypes.c_size_t, ())
         return [self._device(self._at(i)) for i in range(count())]
@@ -180,7 +180,7 @@ class Library:
         get = self.bind("ggml_backend_dev_get", ctypes.c_void_p, (ctypes.c_size_t,))
         return int(get(index))
 
-    def _device(self, handle: int) -> Device:
+    def _device(self, handle: int) -> GgmlDevice:
         name = self.bind("ggml_backend_dev_name", ctypes.c_char_p)(handle)
         description = self.bind("ggml_backend_dev_description", ctypes.c_char_p)(handle)
         kind = self.bind("ggml_backend_dev_type", ctypes.c_int)(handle)
@@ -188,7 +188,7 @@ class Library:
         size_p = ctypes.POINTER(ctypes.c_size_t)
         memory = self.bind("ggml_backend_dev_memory", None, (*POINTER, size_p, size_p))
         memory(handle, ctypes.byref(free), ctypes.byref(total))
-        return Device(
+        return GgmlDevice(
             (name or b"").decode("utf-8", "replace"),
             (description or b"").decode("utf-8", "replace").strip(),
             KINDS[kind] if 0 <= kind < len(KINDS) else "other",
@@ -234,7 +234,7 @@ def _only() -> Library:
 _LOADING = threading.Lock()  # the cache alone would let two threads make one each
 
 
-def devices() -> list[Device]:
+def devices() -> list[GgmlDevice]:
     """The devices that llama.cpp can use here."""
     return library().devices()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.gguf.check import check, parts
+from edgespec.backends.gguf.check import check_file, parts
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
-from edgespec.backends.llamacpp.interrupts import Held, held_interrupts
+from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
 from edgespec.backends.llamacpp.library import devices, library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
@@ -34,6 +33,7 @@ from edgespec.errors import (
     ShapeError,
 )
 from edgespec.files import sha256_of
+from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 __all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices"]
@@ -59,9 +59,9 @@ class LlamaCppModel:
         """
         self._context: Any = None
         self._weights: Any = None
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
-        header = self._header = check(Path(path))
+        header = self._header = check_file(Path(path))
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
@@ -76,7 +76,7 @@ class LlamaCppModel:
             self.close()
             raise
 
-    def _open(self, loading: str, held: Held) -> None:
+    def _open(self, loading: str, held: HeldInterrupts) -> None:
         api = self._lib.api
         told = opening.Loading(self._options.progress, held)
         params, kept = opening.model_params(self._lib, self._options, loading, told)
@@ -254,7 +254,13 @@ class LlamaCppModel:
         )
 
     def close(self) -> None:
-        """Free context and weights; waits for a call in flight, which is cancelled."""
+        """Free context and weights; waits for a call in flight, which is cancelled.
+
+        A forked child lets go of them: what they are on, threads or a GPU, is its parent's.
+        """
+        if not self._lock.is_own:
+            self._context = None
+            return
         self.cancel()
         with self._lock:
             context, self._context = self._context, None

@@ -15,7 +15,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import MAX_CONTEXT, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Header
 from edgespec.backends.gguf.trial import first_safe
-from edgespec.backends.llamacpp.interrupts import Held
+from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.library import Library
 from edgespec.device import free_memory, n_cores
 from edgespec.errors import ContextError, UsageError
@@ -124,7 +124,7 @@ class Loading:
     stopped: what `tell` raised, if it did.
     """
 
-    def __init__(self, tell: Callable[[float], None] | None, held: Held) -> None:
+    def __init__(self, tell: Callable[[float], None] | None, held: HeldInterrupts) -> None:
         self._tell, self._held = tell, held
         self.stopped: BaseException | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from functools import cached_property
 from itertools import compress, repeat
@@ -23,8 +24,11 @@ from edgespec.backends.llamacpp.library import library
 from edgespec.errors import ModelFileError, TokenizerError
 from edgespec.text.detokenizer import utf8
 
-NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
+NO_VOCABULARY, SENTENCEPIECE = 0, 1  # LLAMA_VOCAB_TYPE_NONE, _SPM
 MAX_TEXT_BYTES = 1 << 30
+SPACE = "\u2581"  # how a SentencePiece vocabulary writes one
+BYTE = re.compile("<0x([0-9A-F]{2})>")
+PIECE_BYTES = 64  # room for the bytes of nearly every token
 ENDS, SILENT = 256, 257  # in first_bytes, beyond the bytes
 
 
@@ -33,6 +37,7 @@ class Weights:
 
     def __init__(self, path: Path, params: Any) -> None:
         self.handle: Any = None
+        self._pid = os.getpid()
         lib = library()
         self._free = lib.api.llama_model_free
         lib.forget_errors()
@@ -48,7 +53,7 @@ class Weights:
 
     def close(self) -> None:
         handle, self.handle = self.handle, None
-        if handle:
+        if handle and os.getpid() == self._pid:  # a forked child's belongs to its parent
             self._free(handle)
 
     def __del__(self) -> None:
@@ -70,7 +75,6 @@ class LlamaCppTokenizer:
         self.bos = self._token("llama_vocab_bos") if adds_bos else None
         self.eos = self._token("llama_vocab_eos")
         self._pieces: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
-        self._buffer = ctypes.create_string_buffer(64)
 
     @classmethod
     def open(cls, path: Path) -> LlamaCppTokenizer:
@@ -139,7 +143,8 @@ class LlamaCppTokenizer:
         raw = utf8(text)
         if len(raw) > MAX_TEXT_BYTES:
             raise TokenizerError(f"the text has {len(raw)} bytes: expected at most 1 GiB; split it")
-        found = self._tokenize(raw, special, len(raw) + 2)
+        written = self._can_write(text)
+        found = self._tokenize(raw, special, len(raw) + 2) if written else None
         if found is None:
             raise TokenizerError(
                 f"the text {text[:40]!r} cannot be written in this vocabulary: expected tokens "
@@ -158,8 +163,8 @@ class LlamaCppTokenizer:
     def read_pieces(self) -> None:
         """Learn the bytes of all tokens now, in half the time of asking for each."""
         self._check_text()
-        ask, vocab, buffer, known = self._to_piece, self._vocab, self._buffer, self._pieces[False]
-        size = len(buffer)
+        ask, vocab, known = self._to_piece, self._vocab, self._pieces[False]
+        buffer, size = ctypes.create_string_buffer(PIECE_BYTES), PIECE_BYTES
         for token in range(self.n_vocab):
             n = ask(vocab, token, buffer, size, 0, False)
             if n >= 0:  # else it is longer, and read when it is asked for
@@ -175,6 +180,36 @@ class LlamaCppTokenizer:
         """Free the vocabulary, and the model it belongs to; closing twice is harmless."""
         self._weights.close()
 
+    def _can_write(self, text: str) -> bool:
+        """Whether llama.cpp has tokens for a text; without, a SentencePiece one ends the process.
+
+        Characters are checked one by one, though a longer token might cover what they lack.
+        """
+        if not self._missing:
+            return True
+        words, missing = self._words, self._missing
+        return all(
+            char in words or missing.isdisjoint(char.encode())
+            for char in {SPACE, *text.replace(" ", SPACE)}
+        )
+
+    @cached_property
+    def _missing(self) -> frozenset[int]:
+        """Bytes without a token, where characters without one are written as bytes."""
+        if self._api.llama_vocab_type(self._vocab) != SENTENCEPIECE:
+            return frozenset()
+        missing = set(range(256))
+        for token in range(self.n_vocab):  # they come early in all vocabularies that have them
+            byte = BYTE.fullmatch(self.text(token))
+            missing -= {int(byte[1], 16)} if byte else set()
+            if not missing:
+                break
+        return frozenset(missing)
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(map(self.text, range(self.n_vocab)))
+
     def _tokenize(self, raw: bytes, special: bool, room: int) -> list[int] | None:
         for _ in range(2):  # the second time with the room that the first asked for
             ids = (ctypes.c_int32 * room)()
@@ -187,12 +222,13 @@ class LlamaCppTokenizer:
     def _piece(self, token: int, special: bool) -> bytes:
         if not (self._weights.handle and self._has_text and 0 <= token < self.n_vocab):
             self._check_token(token)
-        for _ in range(2):
-            buffer = self._buffer
-            n = self._to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        room = PIECE_BYTES
+        for _ in range(2):  # the second time with the room that the first asked for
+            buffer = ctypes.create_string_buffer(room)  # its own: another thread may ask meanwhile
+            n = self._to_piece(self._vocab, token, buffer, room, 0, special)
             if n >= 0:
                 return buffer.raw[:n]
-            self._buffer = ctypes.create_string_buffer(-n)
+            room = -n
         raise TokenizerError(f"token {token} has no bytes: expected a token of this vocabulary")
 
     def _token(self, function: str) -> int | None:

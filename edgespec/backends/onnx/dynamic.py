@@ -58,7 +58,7 @@ class DynamicGraph:
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = {value.name: value for value in self._session.get_outputs()}
         caches = {name: value for name, value in inputs.items() if name.startswith(PAST)}
-        check(path, inputs, outputs, sizes.n_columns)
+        check_ends(path, inputs, outputs, sizes.n_columns)
         self._with_rows, self._first = "logit_rows" in inputs, int("attention_bias" in inputs)
         self._names = set(inputs) - set(caches)
         self._hides, self._states_unread = options.hidden_states, "hidden_states" in outputs
@@ -196,7 +196,7 @@ class DynamicGraph:
         self._kept, self._caches = {}, []
 
 
-def check(path: Path, inputs: dict[str, Any], outputs: dict[str, Any], n_columns: int) -> None:
+def check_ends(path: Path, inputs: dict[str, Any], outputs: dict[str, Any], n_columns: int) -> None:
     """Raises: ModelFileError unless DynamicGraph can run a graph with these ends."""
     caches = [name for name in inputs if name.startswith(PAST)]
     others = set(inputs) - set(caches)

@@ -16,7 +16,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 # Field numbers, each within the one before it.
 GRAPH, INPUT, NAME, TYPE, TENSOR, ELEMENT, SHAPE, DIM, DIM_VALUE = 7, 11, 1, 2, 1, 1, 2, 1, 1
 ELEMENT_BYTES = {1: 4, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
-Span = tuple[int, int]
+Extent = tuple[int, int]
 
 
 def inputs_of(path: Path) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -38,7 +38,7 @@ def inputs_of(path: Path) -> dict[str, tuple[int, tuple[int, ...]]]:
     return found
 
 
-def _value(data: mmap.mmap, span: Span) -> tuple[str, int, tuple[int, ...]]:
+def _value(data: mmap.mmap, span: Extent) -> tuple[str, int, tuple[int, ...]]:
     """Name, bytes of an element and shape of one input."""
     (name,) = _spans(data, span, NAME)
     element, shape = 1, list[int]()
@@ -51,20 +51,20 @@ def _value(data: mmap.mmap, span: Span) -> tuple[str, int, tuple[int, ...]]:
     return data[slice(*name)].decode(), ELEMENT_BYTES[element], tuple(shape)
 
 
-def _spans(data: mmap.mmap, span: Span, number: int) -> Iterator[Span]:
+def _spans(data: mmap.mmap, span: Extent, number: int) -> Iterator[Extent]:
     """Where the messages or texts with this field number lie."""
     for found, wire, start, end in _fields(data, span):
         if found == number and wire == BYTES:
             yield start, end
 
 
-def _numbers(data: mmap.mmap, span: Span, number: int) -> Iterator[int]:
+def _numbers(data: mmap.mmap, span: Extent, number: int) -> Iterator[int]:
     for found, wire, start, _ in _fields(data, span):
         if found == number and wire == VARINT:
             yield _varint(data, start)[0]
 
 
-def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: mmap.mmap, span: Extent) -> Iterator[tuple[int, int, int, int]]:
     """Number, wire type, start and end of each field's value. Raises: ValueError, IndexError."""
     at, end = span
     while at < end:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +27,12 @@ from edgespec.errors import (
     ContextError,
     ShapeError,
 )
+from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 log = logging.getLogger(__name__)
 DEFAULT_CONTEXT = 4096
+LEFT: list[object] = []  # graphs that a forked child must not free: it would wait for their threads
 
 
 class OnnxModel:
@@ -42,7 +43,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, options: ModelOptions) -> None:
         """Raises: ModelFileError, UsageError, ContextError, BackendError."""
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._graph: Any = None
         self.path = onnx_folder.folder_of(Path(path))
         about = self.about = onnx_folder.description(self.path)
@@ -157,7 +158,15 @@ class OnnxModel:
         )
 
     def close(self) -> None:
-        """Free graph and cache; waits for a call in flight, which is cancelled."""
+        """Free graph and cache; waits for a call in flight, which is cancelled.
+
+        A forked child keeps them, and has to end as multiprocessing's do, by os._exit: ONNX Runtime
+        itself would wait at exit for threads that are gone.
+        """
+        if not self._lock.is_own:
+            LEFT.append(self._graph)
+            self._graph = None
+            return
         self.cancel()
         with self._lock:
             if self._graph is not None:

@@ -105,7 +105,7 @@ PROVIDERS = {
 
 
 @dataclass(frozen=True)
-class Device:
+class OnnxDevice:
     """A place where an ONNX model can run, as --device names it."""
 
     name: str
@@ -127,10 +127,10 @@ def runtime() -> Any:
         ) from error
 
 
-def devices() -> list[Device]:
+def devices() -> list[OnnxDevice]:
     """The places this installation has: the CPU first, then whatever else starts."""
     return [
-        Device(p.name, p.description + _simulated(p), p.kind, p.ep)
+        OnnxDevice(p.name, p.description + _simulated(p), p.kind, p.ep)
         for p in PROVIDERS.values()
         if _source(p.name)
     ]

@@ -30,7 +30,7 @@ KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uin
 PLAIN = {"session.disable_quant_qdq": "1"}
 
 
-class Step:
+class BoundGraph:
     """One graph, bound to the cache and to arrays of its own that stay where they are.
 
     mask: [G, T, C + T], rows for each query head that shares a key head, then the tokens.
@@ -104,7 +104,7 @@ class StaticGraph:
         self.kv_bytes = sum(array.nbytes for array in self._cache.values())
         self._logits = np.empty((0, self._steps[0].logits.shape[1]), np.float32)
 
-    def _open(self, options: ModelOptions) -> list[Step]:
+    def _open(self, options: ModelOptions) -> list[BoundGraph]:
         """Both graphs, the narrow one first, bound to one cache."""
         device = "cpu" if options.device == "auto" else options.device
         provider = onnx_providers.find(device)[0]
@@ -122,7 +122,9 @@ class StaticGraph:
             if value.name.startswith(("key.", "value."))
         }
         try:
-            return [Step(session, self._cache, provider.kind == "gpu") for session in sessions]
+            return [
+                BoundGraph(session, self._cache, provider.kind == "gpu") for session in sessions
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise ModelFileError(
                 f"{files[0].name} and {files[1].name} do not fit together ({error}): expected two "
@@ -157,7 +159,7 @@ class StaticGraph:
 
     def _fill(
         self,
-        step: Step,
+        step: BoundGraph,
         ids: Ids,
         base: int,
         positions: Array,
@@ -181,7 +183,7 @@ class StaticGraph:
         new[:, np.eye(step.width, dtype=bool)] = 0
         new[:, :n, :n][:, own[:, start:]] = 0
 
-    def _run(self, step: Step) -> None:
+    def _run(self, step: BoundGraph) -> None:
         try:
             step.run()
         except Exception as error:  # ORT's exceptions have no base of their own
@@ -192,7 +194,7 @@ class StaticGraph:
         if self._stopped.is_set():
             raise BackendError(f"{self._folder.path.name} was stopped: ask again to go on")
 
-    def _store(self, step: Step, at: int, n: int) -> None:
+    def _store(self, step: BoundGraph, at: int, n: int) -> None:
         """Copy the new keys and values of n rows into the slots from `at`."""
         for name, array in self._cache.items():
             rows = step.new(name)[:n]

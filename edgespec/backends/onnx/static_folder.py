@@ -35,7 +35,7 @@ class StaticFolder:
                 raise ValueError(f"kind {about['kind']}")
             table = np.load(path / about["table"], mmap_mode="r")
             found = cls(path, about, table, np.load(path / about["rotation"]))
-            found.check()
+            found.check_parts()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(
                 f"{path} is no complete static model ({type(error).__name__}: {error}): expected "
@@ -43,7 +43,7 @@ class StaticFolder:
             ) from error
         return found
 
-    def check(self) -> None:
+    def check_parts(self) -> None:
         """Raises: ValueError, KeyError if the parts do not fit each other."""
         about = self.about
         if self.table.shape != (about["n_vocab"], about["n_embd"]):

@@ -13,7 +13,7 @@ from edgespec.cli.terminal.charts import session_chart
 from edgespec.cli.terminal.line import bare, file_names, first_word, last_word, unquoted
 from edgespec.cli.terminal.talk import Leave, Talk, note, tell
 from edgespec.config import SPECULATIVE, Config, options, with_values
-from edgespec.decode.sampling import check
+from edgespec.decode.sampling import check_params
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
 from edgespec.session import opening
@@ -89,7 +89,7 @@ def set_(talk: Talk, rest: str) -> Answer:
     others = dict.fromkeys(FORMS, "") if name in FORMS else {}  # one form at a time
     config = with_values(talk.session.config, {**others, name: wanted}, "/set")
     try:
-        check(config.sampling(frozenset()))
+        check_params(config.sampling(frozenset()))
         StopText(config.stop)
         opening.open_constraint(config, talk.session.tokenizer, config.max_tokens)
     except UsageError as error:  # they name the flag

@@ -29,7 +29,7 @@ MISSING, UNKNOWN = -1, -2  # in place of where a marker is closed; UNKNOWN: not 
 
 
 @dataclass(frozen=True)
-class Span:
+class StyledSpan:
     """text[start:end] is shown in `look`."""
 
     start: int
@@ -41,25 +41,25 @@ class Span:
 class Element:
     """What is shown of a piece of markup, and where the piece ends in the text."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[StyledSpan, ...]
     end: int
 
 
 def resolve(
     text: str, *, final: bool, before: str = " ", look: Look = PLAIN
-) -> tuple[list[Span], int]:
+) -> tuple[list[StyledSpan], int]:
     """What is shown of a line's rest, and how much of it could be told for good.
 
     final: the line ends here, so that all of it can be told and open markers stand for themselves.
     before: the character before the text. What is told once does not change when more is read.
     """
-    spans: list[Span] = []
+    spans: list[StyledSpan] = []
     at = 0
     while at < len(text):
         found = element(text, at, final, text[at - 1] if at else before)
         if found is None:
             break
-        spans += [Span(one.start, one.end, one.look | look) for one in found.spans]
+        spans += [StyledSpan(one.start, one.end, one.look | look) for one in found.spans]
         at = found.end
     return spans, at
 
@@ -83,7 +83,7 @@ def element(text: str, at: int, final: bool, before: str) -> Element | None:
 
 def plain(start: int, end: int) -> Element:
     """Text as it is."""
-    return Element((Span(start, end, PLAIN),), end)
+    return Element((StyledSpan(start, end, PLAIN),), end)
 
 
 def escaped(text: str, at: int, final: bool) -> Element | None:
@@ -101,7 +101,10 @@ def code(text: str, at: int, end: int, final: bool) -> Element | None:
     if close == MISSING:
         return plain(at, end)
     last = close + end - at
-    return Element((Span(at, end, MARK), Span(end, close, CODE), Span(close, last, MARK)), last)
+    return Element(
+        (StyledSpan(at, end, MARK), StyledSpan(end, close, CODE), StyledSpan(close, last, MARK)),
+        last,
+    )
 
 
 def emphasis(text: str, at: int, end: int, final: bool, before: str) -> Element | None:
@@ -116,7 +119,7 @@ def emphasis(text: str, at: int, end: int, final: bool, before: str) -> Element 
     if close == MISSING:
         return plain(at, end)
     inner, _ = resolve(text[end:close], final=True, before=marker[0], look=LOOKS[marker])
-    spans = tuple(Span(one.start + end, one.end + end, one.look) for one in inner)
+    spans = tuple(StyledSpan(one.start + end, one.end + end, one.look) for one in inner)
     return Element(spans, close + end - at)
 
 

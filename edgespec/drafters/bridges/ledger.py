@@ -6,6 +6,7 @@ again, from a place where the drafter's tokens are sure to part.
 
 from __future__ import annotations
 
+import codecs
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from edgespec.decode.follow import common_prefix
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
+from edgespec.errors import TokenizerError
 
 OnToken = Callable[[tuple[int, ...], int], None]
 """(the drafter's ids, the target's one id) that spell the same bytes."""
@@ -22,7 +24,7 @@ SPACE, SPACES = 0x20, b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
-class Run:
+class Stretch:
     """A stretch of text between control tokens, or from the anchor on.
 
     at: where it starts in the text. n_target, n_draft: ids before it. n_before: the drafter's ids
@@ -42,8 +44,9 @@ class Ledger:
     """Keeps both sides of one conversation.
 
     A control token is one of the drafter's by its role, or nothing, and ends a run of text. A
-    drafter that wants a BOS has it before everything. n_syncs counts; n_full: how many of them had
-    to start over, the first included.
+    drafter that wants a BOS has it before everything. A character that the drafter has no tokens
+    for is left out of the text. n_syncs counts; n_full: how many of them had to start over, the
+    first included; n_lost: characters left out.
     """
 
     def __init__(self, mapping: Mapping, *, on_token: OnToken | None = None) -> None:
@@ -55,13 +58,14 @@ class Ledger:
         self._preimage = mapping.preimage
         self._on_token = on_token
         self._anchor: tuple[list[int], list[int]] = ([], [])
-        self.n_syncs = self.n_full = 0
+        self.n_syncs = self.n_full = self.n_lost = 0
+        self._known: dict[bytes, bool] = {}  # characters, by whether the drafter can spell them
         self._context: list[int] = []  # the target's ids
         self._ends: list[int] = []  # bytes of text after each of them
         self._ids: list[int] = []  # the drafter's
         self._marks: list[int] = []  # bytes of text after each of them
         self._text = bytearray()  # after the anchor, without spaces that only one side has
-        self._runs: list[Run] = []
+        self._runs: list[Stretch] = []
         self._n_told = 0  # target ids that on_token has seen or never will
 
     @property
@@ -82,7 +86,8 @@ class Ledger:
     def sync(self, context: Sequence[int]) -> list[int]:
         """The drafter's ids for the target's ids: the ledger's own list, valid until the next sync.
 
-        Raises: TokenizerError if the drafter has no token for some byte.
+        Raises: TokenizerError if the text ends in a part of a character that the drafter has no
+        token for: it may have one for the whole.
         """
         context = context if isinstance(context, list) else list(context)
         self.n_syncs += 1
@@ -95,10 +100,11 @@ class Ledger:
     def check(self) -> tuple[bytes, bytes]:
         """What the target's ids and the drafter's spell after the anchor, each from its pieces.
 
-        Without the space that only one side's vocabulary puts before a run.
+        Without the space that only one side's vocabulary puts before a run; what was left out is
+        on the target's side alone.
         """
         sides: tuple[list[bytes], list[bytes]] = ([], [])
-        after = [*self._runs[1:], Run(0, len(self._context), len(self._ids), 0, False, False)]
+        after = [*self._runs[1:], Stretch(0, len(self._context), len(self._ids), 0, False, False)]
         for run, following in zip(self._runs, after, strict=True):
             theirs = self.target.spelling(self._context[run.n_target : following.n_target])
             ours = self.draft.spelling(self._ids[run.n_draft : following.n_draft])
@@ -118,7 +124,7 @@ class Ledger:
         old = self._drop(n_same)
         for token in context[n_same:]:
             if self.target.is_control(token):
-                self._spell(old)
+                self._spell(old, is_over=True)
                 self._tell(len(self._text))
                 self._cross(token)
             else:
@@ -169,7 +175,7 @@ class Ledger:
             side.adds_space and (not ids or side.is_control(ids[-1]))
             for side, ids in ((self.target, self._context), (self.draft, self._ids))
         )
-        run = Run(
+        run = Stretch(
             at=len(self._text),
             n_target=len(self._context),
             n_draft=len(self._ids),
@@ -211,19 +217,47 @@ class Ledger:
         self._n_told = min(self._n_told, n_same)
         return old
 
-    def _spell(self, old: int) -> None:
+    def _spell(self, old: int, *, is_over: bool = False) -> None:
         """Spell the last run anew from where its first `old` bytes of text allow."""
         run, kept = self._runs[-1], self._keep(old)
         at = self._end_of(kept)
         del self._ids[kept:], self._marks[kept:]
         opens = run.adds and kept == run.n_draft
-        data = bytes(self._text[at:])
-        ids = self.draft.encode(data, start=opens)
+        try:
+            ids = self.draft.encode(bytes(self._text[at:]), start=opens)
+        except TokenizerError:
+            self._leave_out(at, is_over)
+            ids = self.draft.encode(bytes(self._text[at:]), start=opens)
         at -= opens
         for token in ids:
             at += len(self.draft.pieces[token])
             self._marks.append(at)
         self._ids += ids
+
+    def _leave_out(self, at: int, is_over: bool) -> None:
+        """Take characters that the drafter cannot spell out of the text after its first bytes."""
+        data, gone = bytes(self._text[at:]), list[int]()  # gone: where bytes were
+        text, n_whole = codecs.utf_8_decode(data, "surrogateescape", is_over)
+        self._text[at:] = b""
+        for char in text:
+            raw = char.encode(errors="surrogateescape")
+            if self._is_spelled(raw):
+                self._text += raw
+            else:
+                start = len(self._text) + len(gone)
+                gone += range(start, start + len(raw))
+                self.n_lost += 1
+        self._text += data[n_whole:]
+        for i in range(bisect_right(self._ends, at), len(self._ends)):
+            self._ends[i] -= bisect_left(gone, self._ends[i])
+
+    def _is_spelled(self, char: bytes) -> bool:
+        if char not in self._known:
+            try:
+                self._known[char] = bool(self.draft.encode(char))
+            except TokenizerError:
+                self._known[char] = False
+        return self._known[char]
 
     def _keep(self, old: int) -> int:
         """How many of the drafter's ids stay as they are whatever follows the first `old` bytes.
@@ -261,6 +295,8 @@ class Ledger:
             # A first token of which one side has a space more does not spell the other's.
             bare = start == run.at and (run.strips or run.adds)
             whole = not bare and self._end_of(first) == start and marks[last : last + 1] == [end]
+            token = self._context[i]
+            whole = whole and len(self.target.pieces[token]) == end - start  # nothing left out
             if whole and 1 <= last - first < MAX_PIECES:
-                self._on_token(tuple(self._ids[first : last + 1]), self._context[i])
+                self._on_token(tuple(self._ids[first : last + 1]), token)
             start = end

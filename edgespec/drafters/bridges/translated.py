@@ -40,12 +40,14 @@ class Translated:
         try:
             spelled = self.ledger.sync(context)
         except TokenizerError as error:
-            self._warn(f"cannot spell the text: {error}")
+            self._warn(f"pauses: it cannot spell the text: {error}")
             return Draft()
+        if self.ledger.n_lost:
+            self._warn("reads on without characters that it has no tokens for")
         if not spelled:
             return Draft()
         if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
-            self._warn(f"its context is full ({len(spelled)} tokens)")
+            self._warn(f"pauses: its context is full ({len(spelled)} tokens)")
             return Draft()
         return self.bridge.draft(self._reader, spelled, context, k, drawing)
 
@@ -63,7 +65,7 @@ class Translated:
     def close(self) -> None:
         """Nothing: model and n-grams are others' to close and to save."""
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning("drafter %s pauses: %s", self.name, why)
+            logger.warning("drafter %s %s", self.name, what)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from edgespec.errors import UsageError
 from edgespec.store.hub import cache, client, download
-from edgespec.store.hub.cache import Held
+from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import PREFERRED, Spec, choose, models_of, quant_of, spec_of
 from edgespec.types import Progress
 
@@ -56,7 +56,7 @@ def fetch(
     return download.download(listing, names, sha256, progress)
 
 
-def held(spec: str, *, sha256: str = "") -> Held | None:
+def held(spec: str, *, sha256: str = "") -> CachedModel | None:
     """The model of that name if it is here; the network is not asked. Raises: UsageError."""
     return cache.find(spec_of(spec), sha256=sha256)
 

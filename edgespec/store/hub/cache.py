@@ -22,7 +22,7 @@ PARTIAL = ".incomplete"  # the ending that older versions of huggingface_hub res
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedModel:
     """One model in the cache: its files of one commit, in order of their parts."""
 
     repo: str
@@ -75,7 +75,7 @@ def files(repo: str, commit: Path | None = None) -> list[str]:
     )
 
 
-def find(wanted: Spec, *, sha256: str = "") -> Held | None:
+def find(wanted: Spec, *, sha256: str = "") -> CachedModel | None:
     """The wanted model if all its parts are here, and the first is what `sha256` names."""
     for snapshot in commits(wanted.repo):
         try:
@@ -85,18 +85,18 @@ def find(wanted: Spec, *, sha256: str = "") -> Held | None:
         paths = tuple(snapshot / name for name in names)
         blob = _blob_of(paths[0]).name
         if not sha256 or len(blob) != len(sha256) or blob == sha256:
-            return Held(wanted.repo, name_of(names[0]), paths)
+            return CachedModel(wanted.repo, name_of(names[0]), paths)
     return None
 
 
-def everything() -> list[Held]:
+def everything() -> list[CachedModel]:
     """Every model that is here, by name; of several commits the newest."""
-    found: dict[tuple[str, str], Held] = {}
+    found: dict[tuple[str, str], CachedModel] = {}
     for repo in _repositories():
         for snapshot in commits(repo):
             for name, parts in models_of(files(repo, snapshot)).items():
                 paths = tuple(snapshot / part for part in parts)
-                found.setdefault((repo, name), Held(repo, name, paths))
+                found.setdefault((repo, name), CachedModel(repo, name, paths))
     return [found[key] for key in sorted(found)]
 
 

@@ -263,16 +263,54 @@ def test_the_first_token_of_a_run_is_not_told_where_only_one_side_adds_a_space()
     assert len(told(draft, target, [[BOS, WORD, END]])) == 1
 
 
-def test_a_drafter_that_lacks_a_byte_says_so_and_the_ledger_goes_on():
-    target = vocabulary()
-    few = Vocabulary(GreedyTokenizer([b"a", b"b"]), 2)
-    ledger = Ledger(Mapping(few, target))
-    assert ledger.sync([*b"ab"]) == [0, 1]
-    for _ in range(2):  # and goes on saying so
-        with pytest.raises(TokenizerError, match="byte 0x21 has no token"):
-            ledger.sync([*b"ab!"])
-    assert ledger.sync([*b"ab"]) == [0, 1]
+def few_pieces() -> Vocabulary:
+    pieces = [b"a", b"b", b" ", "語".encode(), b"ab"]
+    return Vocabulary(GreedyTokenizer(pieces), len(pieces))
+
+
+def test_what_the_drafter_cannot_spell_is_left_out_of_its_side():
+    target = vocabulary("b\x01", "\x01 a")
+    ledger = Ledger(Mapping(few_pieces(), target))
+    assert ledger.sync([*b"ab"]) == [4]
+    assert ledger.sync([*b"a\x01b\xff"]) == [4]
+    assert ledger.sync([*b"a\x01b\xff", *"é!".encode()]) == [4]
+    assert ledger.sync([*b"a\x01b\xff", *"é!".encode(), *b" a"]) == [4, 2, 0]
+    assert (ledger.spelled, ledger.n_lost, ledger.n_full) == (b"ab a", 4, 1)
+    assert ledger.sync([*b"a\x01b", 0x61]) == [4, 0]
+    assert ledger.sync([*b"ab"]) == [4]
     assert ledger.check() == (b"ab", b"ab")
+
+
+def test_half_a_character_that_the_drafter_has_whole_is_waited_for():
+    few, (a, b, c) = few_pieces(), "語".encode()
+    ledger = Ledger(Mapping(few, vocabulary()))
+    for half in ([a], [a, b]):
+        with pytest.raises(TokenizerError, match="byte 0xe8 has no token"):
+            ledger.sync([0x61, *half])
+    assert ledger.sync([0x61, a, b, c]) == [0, 3]
+    assert ledger.sync([0x61, a, b, EOS, 0x62]) == [0, 1]  # it does not go on
+
+
+def test_a_token_of_which_a_part_was_left_out_is_not_told():
+    target = vocabulary("a b", "a\x01 b")
+    assert told(few_pieces(), target, [[WORD, END]]) == [([b"a", b" ", b"b"], b"a b")]
+    assert told(few_pieces(), target, [[WORD + 1, END]]) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 262), max_size=6), max_size=6))
+def test_leaving_out_does_not_depend_on_how_the_context_grew(rounds):
+    mapping = Mapping(few_pieces(), vocabulary("語", "b\x01", "é a", "ab"))
+    ledger, context = Ledger(mapping), list[int]()
+    for new in rounds:
+        context = context + new
+        seen = []
+        for one in (ledger, Ledger(mapping)):
+            try:
+                seen.append((list(one.sync(context)), one.spelled))
+            except TokenizerError:
+                seen.append(None)
+        assert seen[0] == seen[1]
 
 
 def test_contexts_may_be_any_sequence():

@@ -172,7 +172,7 @@ def test_a_drafter_that_cannot_spell_a_text_pauses(session: Session, caplog, mon
     monkeypatch.setattr(drafter.ledger.draft, "encode", refuse)
     assert not len(drafter.draft(session.encode("Once"), 4))
     assert not len(drafter.draft(session.encode("Once"), 4))
-    assert len([r for r in caplog.records if "pauses: cannot spell" in r.message]) == 1
+    assert len([r for r in caplog.records if "pauses: it cannot spell" in r.message]) == 1
 
 
 def test_a_record_tells_the_bridge_and_its_resyncs(session: Session):
