@@ -58,15 +58,14 @@ class SamplingParams:
         return self.temperature <= 0
 
 
-class Options(TypedDict, total=False):
-    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+class CallOptions(TypedDict, total=False):
+    """What a session has for all its answers and one call may choose; None: as if absent.
 
     json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
-    a file of GBNF. speculative: auto, on or off. logit_bias: added to these tokens' logits.
-    n_top: log probabilities of each token and of so many likeliest ones.
+    a file of GBNF. speculative: auto, on or off.
     """
 
-    max_tokens: int | None
+    speculative: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -74,13 +73,41 @@ class Options(TypedDict, total=False):
     repeat_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
+    verification: str | None
     json_schema: str | Mapping[str, Any] | None
     grammar: str | None
-    speculative: str | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+
+
+class Options(CallOptions, total=False):
+    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+
+    logit_bias: added to these tokens' logits. n_top: log probabilities of each token and of so
+    many likeliest ones.
+    """
+
     logit_bias: Mapping[int, float] | None
     n_top: int | None
+
+
+class LoadOptions(CallOptions, total=False):
+    """The keywords of `edgespec.load`: the command line's options."""
+
+    pair: str
+    hf_repo: str
+    hf_repo_draft: str
+    offline: bool
+    device: str
+    device_draft: str
+    ctx_size: int
+    threads: int
+    threads_draft: int
+    draft_tokens: int | str
+    bridge: str
+    allow_approximate: bool
+    chat_template: str
 
 
 class Chances(Protocol):

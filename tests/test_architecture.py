@@ -22,7 +22,7 @@ PACKAGE = ROOT / "edgespec"
 # Rooms of the package: a row imports lower rows only, never its own.
 ROWS = [
     {"types", "errors"},
-    {"files", "device"},
+    {"files", "device", "option"},
     {"protocols", "config"},
     {"decode", "text"},
     {"grammar", "pace"},
