@@ -23,26 +23,37 @@ from typing import Any
 from edgespec.errors import UsageError
 from edgespec.files import text_of
 from edgespec.option import Option, one_of, option, per_call, real, switch, whole, whole_or_auto
-from edgespec.types import SamplingParams
+from edgespec.types import VERIFICATIONS, SamplingParams
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DRAFTERS = ("auto", "model", "ngram", "none")
+# Where the class behind each name is; drafters/ imports the one that is asked for.
+DRAFTERS = {
+    "model": "edgespec.drafters.model:ModelDrafter",
+    "ngram": "edgespec.drafters.ngram:NgramDrafter",
+}
+BRIDGES = {
+    "exact": "edgespec.drafters.bridges.exact:ExactBridge",
+    "tli": "edgespec.drafters.bridges.tli:TliBridge",
+    "text": "edgespec.drafters.bridges.text:TextBridge",
+    "omnidraft": "edgespec.drafters.bridges.omnidraft:OmniDraftBridge",
+}
+# Tokens of context unless asked for more: at 28 KiB a token (Qwen2.5-1.5B, f16) 112 MiB, where the
+# 32768 it was trained for would take 896 MiB of a phone's memory.
+DEFAULT_CONTEXT = 4096
 SPECULATIVE = ("auto", "on", "off")
-BRIDGES = ("auto", "same", "tli", "text", "omnidraft", "exact")
-VERIFICATIONS = ("auto", "match", "rejection", "block")
 GROUPS = {"pair": "models", "temperature": "sampling", "system": "conversation"}  # by first field
 
 
 def drafter_names(text: str) -> str:
     """A comma list of drafters, as written. Raises: ArgumentTypeError."""
-    names = text.split(",")
+    names, known = text.split(","), ("auto", *DRAFTERS, "none")
     for name in names:
-        if name not in DRAFTERS:
-            raise ArgumentTypeError(f"{name!r}: expected {', '.join(DRAFTERS)}, or model,ngram")
+        if name not in known:
+            raise ArgumentTypeError(f"{name!r}: expected {', '.join(known)}, or model,ngram")
     if len(set(names)) < len(names) or (len(names) > 1 and {"auto", "none"} & set(names)):
         raise ArgumentTypeError(f"{text!r}: expected one name, or different ones as in model,ngram")
     return text
@@ -64,7 +75,9 @@ class Config:
     offline: bool = option(False, "--offline", switch, "", "download nothing", rare=True)
     device: str = option("auto", "-dev --device", str, "NAME", "where the target runs")
     device_draft: str = option("auto", "-devd --device-draft", str, "NAME", "... and the drafter")
-    ctx_size: int = option(0, "-c --ctx-size", whole, "N", "context, 0: the model's, at most 4096")
+    ctx_size: int = option(
+        0, "-c --ctx-size", whole, "N", f"context, 0: the model's, at most {DEFAULT_CONTEXT}"
+    )
     threads: int = option(0, "-t --threads", whole, "N", "target's threads, 0: all cores")
     threads_draft: int = option(1, "-td --threads-draft", whole, "N", "drafter's threads (1)")
     speculative: str = per_call(
@@ -77,8 +90,9 @@ class Config:
         "auto", "--drafter", drafter_names, "NAME", "model, ngram, none, or model,ngram"
     )
     bridge: str = option(
-        "auto", "--bridge", one_of(*BRIDGES), "NAME", "auto, same, exact, tli, text, omnidraft"
-    )
+        "auto", "--bridge", one_of("auto", "same", *BRIDGES), "NAME",
+        f"auto, same, {', '.join(BRIDGES)}",
+    )  # fmt: skip
     allow_approximate: bool = option(
         False,
         "--allow-approximate",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+VERIFICATIONS = ("auto", "match", "rejection", "block")
 Progress = Callable[[str, float], None]
 """Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
@@ -48,7 +49,7 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int = 512
     stop_tokens: frozenset[int] = frozenset()
-    verification: str = "auto"  # auto | match | rejection | block
+    verification: str = "auto"  # of VERIFICATIONS
     constraint: Constraint | None = None
     n_top: int = -1
 

@@ -22,9 +22,9 @@ FOLDER = "onnx"  # an exported ONNX model is a folder
 class ModelOptions:
     """How a model is opened.
 
-    n_context 0: what it was trained for, at most 4096. n_threads 0: all cores. counted_by: size of
-    the vocabulary that n_context is counted in, 0 for the model's own. progress: told the share of
-    a file that is loaded, where the library says so.
+    n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
+    size of the vocabulary that n_context is counted in, 0 for the model's own. progress: told the
+    share of a file that is loaded, where the library says so.
     """
 
     n_context: int = 0

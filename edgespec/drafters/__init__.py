@@ -5,13 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from edgespec import config
 from edgespec.errors import UsageError
 
-DRAFTERS = {
-    "mixed": "edgespec.drafters.mixed:MixedDrafter",
-    "model": "edgespec.drafters.model:ModelDrafter",
-    "ngram": "edgespec.drafters.ngram:NgramDrafter",
-}
+DRAFTERS = {**config.DRAFTERS, "mixed": "edgespec.drafters.mixed:MixedDrafter"}
 
 
 def find_drafter(name: str) -> Any:

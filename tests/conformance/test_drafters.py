@@ -207,5 +207,5 @@ def test_registered_names_are_classes_with_a_draft(name: str):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UsageError, match="drafter 'nrgam': expected one of mixed, model, ngram"):
+    with pytest.raises(UsageError, match="drafter 'nrgam': expected one of model, ngram, mixed"):
         find_drafter("nrgam")

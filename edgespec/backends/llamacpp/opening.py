@@ -17,10 +17,10 @@ from edgespec.backends.gguf.file import Header
 from edgespec.backends.gguf.trial import first_safe
 from edgespec.backends.llamacpp.interrupts import Held
 from edgespec.backends.llamacpp.library import Library
+from edgespec.config import DEFAULT_CONTEXT
 from edgespec.device import n_cores
 from edgespec.errors import ContextError, UsageError
 
-DEFAULT_CONTEXT = 4096
 MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
 CACHE_STEP = 256  # llama.cpp rounds the cache up to a multiple of this
 MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
@@ -63,7 +63,7 @@ def checked(options: ModelOptions, header: Header) -> ModelOptions:
 
 
 def context_of(options: ModelOptions, header: Header) -> int:
-    """Tokens the context holds: as asked, else what the model was trained for, at most 4096.
+    """Tokens the context holds: as asked, else what it was trained for, up to DEFAULT_CONTEXT.
 
     Asked in tokens of another vocabulary it is larger, but not beyond what was trained.
     """

@@ -22,6 +22,7 @@ from edgespec.backends.onnx.dynamic import DynamicGraph, Sizes
 from edgespec.backends.onnx.static import StaticGraph
 from edgespec.backends.tokens import Ids, Tree, ids_of, tree_of
 from edgespec.backends.vocabulary import open_tokenizer
+from edgespec.config import DEFAULT_CONTEXT
 from edgespec.errors import (
     BackendError,
     Cancelled,
@@ -31,7 +32,6 @@ from edgespec.errors import (
 from edgespec.types import FloatArray, ModelInfo
 
 log = logging.getLogger(__name__)
-DEFAULT_CONTEXT = 4096
 
 
 class OnnxModel:
@@ -215,7 +215,7 @@ class OnnxModel:
 
 
 def context_of(about: dict[str, Any], options: ModelOptions) -> int:
-    """Tokens the cache holds: as asked, else what the graph has positions for, at most 4096."""
+    """Tokens the cache holds: as asked, else the graph's positions, up to DEFAULT_CONTEXT."""
     most = int(about["n_context"])
     if options.n_context > most:
         log.warning(

@@ -12,17 +12,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from edgespec.config import BRIDGES
 from edgespec.decode.follow import Reader
 from edgespec.errors import UsageError
 from edgespec.protocols import Law
 from edgespec.types import Chances, Draft
-
-BRIDGES = {
-    "exact": "edgespec.drafters.bridges.exact:ExactBridge",
-    "omnidraft": "edgespec.drafters.bridges.omnidraft:OmniDraftBridge",
-    "text": "edgespec.drafters.bridges.text:TextBridge",
-    "tli": "edgespec.drafters.bridges.tli:TliBridge",
-}
 
 
 @dataclass(frozen=True)
