@@ -67,7 +67,6 @@ def save(table: CostTable, file: Path) -> None:
     A cache that cannot be written costs a measurement next time and nothing else.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps({"seconds": table.seconds}).encode())
-    except (OSError, UsageError) as error:
+        write_whole(file, json.dumps({"seconds": table.seconds}).encode(), ours=True)
+    except UsageError as error:
         log.info("cost table not stored: %s", error)
