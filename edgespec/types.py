@@ -105,6 +105,9 @@ class LoadOptions(CallOptions, total=False):
     ctx_size: int
     threads: int
     threads_draft: int
+    n_gpu_layers: int | None
+    kv_type: str
+    kv_type_draft: str
     draft_tokens: int | str
     bridge: str
     allow_approximate: bool

@@ -31,7 +31,7 @@ class ModelOptions:
     n_threads: int = 0
     device: str = "auto"  # auto, cpu, or a name `edgespec devices` lists
     n_gpu_layers: int = -1  # -1 all that the device can take
-    kv_type: str = "f16"  # f16 | q8_0 | q4_0
+    kv_type: str = "f16"  # of config.KV_TYPES
     hidden_states: bool = False
     max_leaves: int = 8  # most leaves of a forking forward
     counted_by: int = 0

@@ -152,7 +152,7 @@ class Session:
     @cached_property
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""
-        name = cost_store.key_of(self._path, self.config.threads, self.config.device)
+        name = cost_store.key_of(self._path, self.config)
         file = cache_folder() / "costs" / name
         known = cost_store.load(file)
         if known is not None:

@@ -28,6 +28,7 @@ from edgespec.errors import (
     Cancelled,
     ContextError,
     ShapeError,
+    UsageError,
 )
 from edgespec.types import FloatArray, ModelInfo
 
@@ -45,6 +46,7 @@ class OnnxModel:
         self._lock = threading.Lock()
         self._graph: Any = None
         self.path = onnx_folder.folder_of(Path(path))
+        check_options(options, self.path.name)
         about = self.about = onnx_folder.description(self.path)
         self.n_vocab, self.n_embd = int(about["n_vocab"]), int(about["n_embd"])
         self.n_params = int(about["n_params"])
@@ -212,6 +214,20 @@ class OnnxModel:
             )
         if n > self._graph.n_rows:
             raise ShapeError(f"a tree of {n} nodes: expected at most {self._graph.n_rows}")
+
+
+def check_options(options: ModelOptions, name: str) -> None:
+    """Raises: UsageError for what is decided at the export."""
+    if options.kv_type != "f16":
+        raise UsageError(
+            f"--kv-type {options.kv_type}: {name} keeps its cache as it was exported: expected "
+            "a GGUF model; leave it out"
+        )
+    if options.n_gpu_layers != -1:
+        raise UsageError(
+            f"-ngl {options.n_gpu_layers}: {name} runs whole on one device: expected a GGUF model; "
+            "choose with --device"
+        )
 
 
 def context_of(about: dict[str, Any], options: ModelOptions) -> int:
