@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.errors import UsageError
-from edgespec.files import text_of
+from edgespec.files import place, text_of
 from edgespec.option import Option, one_of, option, per_call, real, switch, whole, whole_or_auto
 from edgespec.types import VERIFICATIONS, SamplingParams
 
@@ -30,16 +30,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Where the class behind each name is; drafters/ imports the one that is asked for.
-DRAFTERS = {
-    "model": "edgespec.drafters.model:ModelDrafter",
-    "ngram": "edgespec.drafters.ngram:NgramDrafter",
-}
+# The modules of drafters/ and of its bridges/ that a name chooses, and the class in each.
+DRAFTERS = {"model": "ModelDrafter", "ngram": "NgramDrafter"}
 BRIDGES = {
-    "exact": "edgespec.drafters.bridges.exact:ExactBridge",
-    "tli": "edgespec.drafters.bridges.tli:TliBridge",
-    "text": "edgespec.drafters.bridges.text:TextBridge",
-    "omnidraft": "edgespec.drafters.bridges.omnidraft:OmniDraftBridge",
+    "exact": "ExactBridge",
+    "tli": "TliBridge",
+    "text": "TextBridge",
+    "omnidraft": "OmniDraftBridge",
 }
 # Tokens of context unless asked for more: at 28 KiB a token (Qwen2.5-1.5B, f16) 112 MiB, where the
 # 32768 it was trained for would take 896 MiB of a phone's memory.
@@ -331,11 +328,16 @@ def _folder(
 ) -> Path:
     environ = os.environ if environ is None else environ
     if environ.get("EDGESPEC_HOME"):
-        return Path(environ["EDGESPEC_HOME"]).expanduser()
+        return place(environ["EDGESPEC_HOME"])
     if environ.get(xdg):
         return Path(environ[xdg]) / "edgespec"
     if sys.platform == "win32" and environ.get(windows):
         return Path(environ[windows]) / "edgespec"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / (mac or "Application Support") / "edgespec"
-    return Path.home() / default / "edgespec"
+        default = f"Library/{mac or 'Application Support'}"
+    try:
+        return Path.home() / default / "edgespec"
+    except RuntimeError as error:  # an empty environment, and nobody has this user's number
+        raise UsageError(
+            "no home folder is known: expected HOME or EDGESPEC_HOME in the environment; set one"
+        ) from error

@@ -72,6 +72,12 @@ def version() -> str:
         return "source"
 
 
+def free_memory() -> int | None:
+    """Bytes that can still be taken, None where the system does not say."""
+    free = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
+    return int(free[1]) * 1024 if free else None
+
+
 def _memory_bytes() -> int:
     known = re.search(r"MemTotal:\s+(\d+) kB", _read("/proc/meminfo"))
     if known:

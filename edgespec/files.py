@@ -36,11 +36,13 @@ def in_words(n_bytes: int) -> str:
 
 
 def place(path: str | Path) -> Path:
-    """The file that is meant, "~" replaced. Raises: UsageError."""
+    """The file or folder that is meant, "~" replaced. Raises: UsageError."""
     try:
         return Path(path).expanduser()
-    except RuntimeError as error:  # nobody of that name
-        raise UsageError(f"{path}: {error}: expected a file; name another") from error
+    except RuntimeError as error:  # nobody of that name, or HOME is not set
+        raise UsageError(
+            f"{path}: no home folder is known for it: expected one; set HOME, or name a whole path"
+        ) from error
 
 
 def text_of(path: str | Path, flag: str = "", *, expected: str = "a text file") -> str:
@@ -48,12 +50,13 @@ def text_of(path: str | Path, flag: str = "", *, expected: str = "a text file") 
 
     flag: what named the file. Raises: UsageError saying so, and what was expected.
     """
-    name = f"{flag} {path}".strip()
+    file = place(path)
+    name = f"{flag} {file}".strip()
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: not UTF-8 at byte {error.start}: expected {expected}") from error
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: nobody has such a home
+    except (OSError, ValueError) as error:
         raise UsageError(f"{name}: {why(error)}: expected {expected}") from error
 
 

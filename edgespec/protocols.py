@@ -1,4 +1,4 @@
-"""What can be plugged in: a language model, a drafter, a tokenizer. Three to five methods each.
+"""What can be plugged in: models, drafters, speculators, controllers, tokenizers.
 
 Any backend can serve as target or as drafter. The contracts below are what tests/conformance
 checks of every implementation.
@@ -7,12 +7,13 @@ checks of every implementation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.types import Draft, FloatArray, Verdict
+from edgespec.types import Capabilities, Chances, Draft, FloatArray, Round
 
 
 class Law(Protocol):
@@ -35,18 +36,31 @@ class Law(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
-    """Token ids in, logits out, with a cache of what was read so far.
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn when sampling. law: the target's chain. chances: a uniform per token."""
 
-    n_vocab: V. n_context: most tokens the cache holds. can_branch: whether `parents` may fork.
+    law: Law
+    chances: Chances
+
+
+class LanguageModel(Protocol):
+    """Token ids in, logits out, with a cache of what was read so far: one sequence of a model.
+
+    n_vocab: V. n_context: most tokens the cache holds. capabilities: whether `parents` may fork.
     token_ids: None, or for a head trimmed to K rows the id [K] each column of the logits is of;
     wherever logits [n, V] are spoken of, such a model gives [n, K]. It can only be a drafter.
     """
 
     n_vocab: int
     n_context: int
-    can_branch: bool
+    capabilities: Capabilities
     token_ids: NDArray[np.int32] | None
+
+    @property
+    def hidden(self) -> FloatArray:
+        """[n, hidden_width] states behind the last forward's logits, a view; none if that is 0."""
+        ...
 
     @property
     def length(self) -> int:
@@ -82,32 +96,43 @@ class LanguageModel(Protocol):
         ...
 
 
+Text = TypeVar("Text", bound=LanguageModel)
+
+
+class SharedModel(Protocol[Text]):
+    """One model that reads several texts: its weights, and a sequence for each text.
+
+    A scheduler asks one Decoding per sequence, forwards all they ask for at once, and tells them.
+    """
+
+    sequences: list[Text]
+
+    def forward(self, asks: Sequence[tuple[Text, Sequence[int]]]) -> list[FloatArray]:
+        """Logits [k, V] of each sequence after each of its tokens, by one pass; views."""
+        ...
+
+
 class Drafter(Protocol):
     """Proposes what the target will say next, in the target's token ids.
 
     Whatever it proposes, the output keeps the target's law; a bad drafter only costs time.
+    n_leaves: most leaves of its drafts, 1 for chains; the target must be able to read as many.
     """
 
     name: str
+    n_leaves: int
 
-    def draft(
-        self,
-        context: Sequence[int],
-        k: int,
-        *,
-        law: Law | None = None,
-        u: NDArray[np.float64] | None = None,
-    ) -> Draft:
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """At most k tokens to follow `context` (at least one id); fewer or none if unsure.
 
-        With `law` and `u` [k] tokens may be drawn from law(own logits, context so far) with these
-        uniforms, and `probs` then holds the rows drawn from; otherwise the likeliest tokens
-        and no `probs`. `context` may have changed anywhere since the last call.
+        With `drawing` tokens may be drawn from its law of (own logits, context so far), one chance
+        each, and `probs` then holds the rows drawn from; otherwise the likeliest tokens and no
+        `probs`. `context` may have changed anywhere since the last call.
         """
         ...
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
-        """Learn from a finished round; `context` already ends with the emitted tokens."""
+    def observe(self, done: Round) -> None:
+        """Learn from a finished round, whoever drafted it."""
         ...
 
     def close(self) -> None:
@@ -132,8 +157,38 @@ class Tokenizer(Protocol):
         ...
 
 
+class Speculator(Protocol):
+    """Drafting as the engine sees it: who drafts, and how much. n_leaves: as of a Drafter.
+
+    name: of what drafts, "" if nothing does. most: tokens it may ever propose at once.
+    """
+
+    name: str
+    most: int
+    n_leaves: int
+
+    @property
+    def reason(self) -> str:
+        """Why drafting is paused, in a sentence; empty while it is not."""
+        ...
+
+    def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
+        """A draft of at most `room` tokens; otherwise as `Drafter.draft`."""
+        ...
+
+    def observe(self, done: Round) -> None:
+        """Learn from a finished round."""
+        ...
+
+    def close(self) -> None:
+        """Keep what was learned and free what it holds."""
+        ...
+
+
 class Controller(Protocol):
-    """Decides from measured costs and acceptance how many tokens to draft."""
+    """Decides from measured costs and acceptance how many tokens to draft. most: at once."""
+
+    most: int
 
     @property
     def reason(self) -> str:
@@ -144,6 +199,6 @@ class Controller(Protocol):
         """Draft length of the coming round, 0 to pause drafting."""
         ...
 
-    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
+    def observe(self, done: Round) -> None:
         """Learn from a finished round and what it cost."""
         ...

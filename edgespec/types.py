@@ -195,6 +195,11 @@ class Draft:
             confidence=self.confidence[:told],
         )
 
+    @property
+    def n_leaves(self) -> int:
+        """Nodes without children; 1 for a chain."""
+        return max(len(self.tokens) - len(set(self.parents) - {-1}), 1)
+
     def path(self, node: int) -> tuple[int, ...]:
         """Tokens from the first level down to `node`; empty for -1."""
         out: list[int] = []
@@ -226,6 +231,55 @@ class Verdict:
             return self
         accepted = self.accepted[:n]
         return Verdict(self.tokens[:n], accepted, min(self.n_tested, len(accepted)))
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a round took, in seconds.
+
+    ask_s: proposing the draft. target_s: the target's forward. law_s: the part of comparing in
+    which a lazy law asked the drafter again. told: when the logits came, on perf_counter's clock.
+    """
+
+    ask_s: float = 0.0
+    target_s: float = 0.0
+    law_s: float = 0.0
+    told: float = 0.0
+
+    @property
+    def draft_s(self) -> float:
+        """All of the drafter's time."""
+        return self.ask_s + self.law_s
+
+
+@dataclass(frozen=True)
+class Round:
+    """A finished round, as everything that learns from rounds sees it.
+
+    context: the ids up to what the round emitted; the list grows on, so read it at once.
+    hidden: [k + 1, width] the target's states behind its logits, where it gives them.
+    """
+
+    context: Sequence[int]
+    draft: Draft
+    verdict: Verdict
+    times: Times = Times()
+    hidden: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can do beyond reading chains, declared when it is opened.
+
+    n_leaves: most leaves of a forking forward; 1: chains only, 0: any number. n_rows: most rows of
+    one, 0: any number. hidden_width: of the states it gives beside logits, 0: none. rewinds: how
+    many tokens its cache can be cut back, -1: all of them.
+    """
+
+    n_leaves: int = 1
+    n_rows: int = 0
+    hidden_width: int = 0
+    rewinds: int = -1
 
 
 @dataclass(frozen=True)

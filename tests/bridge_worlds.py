@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from edgespec.decode.follow import Reader
 from edgespec.decode.verify import Dense
-from edgespec.drafters.bridges import Bridge, Drawing
+from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.errors import TokenizerError
+from edgespec.protocols import Drawing
 from edgespec.text.vocabulary import Vocabulary
-from edgespec.types import Draft
+from edgespec.types import Capabilities, Draft
 
 Law = dict[tuple[int, ...], float]
 Row = NDArray[np.float64]
@@ -145,7 +146,7 @@ class LawModel:
     The logits of one forward are spoilt by the next, which the protocol allows.
     """
 
-    can_branch = False
+    capabilities = Capabilities()
 
     def __init__(
         self, law: Callable[[Sequence[int]], Row], n_vocab: int, rows: Sequence[int] | None = None

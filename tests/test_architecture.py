@@ -43,6 +43,19 @@ ONLY_IN = {
     "prompt_toolkit": "edgespec/cli/",
 }
 
+BY_NAME = {  # registries: modules that are loaded when they are needed
+    "__init__.py",
+    "backends/__init__.py",
+    "backends/preview.py",
+    "cli/__init__.py",
+    "cli/export_lora.py",  # hands over to edgespec.export, as the others do
+    "cli/export_onnx.py",
+    "cli/export_pad.py",
+    "cli/export_trim.py",
+    "drafters/__init__.py",
+    "drafters/bridges/__init__.py",
+}
+
 
 def imported(path: Path) -> set[str]:
     """Full names of the modules a file imports, in functions too, for running (not only typing)."""
@@ -55,10 +68,32 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module)
-            if node.module == "edgespec":
-                names |= {f"edgespec.{alias.name}" for alias in node.names}
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names |= {name if is_own(name) else node.module for name in full}
     return names
+
+
+def is_own(module: str) -> bool:
+    """Whether it is a module of the package, not a name in one."""
+    place = ROOT / module.replace(".", "/")
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def name_of(path: Path) -> str:
+    """A source file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circle(known: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, and what lies between such circles."""
+    left = set(known)
+    while True:
+        needed = set().union(*(known[name] for name in left))
+        inner = {name for name in left & needed if known[name] & left}
+        if inner == left:
+            return sorted(left)
+        left = inner
 
 
 def part(module: str) -> str:
@@ -80,8 +115,32 @@ def test_modules_import_lower_rows_only(path):
     if path.parent != PACKAGE:
         lower.add(own)  # files of one folder may know each other
     seen = {part(name) for name in imported(path) if name.startswith("edgespec.")}
-    seen -= {"export", "models"}
     assert seen <= lower, f"{own} imports {sorted(seen - lower)}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known = {name_of(path): imported(path) for path in SOURCES}
+    assert circle({name: needed - {name} for name, needed in known.items()}) == []
+
+
+def test_modules_are_imported_by_name_in_registries_only():
+    """There a circle would hide."""
+    found = set()
+    for path in SOURCES:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        calls = any(
+            isinstance(n, ast.Call) and "import_module" in ast.unparse(n.func) for n in nodes
+        )
+        words = [str(n.value) for n in nodes if isinstance(n, ast.Constant)]
+        if calls and any(word.startswith("edgespec.") for word in words):
+            found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == BY_NAME
+
+
+def test_only_the_export_commands_know_the_offline_tools():
+    known = {path.relative_to(PACKAGE) for path in SOURCES if "edgespec.export" in path.read_text()}
+    assert known
+    assert {path for path in known if not path.match("cli/export*.py")} == set()
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

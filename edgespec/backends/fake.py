@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgespec.errors import ContextError
-from edgespec.types import FloatArray
+from edgespec.types import Capabilities, FloatArray
 
 
 class TableModel:
     """Logits are the log of `table(prefix)`, a law [V] for the ids read so far."""
 
-    can_branch = True
+    capabilities = Capabilities(n_leaves=0)
     token_ids = None
 
     def __init__(
@@ -23,6 +23,10 @@ class TableModel:
         self._tokens: list[int] = []
         self._paths: list[tuple[int, ...]] = []  # of the last forward's rows
         self._before = 0  # length before the last forward
+
+    @property
+    def hidden(self) -> FloatArray:
+        return np.empty((0, 0), np.float32)
 
     @property
     def length(self) -> int:

@@ -47,7 +47,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Preview:
-    """One model. quant: the type of most weights; n_params, weights_bytes: 0 if it has no weights.
+    """One model. quant: see types.ModelInfo; n_params, weights_bytes: 0 if it has no weights.
 
     logits_bytes: memory for rows of logits. tokenizer: None where none can be opened. token_ids:
     see protocols.LanguageModel. cache: None if the files do not say. shares_memory: whether it

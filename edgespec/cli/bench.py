@@ -72,7 +72,7 @@ def run(args: Namespace, config: Config) -> int:
     quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
     with opened(config) as session, opened_baseline(args.baseline, config) as other:
         for name in names:
-            session.methods.named(name)  # an unknown one ends here, not after minutes
+            session.pair.methods.named(name)  # an unknown one ends here, not after minutes
         runners = {name: (session, name) for name in names}
         over = "plain" if other is None else f"plain@{Path(args.baseline).stem}"
         if other is not None:
@@ -143,7 +143,7 @@ def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat
     The method starts with nothing learned: a lookup that remembers an earlier repeat of the same
     prompts would recite their answers and measure nothing.
     """
-    method = session.methods.named(name)
+    method = session.pair.methods.named(name)
     stats, outputs = list[Stats](), list[tuple[int, ...]]()
     for prompt in prompts:
         session.use(method)
@@ -210,9 +210,9 @@ def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]
             placed = [f"{n} nodes on {ep}" for ep, n in row.get("placement", {}).items()]
             about = ", ".join([size, *placed]) if row["n_params"] else ""
             lines.append(f"{part + ':':<9}{row['path']}{about}")
-    if session.translation is not None:
-        lines.append(f"bridge:  {session.translation.about()}")
-    lines.append(f"costs:   one token {session.costs}")
+    if session.pair.translation is not None:
+        lines.append(f"bridge:  {session.pair.translation.about()}")
+    lines.append(f"costs:   one token {session.pair.costs}")
     sampling = "greedy" if session.params().greedy else f"temperature {config.temperature}"
     lines.append(f"params:  {sampling}, at most {config.max_tokens} tokens an answer")
     if not config.model and pairs.find(config.pair).target.pad:

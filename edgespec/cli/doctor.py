@@ -29,7 +29,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 
-from edgespec.backends.llamacpp.opening import free_memory
 from edgespec.backends.preview import Preview
 from edgespec.check.doctor.advice import notes, recommendation, vocabulary_line
 from edgespec.check.doctor.memory import Memory
@@ -40,7 +39,7 @@ from edgespec.check.doctor.trial import Trial, load_now, tried
 from edgespec.cli.output import add_json, folded, show_progress, write_json
 from edgespec.cli.prompts import DIALOGUES, STORIES
 from edgespec.config import Config
-from edgespec.device import device_card, version
+from edgespec.device import device_card, free_memory, version
 from edgespec.errors import Cancelled, EdgeSpecError, UsageError
 from edgespec.files import in_words
 from edgespec.session import opening

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from edgespec.errors import UsageError
+from edgespec.files import place
 
 ABOUT = (
     "Write a PEFT adapter as a GGUF adapter for llama.cpp and as one for ONNX Runtime, whose graph "
@@ -20,15 +21,18 @@ DEFAULTS = None
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument(
-        "adapter", metavar="PEFT_FOLDER", help="adapter_config.json and its weights"
+        "adapter", type=place, metavar="PEFT_FOLDER", help="adapter_config.json and its weights"
     )
     parser.add_argument(
         "--base",
         required=True,
+        type=place,
         metavar="PATH",
         help="model it adapts: a GGUF or a Hugging Face folder",
     )
-    parser.add_argument("-o", "--out", metavar="OUT", help="without ending; PEFT_FOLDER-lora here")
+    parser.add_argument(
+        "-o", "--out", type=place, metavar="OUT", help="without ending; PEFT_FOLDER-lora here"
+    )
     parser.add_argument("--to", choices=("both", "gguf", "onnx"), default="both", help="(both)")
     parser.add_argument(
         "--precision", choices=("fp32", "fp16"), default="fp32", help="of the ONNX graph (fp32)"
@@ -37,10 +41,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Write the files, and print their paths."""
-    folder, base = Path(args.adapter), Path(args.base)
+    folder, base = args.adapter, args.base
     if not base.exists():
         raise UsageError(f"{base} is not there: expected a GGUF or a folder; check --base")
-    out = Path(args.out) if args.out else Path(f"{folder.resolve().name}-lora")
+    out = args.out or Path(f"{folder.resolve().name}-lora")
     lora = import_module("edgespec.export.lora")
     model = import_module("edgespec.export.read.source").open_checkpoint(base)
     kinds = ("gguf", "onnx") if args.to == "both" else (args.to,)

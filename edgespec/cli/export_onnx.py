@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgespec.cli.output import show_progress
 from edgespec.errors import UsageError
+from edgespec.files import place, text_of
 from edgespec.option import real, whole
 
 ABOUT = (
@@ -25,8 +26,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a GGUF file, or a Hugging Face folder")
-    add("-o", "--out", metavar="FOLDER", help="what to write (MODEL-PRECISION here)")
+    add("model", type=place, metavar="MODEL", help="a GGUF file, or a Hugging Face folder")
+    add("-o", "--out", type=place, metavar="FOLDER", help="what to write (MODEL-PRECISION here)")
     add("--precision", choices=PRECISIONS, help="of the weights (int4, for NPUs int8)")
     add("--block", type=int, choices=(32, 128), default=32, help="weights with one scale (32)")
     add("-c", "--context", type=whole, default=0, metavar="N", help="positions (the model's own)")
@@ -40,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--hidden", action="store_true", help="give out hidden states too")
     add("--lora", action="store_true", help="inputs for adapters (`edgespec export lora`)")
-    add("--builder-python", metavar="PYTHON",
+    add("--builder-python", type=place, metavar="PYTHON",
         help="one with onnxruntime-genai, for what is not llama, qwen2 or qwen3")  # fmt: skip
     add("--npu", nargs="?", const="", metavar="DEVICE",
         help="fixed shapes; with qnn also compiled for it")  # fmt: skip
@@ -49,8 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Export, and print what was written and how it compares."""
-    source = Path(args.model)
-    checkpoint = import_module("edgespec.export.read.source").open_checkpoint(source)
+    checkpoint = import_module("edgespec.export.read.source").open_checkpoint(args.model)
     if args.npu is not None:
         print(static(args, checkpoint))
         return 0
@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
         texts=read(args.text),
         calibration=read(args.calibrate),
         max_loss=args.max_loss,
-        builder_python=Path(args.builder_python) if args.builder_python else None,
+        builder_python=args.builder_python,
     )
     print(onnx.export(checkpoint, out_of(args, precision), options, demands, show_progress))
     return 0
@@ -85,19 +85,16 @@ def static(args: Namespace, checkpoint: object) -> object:
 
 def out_of(args: Namespace, precision: str) -> Path:
     """The folder to write."""
-    source = Path(args.model).resolve()
+    source = args.model.resolve()
     name = source.name if source.is_dir() else source.stem
-    return Path(args.out) if args.out else Path(f"{name}-{precision}")
+    return args.out or Path(f"{name}-{precision}")
 
 
 def read(files: Sequence[str] | None) -> list[str]:
     """The texts in `files`. Raises: UsageError for one that cannot be read or is empty."""
     texts = []
     for name in files or ():
-        try:
-            texts.append(Path(name).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name}: {error}: expected a text file in UTF-8") from error
+        texts.append(text_of(name, expected="a text file in UTF-8"))
         if not texts[-1].strip():
             raise UsageError(f"{name} is empty: expected some text")
     return texts

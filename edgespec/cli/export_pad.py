@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from importlib import import_module
-from pathlib import Path
 
 from edgespec.cli.output import show_progress
 from edgespec.config import cache_folder
+from edgespec.files import place
 from edgespec.store import pairs
 
 ABOUT = "Widen a small Llama with inert weights, to measure what size costs."
@@ -19,14 +19,18 @@ DEFAULTS = None
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("--kind", default="f16", help="f16, q8_0, q4_0, q4_k_m, int4, .. (f16)")
-    parser.add_argument("--source", metavar="FILE", help="model to pad, the demo target by default")
-    parser.add_argument("--folder", metavar="DIR", help="where to put it, the cache by default")
+    parser.add_argument(
+        "--source", type=place, metavar="FILE", help="model to pad, the demo target by default"
+    )
+    parser.add_argument(
+        "--folder", type=place, metavar="DIR", help="where to put it, the cache by default"
+    )
 
 
 def run(args: Namespace) -> int:
     """Make the file unless it is there, and print its path."""
-    source = Path(args.source) if args.source else pairs.bundled(pairs.find("demo").target)
-    folder = Path(args.folder) if args.folder else cache_folder()
+    source = args.source or pairs.bundled(pairs.find("demo").target)
+    folder = args.folder or cache_folder()
     pad = import_module("edgespec.export.pad.padded")
     print(pad.padded(args.kind, source, folder, show_progress))
     return 0

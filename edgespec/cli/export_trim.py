@@ -10,6 +10,7 @@ from typing import Any
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import SETS, asked, read_prompts
 from edgespec.errors import UsageError
+from edgespec.files import place
 from edgespec.option import real, whole
 from edgespec.store import pairs
 
@@ -26,9 +27,15 @@ BUILT_IN_SAMPLES = 8  # answers to each of the 16 built-in prompts
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
     add = parser.add_argument
-    add("drafter", nargs="?", metavar="DRAFTER", help="a GGUF file, or a Hugging Face folder")
-    add("-m", "--target", metavar="FILE", help="the model it drafts for")
-    add("-o", "--out", metavar="FILE", help="what to write (DRAFTER-trimmed here)")
+    add(
+        "drafter",
+        type=place,
+        nargs="?",
+        metavar="DRAFTER",
+        help="a GGUF file, or a Hugging Face folder",
+    )
+    add("-m", "--target", type=place, metavar="FILE", help="the model it drafts for")
+    add("-o", "--out", type=place, metavar="FILE", help="what to write (DRAFTER-trimmed here)")
     add("--to", choices=("gguf", "onnx"), default="gguf", help="format to write (gguf)")
     add("--precision", choices=("fp32", "fp16", "int8", "int4"), default="int4",
         help="of an ONNX model's weights (int4)")  # fmt: skip
@@ -40,8 +47,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--budget", choices=("auto",), help="the most tokens/s by measuring (with a target: this)"
     )
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--text", nargs="+", metavar="FILE", help="count in these texts")
-    text.add_argument("--answers", metavar="FILE", help="count in conversations answered before")
+    text.add_argument("--text", type=place, nargs="+", metavar="FILE", help="count in these texts")
+    text.add_argument(
+        "--answers", type=place, metavar="FILE", help="count in conversations answered before"
+    )
     text.add_argument("--endpoint", metavar="URL", help="count in answers of this server's model")
     text.add_argument(
         "--from", dest="origin", choices=("target", "drafter"), default="target",
@@ -76,20 +85,19 @@ def plan_of(args: Namespace, flow: Any) -> Any:
         if number == 0:
             raise UsageError(f"{flag} is 0: expected at least 1")
     demo = pairs.find("demo")
-    source = Path(args.drafter) if args.drafter else pairs.bundled(demo.drafter)
-    target = Path(args.target) if args.target else None
+    source, target = args.drafter or pairs.bundled(demo.drafter), args.target
     if target is None and not args.drafter:
         target = pairs.bundled(demo.target)
     ending = ".gguf" if args.to == "gguf" else ""
     return flow.Plan(
         source=source,
-        out=Path(args.out) if args.out else Path(f"{source.stem}-trimmed{ending}"),
+        out=args.out or Path(f"{source.stem}-trimmed{ending}"),
         target=target,
         keep=args.keep,
         coverage=args.coverage,
         budget=args.budget == "auto",
-        texts=tuple(map(Path, args.text or ())),
-        answers=Path(args.answers) if args.answers else None,
+        texts=tuple(args.text or ()),
+        answers=args.answers,
         endpoint=args.endpoint or "",
         endpoint_model=args.endpoint_model,
         origin=args.origin,

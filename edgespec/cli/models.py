@@ -6,14 +6,15 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgespec.cli.output import PICTURES, add_json, folded, show_progress, write_json
+from edgespec.cli.output import add_json, folded, show_progress, write_json
+from edgespec.cli.tty import PICTURES
 from edgespec.config import cache_folder, resolve
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
 from edgespec.store import hub, pairs
 from edgespec.store.hub import cache
 from edgespec.store.hub.cache import Held
-from edgespec.store.hub.names import quant_of, spec_of
+from edgespec.store.hub.names import asked_by, quant_of, spec_of
 
 ABOUT = "List known pairs and downloaded models, show, fetch or remove one."
 USAGE = "(list | show NAME | pull NAME | rm NAME) [--offline] [--json FILE]"
@@ -98,9 +99,8 @@ def listed() -> Shown:
 
 def called(model: Held, all_here: Sequence[Held]) -> str:
     """What -hf knows a downloaded model by."""
-    quant = quant_of(model.name)
-    same = [one for one in all_here if one.repo == model.repo and quant_of(one.name) == quant]
-    return f"{model.repo}:{quant if quant and len(same) == 1 else model.path.name}"
+    asked = asked_by(one.name for one in all_here if one.repo == model.repo)
+    return f"{model.repo}:{asked[model.name]}"
 
 
 def extent(pair: pairs.Pair) -> dict[str, int]:

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgespec.cli.progress import Bar
+from edgespec.cli.tty import PICTURES
 from edgespec.errors import UsageError
 from edgespec.files import place, why, write_whole
 
 MOST_COLUMNS = 100
-# What a model or a file says must not steer the terminal: controls are shown as their pictures.
-PICTURES = {n: chr(0x2400 + n) for n in range(32) if chr(n) not in "\t\n"}
-PICTURES |= dict.fromkeys(range(0x80, 0xA0), "\ufffd") | {0x7F: "\u2421", 0x0D: ""}
 
 
 def folded(line: str, indent: int) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from edgespec.cli.terminal.plain import can_write, cells, is_screen, shortened, width_of
+from edgespec.cli.tty import can_write, cells, is_screen, shortened, width_of
 
 AFTER_S = 1.0  # what takes less is not worth a bar
 EVERY_S = 0.2

@@ -67,14 +67,14 @@ def stats_line(stats: Stats) -> str:
 
 def drafter_row(session: Session) -> dict[str, Any] | None:
     """The record's "drafter" entry: the draft model, or the name of a drafter without one."""
-    if session.draft_model is not None:
-        row = model_row(session.draft_model.info())
+    if session.pair.draft_model is not None:
+        row = model_row(session.pair.draft_model.info())
         if session.method.translated is not None:
             row["bridge"] = {"name": session.method.bridge, **session.method.translated.counts()}
         return row
-    if session.method.drafter is None:
+    name = session.method.speculator.name
+    if not name:
         return None
-    name = session.method.drafter.name
     if name == "mixed":  # without a draft model there is only lookup to mix
         name = "ngram"
     return {"path": name, "sha256": "", "backend": name, "n_params": 0, "quant": ""}

@@ -41,7 +41,7 @@ def run(args: Namespace, config: Config) -> int:
     with opened(config) as session:
         method = speculative_method(session)
         prompts = [session.prompt(prompt.messages) for prompt in asked_for]
-        plain = fresh(session, session.methods.named("plain"))
+        plain = fresh(session, session.pair.methods.named("plain"))
         params = session.params()
         report: dict[str, Any] = {
             "greedy": check_greedy(session.target, plain, fresh(session, method), prompts, params)
@@ -72,7 +72,7 @@ def speculative_method(session: Session) -> Method:
     k = ALWAYS if isinstance(config.draft_tokens, str) else config.draft_tokens
     if k == 0 or config.speculative == "off" or config.drafter == "none":
         raise UsageError("speculation is off: expected a drafter to verify, as --drafter ngram")
-    return session.methods.named(f"fixed-{k}")
+    return session.pair.methods.named(f"fixed-{k}")
 
 
 def fresh(session: Session, method: Method) -> Stream:

@@ -1,4 +1,4 @@
-"""A draft model that keeps its cache on a text that grows, shrinks and changes.
+"""A model's cache kept on a text that grows, shrinks and changes.
 
 Knows ids of the model's own vocabulary; nothing of drafts or targets.
 """
@@ -15,15 +15,43 @@ from edgespec.types import FloatArray
 FEW = 8  # new tokens up to which one forward, with logits nobody reads, beats extend + forward
 
 
+class Follower:
+    """What a model's cache holds. ids: the record of it."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.ids: list[int] = []
+
+    def cut(self, context: list[int], limit: int) -> int:
+        """Forget what is not the beginning of `context`; how much of it is left, at most `limit`.
+
+        A call that was interrupted can leave the cache longer or shorter than the record.
+        """
+        n_same = common_prefix(self.ids, context, min(limit, self.model.length))
+        del self.ids[n_same:]
+        self.model.truncate(n_same)
+        return n_same
+
+    def extend(self, tokens: list[int]) -> None:
+        """Read more, without logits."""
+        self.model.extend(tokens)
+        self.ids += tokens
+
+    def forward(self, tokens: list[int]) -> FloatArray:
+        """Read more; logits [n, K] after each, a view."""
+        logits = self.model.forward(tokens)
+        self.ids += tokens
+        return logits
+
+
 class Reader:
-    """Reads a context by its longest common prefix with the last one.
+    """A draft model's logits after any context, read by its longest common prefix with the last.
 
     columns: ids [K] that the logits' columns are of, None if every id has its own.
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self.model = model
-        self._cached: list[int] = []  # the ids in the model's cache
+        self.model, self._cache = model, Follower(model)
         ids = model.token_ids
         self.columns = None if ids is None else ids.astype(np.intp)  # int32 would be cast each time
         self._whole = np.empty(0, np.float32)  # [V], -inf where a trimmed head has no row
@@ -41,26 +69,17 @@ class Reader:
 
     def step(self, token: int) -> FloatArray:
         """Logits [K] after one more token; a view."""
-        logits: FloatArray = self.model.forward((token,))[0]
-        self._cached.append(token)
-        return logits
+        last: FloatArray = self._cache.forward([token])[0]
+        return last
 
     def rows(self, context: Sequence[int], n: int) -> FloatArray:
         """Logits [n, K] after each of the context's last n tokens; a view."""
         context = list(context)
-        # A forward that was interrupted can leave the cache longer or shorter than the record.
-        limit = min(self.model.length, len(context) - n)
-        n_same = common_prefix(self._cached, context, limit)
-        del self._cached[n_same:]
-        self.model.truncate(n_same)
-        new = context[n_same:]
+        new = context[self._cache.cut(context, len(context) - n) :]
         if len(new) > max(FEW, n):
-            self.model.extend(new[:-n])
-            self._cached += new[:-n]
+            self._cache.extend(new[:-n])
             new = new[-n:]
-        logits: FloatArray = self.model.forward(new)[-n:]
-        self._cached += new
-        return logits
+        return self._cache.forward(new)[-n:]
 
     def whole(self, logits: FloatArray) -> FloatArray:
         """Logits [V] for logits [K]; those of a trimmed head are overwritten by the next."""
@@ -68,9 +87,6 @@ class Reader:
             return logits
         self._whole[self.columns] = logits
         return self._whole
-
-    def close(self) -> None:
-        self.model.close()
 
 
 def common_prefix(known: Sequence[int], seen: Sequence[int], limit: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edgespec.types import Draft, Stats, Verdict
+from edgespec.types import Draft, Round, Stats, Verdict
 
 
 class Tally:
@@ -20,8 +20,17 @@ class Tally:
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
         self.ended = self.started
 
-    def count(self, draft: Draft, verdict: Verdict) -> None:
-        """One round's tokens."""
+    def observe(self, done: Round) -> None:
+        """One round; called last of all that learn from it, whose time is part of it."""
+        self._count(done.draft, done.verdict)
+        times, end = done.times, time.perf_counter()
+        self.ttft_s = self.ttft_s or end - self.started
+        self.draft_s += times.draft_s
+        self.target_s += times.target_s
+        self.decode_s += times.ask_s + times.target_s + end - times.told
+        self.ended = end
+
+    def _count(self, draft: Draft, verdict: Verdict) -> None:
         n_accepted = len(verdict.accepted)
         self.n_tokens += len(verdict.tokens)
         self.n_rounds += 1
@@ -37,15 +46,6 @@ class Tally:
         for i in range(verdict.n_tested):
             self.tested_by_position[i] += 1
             self.accepted_by_position[i] += i < n_accepted
-
-    def time(self, start: float, drafted: float, verified: float, end: float) -> None:
-        """One round's clock readings, in order."""
-        if not self.n_rounds:
-            self.ttft_s = end - self.started
-        self.draft_s += drafted - start
-        self.target_s += verified - drafted
-        self.decode_s += end - start
-        self.ended = end
 
     def stats(self, note: str = "") -> Stats:
         """What was counted so far."""

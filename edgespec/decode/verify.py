@@ -6,12 +6,12 @@ any draft, chain or tree; `reject` and `block` for a chain whose own law q is kn
 
 from __future__ import annotations
 
-from random import Random
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.decode.uniforms import Uniforms, pick
 from edgespec.errors import ShapeError
 from edgespec.types import Chances, Draft, DraftLaw, FloatArray, Verdict
 
@@ -24,11 +24,11 @@ class Rows(Protocol):
     def __getitem__(self, row: int, /) -> FloatArray: ...
 
 
-def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "rejection") -> Verdict:
+def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, rule: str = "rejection") -> Verdict:
     """Drafted tokens the target agrees to, plus one token of its own.
 
     p: row 0 is the target's law after the context, row i + 1 after draft node i. u: [k + 1, 2]
-    independent uniforms in [0, 1) by depth. method: "match", "rejection" or "block"; a draft
+    independent uniforms in [0, 1) by depth. rule: "match", "rejection" or "block"; a draft
     without `probs` or `law` is always matched, one with a `law` never judged as a block.
     Raises: ShapeError if p has not k + 1 rows or u fewer.
     """
@@ -37,7 +37,7 @@ def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "reje
         raise ShapeError(
             f"{k} drafted tokens with {len(p)} rows of p and {len(u)} of u: expected {k + 1}"
         )
-    if not draft.is_drawn or method == "match":
+    if not draft.is_drawn or rule == "match":
         return match(draft, p, u)
     if not draft.is_chain:
         raise ShapeError(
@@ -46,7 +46,7 @@ def accept(draft: Draft, p: Rows, u: NDArray[np.float64], *, method: str = "reje
     if draft.probs is None:
         assert draft.law is not None
         return reject(draft, draft.law, p, u)  # `block` needs whole rows
-    if method == "block":
+    if rule == "block":
         return block(draft, draft.probs, p, u)
     return reject(draft, Dense(draft.probs), p, u)
 
@@ -130,45 +130,3 @@ def residual(p: FloatArray, q: FloatArray) -> FloatArray:
     """(p - q)+ [V], not normalised; p itself where rounding leaves nothing."""
     rest = np.maximum(p - q, 0)
     return rest if rest.any() else p
-
-
-class Uniforms:
-    """Implements types.Chances: the uniforms given, then as many more as are asked for.
-
-    The further ones come from a generator that the last one given has seeded, so that a choice
-    with an unknown number of steps is a function of the uniforms of its round.
-    """
-
-    def __init__(self, *given: float) -> None:
-        self._given = list(reversed(given))
-        self._more: Random | None = None
-
-    def pick(self, weights: FloatArray) -> int:
-        return pick(weights, self._next())
-
-    def under(self, share: float) -> bool:
-        return self._next() < share
-
-    def _next(self) -> float:
-        if self._more is None and len(self._given) > 1:
-            return self._given.pop()
-        if self._more is None:
-            last = self._given.pop()
-            self._more = Random(last)
-            return last
-        return self._more.random()
-
-
-def pick(p: FloatArray, u: float) -> int:
-    """The id at which the running sum of p [V] (need not sum to 1) passes the share u of its total.
-
-    An id of probability 0 is never picked. For u uniform in [0, 1) the id has law p / sum(p).
-    """
-    top = int(p.argmax())
-    if p[top] == 1:  # a point mass, the greedy case
-        return top
-    passed = np.cumsum(p, dtype=np.float64)
-    token = int(np.searchsorted(passed, u * passed[-1], side="right"))
-    if token == len(p):  # u * total rounded up to the total
-        token = int(np.flatnonzero(p)[-1])
-    return token

@@ -6,14 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP, Plan, Planner
 from edgespec.pace.cost import DraftCosts
-from edgespec.protocols import Drafter, Law
-from edgespec.types import Draft, Verdict
+from edgespec.protocols import Drafter, Drawing
+from edgespec.types import Draft, Round
 
 FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
 
@@ -31,11 +28,9 @@ class Candidate:
     rest: int = 0  # rounds it was left out the last time, and those it still is
     rests_left: int = 0
 
-    def draft(
-        self, context: Sequence[int], k: int, law: Law | None, u: NDArray[np.float64] | None
-    ) -> Draft:
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None) -> Draft:
         start = perf_counter()
-        draft = self.drafter.draft(context, k, law=law, u=u)
+        draft = self.drafter.draft(context, k, drawing)
         behind = self.n_undrafted >= CATCH_UP  # then it first read what it had missed
         self.last_s = perf_counter() - start
         self.costs.observe(len(draft), self.last_s, at_most=behind)
@@ -50,8 +45,8 @@ class Candidate:
         self.rest = self.rests_left = min(2 * self.rest + 1, most)
 
 
-class MixedDrafter:
-    """Drafts by lookup first, which is free, and by a model only where that promises more.
+class Mixed:
+    """A speculator: lookup drafts first, which is free, and a model only where it promises more.
 
     free: names of the drafters that cost microseconds; they draft every round, and are then
     judged by the confidence of what they found. Where even microseconds count, they rest for a
@@ -68,29 +63,28 @@ class MixedDrafter:
     ) -> None:
         if not drafters:
             raise UsageError("no drafters to mix: expected at least one, such as ngram or model")
-        self._planner = planner
-        planner.delegate()
+        self._planner, self.most = planner, planner.most
         found = [Candidate(drafter, source=drafter.name) for drafter in drafters]
         self._all = found
+        self.n_leaves = max(drafter.n_leaves for drafter in drafters)
         self._free = [one for one in found if one.drafter.name in free]
         self._paid = [one for one in found if one.drafter.name not in free]
         self._unused: list[tuple[int, Draft]] = []  # free drafts of this round, after how many ids
 
-    def draft(
-        self,
-        context: Sequence[int],
-        k: int,
-        *,
-        law: Law | None = None,
-        u: NDArray[np.float64] | None = None,
-    ) -> Draft:
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in a sentence; empty while something pays."""
+        return self._planner.reason
+
+    def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
         self._unused = []
+        k = min(room, self.most)
         if k < 1:
             return Draft()
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
         if payer is not None:
-            drawn = payer.draft(context, min(k, plan.width), law, u)
+            drawn = payer.draft(context, min(k, plan.width), drawing)
             if len(drawn):
                 best, draft = self._cut(payer, drawn), drawn
             else:
@@ -105,7 +99,7 @@ class MixedDrafter:
             if one.rests_left:
                 one.rests_left -= 1
                 continue
-            found, plan = one.draft(context, k, None, None), Plan(0, 0.0)
+            found, plan = one.draft(context, k, None), Plan(0, 0.0)
             if len(found):
                 self._unused.append((len(context), found))
                 plan = self._planner.plan(one.source, found.confidence, 0.0)
@@ -136,10 +130,10 @@ class MixedDrafter:
         plan = self._planner.plan(payer.source, drawn.confidence, 0.0)
         return plan if plan.width > 0 else Plan(1, 0.0)  # one token tells whether it still pays
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Every drafter learns from the round, and the planner from free drafts nobody used."""
         for n_before, found in self._unused:
-            followed = context[n_before:]
+            followed = done.context[n_before:]
             if found.is_chain and followed:
                 n_seen = min(len(followed), len(found))
                 hits = [found.tokens[i] == followed[i] for i in range(n_seen)]
@@ -149,7 +143,8 @@ class MixedDrafter:
         self._unused = []
         for one in self._all:
             one.n_undrafted += 1
-            one.drafter.observe(context, draft, verdict)
+            one.drafter.observe(done)
+        self._planner.observe(done)
 
     def close(self) -> None:
         for one in self._all:

@@ -6,12 +6,10 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgespec.decode.follow import Reader
-from edgespec.decode.verify import pick
-from edgespec.protocols import LanguageModel, Law
-from edgespec.types import Draft, FloatArray, Verdict
+from edgespec.protocols import Drawing, LanguageModel
+from edgespec.types import Draft, FloatArray, Round
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +24,8 @@ class ModelDrafter:
     head has no row for is never drafted: its logit is minus infinity.
     """
 
+    n_leaves = 1
+
     def __init__(self, model: LanguageModel, *, name: str = "model", p_min: float = 0.0) -> None:
         self.model, self.name, self.p_min = model, name, p_min
         self._reader = Reader(model)
@@ -33,23 +33,16 @@ class ModelDrafter:
         self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
         self._warned = False
 
-    def draft(
-        self,
-        context: Sequence[int],
-        k: int,
-        *,
-        law: Law | None = None,
-        u: NDArray[np.float64] | None = None,
-    ) -> Draft:
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """Fewer than k tokens where the model's context ends; none if the context does not fit."""
         k = min(k, self._reader.room(context))
         if k < 1:
             self._warn(len(context))
             return Draft()
         logits = self._reader.read(context)
-        if law is None or u is None:
+        if drawing is None:
             return self._likeliest(logits, k)
-        return self._drawn(logits, context, k, law, u)
+        return self._drawn(logits, context, k, drawing)
 
     def _likeliest(self, logits: FloatArray, k: int) -> Draft:
         tokens: list[int] = []
@@ -69,9 +62,7 @@ class ModelDrafter:
         sources = (self.name,) * len(tokens)
         return Draft(tuple(tokens), sources=sources, confidence=tuple(confidence))
 
-    def _drawn(
-        self, logits: FloatArray, context: Sequence[int], k: int, law: Law, u: NDArray[np.float64]
-    ) -> Draft:
+    def _drawn(self, logits: FloatArray, context: Sequence[int], k: int, drawing: Drawing) -> Draft:
         before = list(context)
         rows: list[FloatArray] = []
         tokens: list[int] = []
@@ -79,11 +70,11 @@ class ModelDrafter:
         for i in range(k):
             if i > 0:
                 logits = self._reader.step(tokens[-1])
-            row = law(self._reader.whole(logits), before)
+            row = drawing.law(self._reader.whole(logits), before)
             sure *= float(row.max())
             if sure < self.p_min:
                 break
-            token = pick(row, float(u[i]))
+            token = drawing.chances.pick(row)
             rows.append(row)
             tokens.append(token)
             before.append(token)
@@ -106,8 +97,8 @@ class ModelDrafter:
                 self.name, self.model.n_context, n_tokens,
             )  # fmt: skip
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Nothing to learn; the next draft reads what was emitted."""
 
     def close(self) -> None:
-        self._reader.close()
+        """Nothing: the model is its opener's."""

@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespec.drafters.suffix import BREAK, SuffixIndex
-from edgespec.protocols import Law
-from edgespec.types import Draft, Verdict
+from edgespec.pace.evidence import MAX_WIDTH
+from edgespec.protocols import Drawing
+from edgespec.types import Draft, Round
 
 
 @dataclass(frozen=True)
@@ -96,19 +94,13 @@ class NgramDrafter:
     ) -> None:
         self.name, self.max_depth, self.min_p, self.factor = name, max_depth, min_p, factor
         self.min_sure, self.max_places, self.tree = min_sure, max_places, tree
+        self.n_leaves = MAX_WIDTH if tree else 1  # every node may be one
         self._index = SuffixIndex(max_tokens)
         self._context: list[int] = []  # what the index ends with
         self._trust = Trust()
         self._guess = Guess()  # the last draft, until it is known what followed
 
-    def draft(
-        self,
-        context: Sequence[int],
-        k: int,
-        *,
-        law: Law | None = None,
-        u: NDArray[np.float64] | None = None,
-    ) -> Draft:
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """Ids seen before only; never with `probs`, whatever the law."""
         self._guess = Guess()
         if k < 1:
@@ -186,9 +178,9 @@ class NgramDrafter:
                 node = Node(unsure, -places[0], path, token, parent, above.depth + 1, places)
                 heappush(heap, node)
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
-        self._learn(context)
-        self._follow(context)
+    def observe(self, done: Round) -> None:
+        self._learn(done.context)
+        self._follow(done.context)
 
     def _learn(self, context: Sequence[int]) -> None:
         """Whether the last draft was right, by what followed: used or not, it teaches."""

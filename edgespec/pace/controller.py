@@ -14,7 +14,7 @@ from typing import Protocol
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
 from edgespec.pace.evidence import BLIND, MAX_WIDTH, Evidence, conditional
-from edgespec.types import Draft, Verdict
+from edgespec.types import Draft, Round
 
 KEEP = 0.98  # weight of evidence one round older: a change is 87 % believed after 100 rounds
 KEEP_IDLE = 0.985  # the same for a round without a draft
@@ -41,10 +41,17 @@ class Plan:
 
 
 class Planner(Protocol):
-    """What a drafter that chooses between sources asks of the controller."""
+    """What a speculator that chooses between sources asks. most: tokens to draft at once."""
 
-    def delegate(self) -> None:
-        """From now on the drafter plans widths itself; `next_length` is the most it may draft."""
+    most: int
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in a sentence; empty while something pays."""
+        ...
+
+    def observe(self, done: Round) -> None:
+        """Learn from a finished round and what it cost."""
         ...
 
     def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
@@ -97,19 +104,17 @@ class FixedController:
     def __init__(self, k: int) -> None:
         if not 0 <= k <= MAX_WIDTH:
             raise UsageError(f"draft length {k}: expected 0 to {MAX_WIDTH}, or auto")
-        self.k = k
+        self.most = k
         self._sources: dict[str, Source] = {}
 
     def next_length(self) -> int:
-        return self.k
+        return self.most
 
-    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
+    def observe(self, done: Round) -> None:
+        draft = done.draft
         if len(draft) + draft.n_cut:
-            n_hits = len(verdict.accepted)
-            self.learn(source_of(draft), draft.confidence, verdict.n_tested, n_hits)
-
-    def delegate(self) -> None:
-        pass
+            n_hits = len(done.verdict.accepted)
+            self.learn(source_of(draft), draft.confidence, done.verdict.n_tested, n_hits)
 
     def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
         """The whole draft; the rate is in tokens per round, times being no concern here."""
@@ -117,7 +122,7 @@ class FixedController:
         evidence, predicted = (
             (known.informed, conditional(confidence)) if confidence else (known.blind, BLIND)
         )
-        width = min(self.k, len(predicted))
+        width = min(self.most, len(predicted))
         return Plan(width, 1 + sum(evidence.survival(predicted[:width])))
 
     def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
@@ -131,41 +136,59 @@ class FixedController:
 
 
 class AutoController:
-    """Drafts as much as pays by measured costs and acceptance, and nothing when nothing pays.
+    """Drafts as much of one source as pays, by an AutoPlanner and what its drafts take.
 
-    While paused it now and then drafts one token to see whether that has changed; what this
-    loses is paid from PROBE_SHARE of the time, so a cheap probe comes soon and a dear one late.
     overhead_s: seconds per round outside target and drafter.
     """
 
     def __init__(
         self, costs: CostTable, *, overhead_s: float = 0.0, step_s: float | None = None
     ) -> None:
-        self.costs = LiveCosts(costs)
-        self.max_width = min(len(costs.seconds) - 1, MAX_WIDTH)
-        self.overhead_s = overhead_s
+        self.planner = AutoPlanner(costs, overhead_s=overhead_s)
+        self.most = self.planner.most
         self.draft_costs = DraftCosts(costs.seconds[0] / 20 if step_s is None else step_s)
-        self._sources = {"": Source(PRIOR)}  # "": whatever is drafted, for a drafter alone
-        self._delegated = False
         self._asked = 0  # tokens the drafter was last asked for
-        self._n_since_plain, self._plain_every = 0, PLAIN_FIRST
         self._n_undrafted = CATCH_UP  # rounds since the last draft
 
-    def delegate(self) -> None:
-        self._delegated = True
-
     def next_length(self) -> int:
-        if self._delegated:
-            return self.max_width
-        self._asked = self._plan("", (), self.draft_costs.step_s, self.draft_costs.fixed_s).width
+        costs = self.draft_costs
+        self._asked = self.planner.plan("", (), costs.step_s, costs.fixed_s).width
         return self._asked
 
-    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
-        return self._plan(source, confidence, step_s, 0.0)
+    def observe(self, done: Round) -> None:
+        n_drafted = len(done.draft) + done.draft.n_cut
+        asked = n_drafted or self._asked
+        if asked:
+            behind = self._n_undrafted >= CATCH_UP
+            self.draft_costs.observe(n_drafted, done.times.draft_s, at_most=behind)
+        self._n_undrafted = 0 if asked else self._n_undrafted + 1
+        self.planner.account(done, "", in_vain=self._asked > 0 and not n_drafted)
 
-    def _plan(
-        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in one sentence; empty while drafting pays."""
+        return self.planner.story("", self.draft_costs.step_s, self.draft_costs.fixed_s)
+
+
+class AutoPlanner:
+    """Says for any source how much of it pays by measured costs and acceptance; nothing, if so.
+
+    While a source is paused it now and then drafts one token to see whether that has changed; what
+    this loses is paid from PROBE_SHARE of the time, so a cheap probe comes soon and a dear one
+    late. overhead_s: seconds per round outside target and drafter.
+    """
+
+    def __init__(self, costs: CostTable, *, overhead_s: float = 0.0) -> None:
+        self.costs = LiveCosts(costs)
+        self.most = min(len(costs.seconds) - 1, MAX_WIDTH)
+        self.overhead_s = overhead_s
+        self._sources: dict[str, Source] = {}
+        self._n_since_plain, self._plain_every = 0, PLAIN_FIRST
+
+    def plan(
+        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float = 0.0
     ) -> Plan:
+        """See Planner. fixed_s: seconds that drafting takes, however little is drafted."""
         known = self._sources.setdefault(source, Source(PRIOR))
         plain = Plan(0, 1 / self._round_s(0))
         if self._n_since_plain >= self._plain_every:
@@ -190,9 +213,9 @@ class AutoController:
     ) -> list[float]:
         """Expected tokens per second of every width from 1 up."""
         if confidence:
-            survival = known.informed.survival(conditional(confidence[: self.max_width]))
+            survival = known.informed.survival(conditional(confidence[: self.most]))
         else:
-            survival = known.blind.survival(BLIND[: self.max_width])
+            survival = known.blind.survival(BLIND[: self.most])
         out, expected, spent_s, costs = [], 1.0, self.overhead_s + fixed_s, self.costs.seconds
         for k, alive in enumerate(survival, 1):
             expected += alive
@@ -204,8 +227,13 @@ class AutoController:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
         return self.costs.seconds[k] + self.overhead_s
 
-    def observe(self, draft: Draft, verdict: Verdict, target_s: float, draft_s: float) -> None:
-        k, n_hits, n_drafted = len(draft), len(verdict.accepted), len(draft) + draft.n_cut
+    def observe(self, done: Round) -> None:
+        self.account(done, source_of(done.draft))
+
+    def account(self, done: Round, source: str, *, in_vain: bool = False) -> None:
+        """Learn from a round that `source` drafted; in_vain: it was asked and gave nothing."""
+        draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
+        k, n_drafted, target_s = len(draft), len(draft) + draft.n_cut, done.times.target_s
         off = abs(target_s / self.costs.seconds[0] - 1)
         self.costs.observe(k + 1, target_s)
         if k:
@@ -213,21 +241,15 @@ class AutoController:
         elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
             self._n_since_plain = 0
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
-        asked = n_drafted or self._asked
-        if asked:
-            behind = self._n_undrafted >= CATCH_UP
-            self.draft_costs.observe(n_drafted, draft_s, at_most=behind)
-        self._n_undrafted = 0 if asked else self._n_undrafted + 1
-        name = source_of(draft) if self._delegated else ""
         for known in self._sources.values():
             known.n_idle += 1
             known.balance_s += PROBE_SHARE * self._round_s(0) * (n_hits + 1)
         if n_drafted:
             confidence = draft.confidence if draft.is_chain else ()
-            self.learn(name, confidence, verdict.n_tested, n_hits)
-            self._keep_books(name, k, n_hits, draft_s)
-        elif self._asked and draft_s > PROBE_SHARE * self._round_s(0):
-            self.fail(name, draft_s)
+            self.learn(source, confidence, done.verdict.n_tested, n_hits)
+            self._keep_books(source, k, n_hits, draft_s)
+        elif in_vain and draft_s > PROBE_SHARE * self._round_s(0):
+            self.fail(source, draft_s)
         for known in self._sources.values():
             known.balance_s = min(known.balance_s, 0.0)
 
@@ -247,7 +269,7 @@ class AutoController:
         Estimates of the target's time, not clock readings: a slow round must not decide when to
         try again. A probe's draft counts as long as it took, reading what it missed included.
         """
-        if k > self.max_width:
+        if k > self.most:
             return
         plain_s, known = self._round_s(0), self._sources[source]
         won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
@@ -257,16 +279,13 @@ class AutoController:
 
     @property
     def reason(self) -> str:
-        """Why nothing is drafted, in one sentence; empty while drafting pays."""
-        names = [n for n in self._sources if n] if self._delegated else [""]
-        stories = [self._story(name) for name in names]
+        """Why nothing is drafted, in one sentence; empty while any source pays."""
+        stories = [self.story(name, one.step_s or 0.0) for name, one in self._sources.items()]
         return "" if not stories or "" in stories else stories[-1]
 
-    def _story(self, name: str) -> str:
-        known = self._sources[name]
-        alone = not name
-        step_s = self.draft_costs.step_s if alone else known.step_s or 0.0
-        fixed_s = self.draft_costs.fixed_s if alone else 0.0
+    def story(self, source: str, step_s: float, fixed_s: float = 0.0) -> str:
+        """Why one source is paused, "" while it is not."""
+        known = self._sources.setdefault(source, Source(PRIOR))
         rates = self._rates(known, (), step_s, fixed_s)
         if not rates:
             return "drafting paused: the cost table has one width"

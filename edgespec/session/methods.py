@@ -15,10 +15,12 @@ from edgespec.config import BRIDGES, Config, state_folder
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges.pairing import Translation, vocabulary_of
 from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.mixed import Mixed
+from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
-from edgespec.pace.controller import AutoController, FixedController
+from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
 from edgespec.pace.cost import CostTable
-from edgespec.protocols import Controller, Drafter, LanguageModel, Tokenizer
+from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo
 
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
@@ -44,15 +46,14 @@ class OpenModel(LanguageModel, Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A drafter and the controller that paces it; either may have learned from earlier rounds.
+    """A way to decode; its speculator may have learned from earlier rounds.
 
     bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
     translated: that part.
     """
 
     name: str
-    drafter: Drafter | None
-    controller: Controller
+    speculator: Speculator
     bridge: str = ""
     translated: Translated | None = None
 
@@ -94,13 +95,11 @@ class Methods:
         way, _, bridge = name.partition("@")
         self._check_bridge(name, bridge)
         if way == "plain":
-            return Method(name, None, FixedController(0))
-        controller: AutoController | FixedController
+            return Method(name, Plain())
+        fixed: FixedController | None = None
         if way.startswith("fixed-") and way[6:].isdecimal():
-            controller = FixedController(int(way[6:]))
-        elif way in ("auto", "ngram"):
-            controller = AutoController(self._table())
-        else:
+            fixed = FixedController(int(way[6:]))
+        elif way not in ("auto", "ngram"):
             raise UsageError(
                 f"no method is called {name!r}: expected plain, auto, ngram or fixed-4"
             )
@@ -110,9 +109,13 @@ class Methods:
         if bridge and self._translation is not None and self._draft_model is not None:
             translated = self._translation.drafter(self._draft_model, bridge, keep=keep)
         if self._own is not None and way != "ngram":
-            return Method(name, self._own, controller)
-        drafter = mixed_of([self._one(part, translated) for part in chosen], controller)
-        return Method(name, drafter, controller, bridge, translated)
+            return Method(name, Paced(self._own, fixed or AutoController(self._table())))
+        drafters = [self._one(part, translated) for part in chosen]
+        if fixed is not None and len(drafters) == 1:
+            return Method(name, Paced(drafters[0], fixed), bridge, translated)
+        # Even a single one is mixed where its drafts are cut to what its confidence promises.
+        mixed = Mixed(drafters, fixed or AutoPlanner(self._table()))
+        return Method(name, mixed, bridge, translated)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
@@ -153,17 +156,6 @@ class Methods:
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
-
-
-def mixed_of(parts: list[Drafter], controller: AutoController | FixedController) -> Drafter:
-    """One drafter of several; even a single one is mixed unless the controller is fixed.
-
-    Its drafts are then cut to what its confidence promises.
-    """
-    if len(parts) == 1 and isinstance(controller, FixedController):
-        return parts[0]
-    mixed: Drafter = find_drafter("mixed")(parts, controller)
-    return mixed
 
 
 def translation_of(

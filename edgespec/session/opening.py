@@ -15,7 +15,7 @@ from edgespec.backends import ModelOptions, open_model
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import UsageError
-from edgespec.files import text_of
+from edgespec.files import place, text_of
 from edgespec.grammar.schema import gbnf_of
 from edgespec.protocols import Tokenizer
 from edgespec.session.methods import OpenModel, translation_of
@@ -55,7 +55,7 @@ def file_named(
         )
     if repo:
         return hub.fetch(repo, offline=config.offline, progress=progress)
-    return Path(file) if file else None
+    return place(file) if file else None
 
 
 def drafts_with_a_model(config: Config) -> bool:

@@ -12,34 +12,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from edgespec.config import Config, cache_folder, check_known, with_values
-from edgespec.decode.engine import Engine, method_of
+from edgespec.config import Config, check_known, with_values
+from edgespec.decode.engine import Engine
 from edgespec.decode.sampling import biases, check
-from edgespec.drafters.bridges.pairing import Translation
+from edgespec.decode.uniforms import rule_of
 from edgespec.errors import Cancelled, UsageError
-from edgespec.pace import cost_store
-from edgespec.pace.cost import CostTable, plain_token_s
-from edgespec.protocols import Drafter, Tokenizer
+from edgespec.pace.cost import plain_token_s
+from edgespec.protocols import Drafter
 from edgespec.session import completion, opening
 from edgespec.session.completion import ChatChunk, ChatCompletion
-from edgespec.session.methods import Method, Methods, OpenModel
+from edgespec.session.methods import Method
+from edgespec.session.pair import OpenPair
+from edgespec.session.pieces import pieces_of
+from edgespec.session.prompt import Prompt
 from edgespec.session.turns import Generations, Run
-from edgespec.text.detokenizer import Detokenizer, StopText
+from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
-from edgespec.types import Options, Piece, Progress, SamplingParams, Stats, Step, TokenScore
+from edgespec.types import Options, Piece, Progress, SamplingParams, Stats, Step
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 elif TYPE_CHECKING:
     from typing_extensions import Unpack
-
-MOST_SPELLED = 512  # conversations kept as the drafter reads them
 
 
 class Session:
@@ -59,45 +58,15 @@ class Session:
         """
         check(config.sampling(frozenset()))
         StopText(config.stop)
-        self.config, self._own, self._progress = config, drafter, progress
+        self.config, self._progress = config, progress
         self._generations, self._closed = Generations(), False
-        self._spelled: dict[tuple[int, ...], list[int]] = {}  # prompts to the drafter, by ids
-        self._ways: dict[str, Method] = {}  # by auto, on, off
-        self.draft_model: OpenModel | None = None
-        self.translation: Translation | None = None
-        with_model = drafter is None and opening.drafts_with_a_model(config)
-        self._path, draft_path = opening.paths_of(config, progress, drafter=with_model)
-        with ExitStack() as self._opened:
-            self.target: OpenModel = opening.open_target(self._path, config, progress)
-            self._opened.callback(self.target.close)
-            self._open_drafter(draft_path)
-            self._use(self._way(config.speculative))
-            self._opened = self._opened.pop_all()
-        self.tokenizer: Tokenizer = self.target.tokenizer
-
-    def _open_drafter(self, path: Path | None) -> None:
-        """The draft model in `path`, if any, and the methods that draft with what is open now."""
-        if path is not None:
-            self.draft_model, self.translation = opening.open_drafter(
-                path, self.config, self.target, self._path.name, self._progress
-            )
-            self._opened.callback(self.draft_model.close)
-        self.methods = Methods(
-            self.config, self.draft_model, self.translation, self._own, lambda: self.costs
-        )
-
-    def _way(self, speculative: str) -> Method:
-        """The configured method for auto, on or off; the draft model is opened when first used."""
-        if speculative not in self._ways:
-            config = replace(self.config, speculative=speculative)
-            missing = self._own is None and self.draft_model is None
-            if missing and opening.drafts_with_a_model(config):
-                self._open_drafter(opening.paths_of(config, self._progress)[1])
-            method = self.methods.configured(speculative)
-            if method.drafter is not None and method.drafter is not self._own:
-                self._opened.callback(method.drafter.close)  # before its model
-            self._ways[speculative] = method
-        return self._ways[speculative]
+        self.pair = OpenPair(config, drafter, progress, self._undisturbed)
+        self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
+        try:
+            self._use(self.pair.way(config.speculative))
+        except BaseException:
+            self.pair.close()
+            raise
 
     def use(self, method: Method) -> None:
         """Decode by `method` from now on; target and draft model start with empty caches.
@@ -109,12 +78,9 @@ class Session:
             self._use(method)
 
     def _use(self, method: Method) -> None:
-        if self.draft_model is not None:
-            self.draft_model.truncate(0)
+        self.pair.forget_draft()
         self.method = self._default = method
-        self.engine = Engine(
-            self.target, method.drafter, method.controller, on_read=self._tell_reading
-        )
+        self.engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
 
     def _tell_reading(self, share: float) -> None:
         if self._progress is not None:
@@ -132,7 +98,7 @@ class Session:
         with self._generations.guard:
             self._check_open()
             self._generations.take_over()
-            self._adopt(self._way(how))
+            self._adopt(self.pair.way(how))
             self.config, self._default = config, self.method
 
     @property
@@ -144,25 +110,18 @@ class Session:
         """Decode the next generation by `method`."""
         if method is self.method:
             return
-        if self.draft_model is not None and method.drafter is not None:
-            self.draft_model.truncate(0)  # another drafter's text may lie there
+        if method.speculator.name:
+            self.pair.forget_draft()
         self.method = method
-        self.engine.drafter, self.engine.controller = method.drafter, method.controller
+        self.engine.use(method.speculator)
 
-    @cached_property
-    def costs(self) -> CostTable:
-        """The target's cost by width on this device, from the cache folder or measured now."""
-        name = cost_store.key_of(self._path, self.config)
-        file = cache_folder() / "costs" / name
-        known = cost_store.load(file)
-        if known is not None:
-            return known
-        what = "measuring what widths cost here, once"
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Within it no round is computed; the target's cache has room if no generation needs it."""
         with self._generations.guard, self._generations.between_rounds():
             if not self._generations.running:
-                self.target.truncate(0)  # a full cache would leave no room for wide ones
-            with opening.telling(self._progress, what):
-                return cost_store.measured(self.target, file)
+                self.pair.target.truncate(0)
+            yield
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -177,19 +136,14 @@ class Session:
     def _told(self, run: Run) -> Stats:
         """The counts of one generation, with what it would have taken without drafting."""
         stats = run.so_far()
-        if "costs" not in self.__dict__ or not stats.n_rounds:
+        costs = self.pair.known_costs
+        if costs is None or not stats.n_rounds:
             return stats
-        return replace(stats, plain_token_s=plain_token_s(stats, self.costs))
+        return replace(stats, plain_token_s=plain_token_s(stats, costs))
 
     def where(self) -> str:
         """What runs where, in a line."""
-        words = f"target on {self.target.device}"
-        if self.method.drafter is None:
-            return words + "; no drafter"
-        if self.draft_model is None:
-            return f"{words}; drafter: {self.method.drafter.name}"
-        bridge = f" over the {self.method.bridge} bridge" if self.method.bridge else ""
-        return f"{words}; drafter on {self.draft_model.device}{bridge}"
+        return self.pair.where(self.method)
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Iterator[Piece]:
         """Pieces that continue `prompt`, a text or token ids; see types.Options.
@@ -198,7 +152,7 @@ class Session:
         `speculate` raises; Cancelled while streaming.
         """
         config = self._with(options)
-        ids = self.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         return self._begun(ids, config, options)[1]
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Iterator[Piece]:
@@ -236,21 +190,16 @@ class Session:
         config = self._ended_by_template(self._with(options))
         ids = self.prompt(completion.plain(messages))
         run, pieces = self._begun(ids, config, options)
-        answer = completion.Answer(self._path.name, len(ids), logprobs, self.token_bytes)
+        answer = completion.Answer(self.pair.path.name, len(ids), logprobs, self.token_bytes)
         told = partial(self._told, run)
         return answer.chunks(pieces, run) if stream else answer.whole(pieces, run, told)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation, up to where its answer begins.
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """A conversation, up to where its answer begins.
 
         A drafter of another vocabulary will read it in its own chat format.
         """
-        ids = self.template.tokens(messages)
-        if self.translation is not None:
-            while len(self._spelled) >= MOST_SPELLED:
-                del self._spelled[next(iter(self._spelled))]
-            self._spelled[tuple(ids)] = self.translation.spelled(messages)
-        return ids
+        return Prompt(tuple(self.template.tokens(messages)), tuple(messages))
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a raw prompt, with the model's own opening. Raises: TokenizerError."""
@@ -284,10 +233,12 @@ class Session:
             self._check_open()
             self._generations.take_over()
             self._check_lossless(params)
-            self.engine.check(ids)
+            self.engine.check_prompt(ids)
             translated = self.method.translated
             if translated is not None:
-                spelled = self._spelled.get(tuple(ids), [])
+                spelled = []
+                if isinstance(ids, Prompt) and self.pair.translation is not None:
+                    spelled = ids.spelled(self.pair.translation)
                 translated.ledger.anchor(ids if spelled else [], spelled)
             engine = self.engine
             run = Run(lambda: engine.stats, None if translated is None else translated.save)
@@ -311,9 +262,7 @@ class Session:
     def cancel(self) -> None:
         """Make the generation in progress raise Cancelled; from any thread or signal handler."""
         self._generations.cancel()
-        self.target.cancel()
-        if self.draft_model is not None:
-            self.draft_model.cancel()
+        self.pair.cancel()
 
     @property
     def stopping(self) -> bool:
@@ -326,7 +275,7 @@ class Session:
             closed, self._closed = self._closed, True
         if not closed:
             self.cancel()
-            self._generations.close(self._opened.close)
+            self._generations.close(self.pair.close)
 
     def __enter__(self) -> Session:
         return self
@@ -345,31 +294,9 @@ class Session:
         asked = options.get("speculative")
         with self._generations.guard:
             self._generations.take_over()
-            self._adopt(self._way(asked) if asked else self._default)
+            self._adopt(self.pair.way(asked) if asked else self._default)
             run, steps = self._started(ids, params)
-        return run, self._texts(run, steps, stop)
-
-    def _texts(self, run: Run, steps: Iterator[Step], stop: StopText) -> Iterator[Piece]:
-        """Pieces with text; a token whose text has to wait is shown with the one that ends it."""
-        detokenizer, scores = Detokenizer(), list[tuple[int, TokenScore]]()
-        token, drafted, n_read = -1, False, 0
-        for step in steps:
-            emitted = step.verdict.tokens
-            for i, (token, drafted) in enumerate(zip(emitted, step.from_draft, strict=True)):
-                n_read += 1
-                scores += [(token, step.scores[i])] if step.scores else []
-                text = stop.feed(detokenizer.feed(self.tokenizer.piece(token)))
-                if stop.stopped:
-                    del run.output[n_read:]  # what the round had beyond it
-                    run.end("a stop string was met", finish="stop")
-                if text:
-                    yield Piece(text, token, drafted, tuple(scores))
-                    scores = []
-                if stop.stopped:
-                    return
-        rest = stop.feed(detokenizer.flush()) + stop.flush()
-        if rest:
-            yield Piece(rest, token, drafted, tuple(scores))
+        return run, pieces_of(steps, run, self.tokenizer, stop)
 
     def _ended_by_template(self, config: Config) -> Config:
         """With the strings that end an answer where the vocabulary has no token for it."""
@@ -393,7 +320,7 @@ class Session:
     def _check_lossless(self, params: SamplingParams) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
         translated = self.method.translated
-        exact = translated is None or translated.bridge.lossless or method_of(params) == "match"
+        exact = translated is None or translated.bridge.lossless or rule_of(params) == "match"
         if not exact and not self.config.allow_approximate:
             raise UsageError(
                 "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "

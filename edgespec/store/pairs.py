@@ -1,7 +1,7 @@
 """Known pairs of target and drafter: their manifests in models/, and the files they name.
 
-A model is bundled, made from a bundled one on first use (a padded target, by
-edgespec.export.pad.padded, which is loaded for that alone), or fetched from the Hugging Face hub.
+A model is bundled, made from a bundled one on first use (a padded target, by what the package
+offers as an entry point for it, loaded for that alone), or fetched from the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, resources
+from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ PADDED_NOTE = (
     "it costs what a model of its size costs and says what the small one says"
 )
 UNTRIED_NOTE = "not tried by us: names and sizes are as the models' own pages have them"
-# How the files that edgespec.export.pad.padded makes end, where not in their kind and .gguf.
+MAKERS = "edgespec.makers"  # entry points, see pyproject.toml
+# How the files of padded models end, where not in their kind and .gguf.
 ENDINGS = {"int4": "-int4-b32", "int4-b128": "-int4-b128", "q4_0-fitted": "-q4_0g.gguf"}
 
 
@@ -45,7 +47,7 @@ class ModelEntry:
 
     file: str
     sha256: str = ""
-    pad: str = ""  # a kind that edgespec.export.pad.padded knows
+    pad: str = ""  # a kind that the maker knows
     repo: str = ""
     size: int = 0
     pair: str = field(default="", compare=False)
@@ -162,13 +164,23 @@ def file_of(
     path = bundled(entry)
     if not entry.pad:
         return path
-    maker = import_module("edgespec.export.pad.padded")
     try:
-        return Path(maker.padded(entry.pad, path, cache, progress))
+        return Path(_maker("padded")(entry.pad, path, cache, progress))
     except ModuleNotFoundError as error:
         if is_own(error):
             raise
         raise not_installed(error) from error
+
+
+def _maker(name: str) -> Callable[..., Any]:
+    """What makes model files of that name. Raises: UsageError, ModuleNotFoundError."""
+    for found in entry_points(group=MAKERS, name=name):
+        maker: Callable[..., Any] = found.load()
+        return maker
+    raise UsageError(
+        f"no maker of {name} models is installed: expected it to come with EdgeSpec: reinstall "
+        "(`pip install .` in its source tree)"
+    )
 
 
 def made(entry: ModelEntry, cache: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def run_pair(
 def target_costs(target: Path, n_threads: int) -> CostTable:
     """What widths cost the target here."""
     with Session(Config(model=str(target), speculative="off", threads=n_threads)) as session:
-        return session.costs
+        return session.pair.costs
 
 
 def n_params_of(path: Path) -> int:

@@ -34,6 +34,7 @@ from edgespec.types import FloatArray
 llama_cpp = pytest.importorskip("llama_cpp")
 
 from edgespec.backends.gguf import trial as gguf_trial  # noqa: E402
+from edgespec.backends.llamacpp import library  # noqa: E402
 from edgespec.backends.llamacpp import opening as llamacpp_opening  # noqa: E402
 from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer, devices  # noqa: E402
 
@@ -318,11 +319,6 @@ def test_a_context_that_does_not_fit_in_memory_is_refused(
     opened(stories260k, n_context=10000).close()
 
 
-def test_free_memory_is_plausible() -> None:
-    free = llamacpp_opening.free_memory()
-    assert free is None or 1 << 20 < free < 1 << 50
-
-
 def test_the_context_is_the_models_own_at_most_4096(stories260k: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.gguf"
     path.write_bytes(with_keys(stories260k, llama__context_length=u32(100000)))
@@ -479,7 +475,7 @@ def test_nothing_is_printed_by_default(stories260k: Path, data_folder: Path) -> 
     script = f"""
 from pathlib import Path
 from edgespec.backends import ModelOptions
-from edgespec.backends.llamacpp import LlamaCppModel, LlamaCppTokenizer
+from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer
 LlamaCppTokenizer.open(Path({str(warns)!r}))
 model = LlamaCppModel(Path({str(stories260k)!r}), ModelOptions(n_threads=1), loading="map")
 model.forward([1, 2, 3])
@@ -490,6 +486,32 @@ kept = model.forward([4])
         capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("llama_kv_cache_iswa: using full-size SWA cache (ref: https://...)", "DEBUG"),
+        ("llama_context: n_ctx_seq (256) < n_ctx_train (512) -- the full capacity of the model "
+         "will not be utilized", "DEBUG"),
+        ("llama_context: n_ctx_seq (512) > n_ctx_train (256) -- possible training context "
+         "overflow", "WARNING"),
+        ("llama_kv_cache: the V embeddings have different sizes across layers and FA is not "
+         "enabled - padding V cache to 512", "DEBUG"),
+        ("sched_reserve: Flash Attention not supported, set to disabled", "DEBUG"),
+        ("model has unused tensor blk.9.x (size = 64 bytes) -- ignoring", "DEBUG"),
+        ("load: special_eos_id is not in special_eog_ids - the tokenizer config may be "
+         "incorrect", "DEBUG"),
+        ("load: GENERATION QUALITY WILL BE DEGRADED!", "WARNING"),
+        ("load: missing pre-tokenizer type, using: 'default'", "WARNING"),
+    ],
+)  # fmt: skip
+def test_a_warning_that_leaves_nothing_to_do_is_for_developers(
+    line: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "edgespec.llamacpp")
+    library.library()._on_log(3, f"{line}\n".encode(), None)
+    assert [record.levelname for record in caplog.records] == [level]
 
 
 def test_the_log_goes_to_pythons(stories260k: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -247,7 +247,9 @@ def test_drawn_json_parses_by_every_rule(session, rule, chain):
 
 
 def test_the_library_is_loaded_with_the_first_grammar_only():
-    code = "import sys; from edgespec.grammar import constrained, schema; "
+    code = (
+        "import sys; from edgespec.decode import constrained; from edgespec.grammar import schema; "
+    )
     code += "print('llama_cpp' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

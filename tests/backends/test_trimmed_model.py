@@ -15,6 +15,7 @@ from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.llamacpp.model import LlamaCppModel
 from edgespec.backends.llamacpp.trimmed import LlamaCppTrimmedModel, is_trimmed
 from edgespec.decode.sampling import law_of
+from edgespec.decode.uniforms import Uniforms
 from edgespec.drafters.model import ModelDrafter
 from edgespec.errors import (
     BackendError,
@@ -24,6 +25,7 @@ from edgespec.errors import (
     ShapeError,
     UsageError,
 )
+from edgespec.protocols import Drawing
 from edgespec.session.load import load
 from edgespec.types import SamplingParams
 
@@ -158,7 +160,7 @@ def test_a_drawn_draft_has_a_law_of_all_tokens_with_nothing_on_absent_ones(small
     absent = np.setdiff1d(np.arange(V), KEPT)
     for seed in range(4):
         u = np.random.default_rng(seed).random(5)
-        draft = drafter.draft([*TOKENS, seed], 5, law=law, u=u)
+        draft = drafter.draft([*TOKENS, seed], 5, Drawing(law, Uniforms(*u)))
         assert draft.probs.shape == (5, V)
         assert draft.probs.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert not draft.probs[:, absent].any()

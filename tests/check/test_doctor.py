@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import pytest
 from edgespec.export.trim.head import trim, vocabulary_path
-from gguf_maker import ARRAY, Gguf, string, strings, u32, u32s
+from gguf_maker import ARRAY, Gguf, string, strings, u32, u32s, with_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_maker import DEMO
@@ -259,6 +259,22 @@ def test_a_preview_counts_the_cache_as_it_is_kept(stories260k: Path) -> None:
         seen.close()
     with pytest.raises(UsageError, match="a cache in q8_0 does not fit the heads of 8 in stories"):
         preview(stories260k, replace(OPTIONS, kv_type="q8_0"))
+
+
+@pytest.mark.parametrize(
+    ("file_type", "quant"),
+    [(15, "Q4_K - Medium"), (7, "Q8_0"), (0, "all F32"), (999, "F16"), (None, "F16")],
+)
+def test_a_preview_has_the_files_own_word_for_its_quantization(
+    file_type: int | None, quant: str, tmp_path: Path
+) -> None:
+    """Most weights of a file called Q4_K_M can be of another type; a file may not say."""
+    path = tmp_path / "m.gguf"
+    value = None if file_type is None else u32(file_type)
+    path.write_bytes(with_keys(DEMO, general__file_type=value))
+    seen = preview(path, OPTIONS)
+    seen.close()
+    assert seen.quant == quant
 
 
 def test_an_onnx_folder_is_judged_by_its_files() -> None:
@@ -603,6 +619,7 @@ def test_nothing_is_promised_that_was_not_measured() -> None:
         ("Q4_0", 2.4, 200_000_000, "verifying 4 tokens costs 2.4x one here"),
         ("Q4_0", 1.5, 200_000_000, ""),
         ("Q4_0", 2.4, 9_000_000, ""),
+        ("all F32", 1.4, 200_000_000, "in 4 bits a target answers a little differently"),
         ("F16", 1.4, 200_000_000, "in 4 bits a target answers a little differently"),
     ],
 )

@@ -18,8 +18,9 @@ from edgespec.check.lossless import (
     noise_of,
 )
 from edgespec.decode.engine import Engine
+from edgespec.drafters.paced import Paced, Plain
 from edgespec.pace.controller import FixedController
-from edgespec.types import Draft, FloatArray, SamplingParams, Step, Verdict
+from edgespec.types import Draft, FloatArray, Round, SamplingParams, Step
 
 V = 6
 PARAMS = SamplingParams(max_tokens=12)
@@ -37,15 +38,15 @@ def law_after(prefix: tuple[int, ...]) -> FloatArray:
 class Guess:
     """Drafts by a law of its own, uniform over all tokens."""
 
-    name = "guess"
+    name, n_leaves = "guess", 1
 
-    def draft(self, context, k, *, law=None, u=None):  # type: ignore[no-untyped-def]
-        if law is None:
+    def draft(self, context, k, drawing=None):  # type: ignore[no-untyped-def]
+        if drawing is None:
             return Draft(tuple(int(law_after((*context,)).argmax()) for _ in range(k)))
         rows = np.full((k, V), 1 / V, np.float32)
-        return Draft(tuple(int(x * V) for x in u[:k]), probs=rows)
+        return Draft(tuple(drawing.chances.pick(row) for row in rows), probs=rows)
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Learns nothing."""
 
     def close(self) -> None:
@@ -74,8 +75,8 @@ def stream(model: TableModel, drafter: Guess | None):  # type: ignore[no-untyped
     """Streams by a new engine each, so that each starts from an empty cache."""
 
     def start(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
-        controller = FixedController(3 if drafter else 0)
-        return Engine(model, drafter, controller).stream(prompt, params)
+        speculator = Paced(drafter, FixedController(3)) if drafter else Plain()
+        return Engine(model, speculator).stream(prompt, params)
 
     return start
 

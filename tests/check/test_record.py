@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from edgespec.check.record import outputs_sha256, record, run_row, total
-from edgespec.device import device_card, peak_rss_bytes
+from edgespec.device import device_card, free_memory, peak_rss_bytes
 from edgespec.types import ModelInfo, SamplingParams, Stats
 
 ONE = Stats(
@@ -60,6 +60,11 @@ def test_output_hash_sees_every_token_and_where_texts_end() -> None:
     outputs = ([[1, 2], [3]], [[1], [2, 3]], [[12], [3]], [[1, 2, 3]], [[1, 23]])
     assert len({outputs_sha256(one) for one in outputs}) == len(outputs)
     assert outputs_sha256([(1, 2)]) == outputs_sha256([[1, 2]])
+
+
+def test_free_memory_is_plausible() -> None:
+    free = free_memory()
+    assert free is None or 1 << 20 < free < 1 << 50
 
 
 def test_card_names_this_device() -> None:

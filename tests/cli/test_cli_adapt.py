@@ -88,7 +88,7 @@ def test_warming_learns_and_says_what_it_is_worth(
 
 def test_a_session_drafts_with_what_was_warmed(warmed: Path) -> None:
     with edgespec.load(pair="demo-foreign", speculative="on", drafter="model") as session:
-        assert session.translation is not None
+        assert session.pair.translation is not None
         assert len(session.method.translated.bridge.units.cache) > 5
 
 

@@ -175,6 +175,17 @@ def test_an_unfinished_download_is_listed_and_removed(
     assert not cache.repo_folder(REPO).exists()
 
 
+def test_finished_parts_of_an_unfinished_download_are_listed_and_removed(
+    server: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (f"big-Q8_0-0000{i}-of-00002.gguf" for i in (1, 2))
+    server.repos[REPO] = {first: BIG, second: BIG[::-1]}
+    server.breaks = [len(BIG), 50_000] + [0] * 20
+    assert "stopped at 49.2 kB of 102 kB" in said(f"pull {REPO}", capsys, 1)
+    assert f"{REPO}  152 kB of an unfinished download: pull goes on" in said("list", capsys)
+    assert said(f"rm {REPO}", capsys) == "freed 152 kB\n"
+
+
 def test_rm_of_one_model_leaves_the_rest_of_an_unfinished_download(server: Hub) -> None:
     blobs = cache.repo_folder(REPO) / "blobs"
     blobs.mkdir(parents=True)

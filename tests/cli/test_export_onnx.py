@@ -46,8 +46,11 @@ def test_without_a_name_the_model_s_own_is_taken(
     assert capsys.readouterr().out.startswith("tiny-int4: int4-b32, 0.1 M parameters")
     open_model(tmp_path / "tiny-int4", ModelOptions(96, 1)).close()
     (tmp_path / "Qwen2.5-0.5B").mkdir()
-    assert out_of(Namespace(out=None, model="Qwen2.5-0.5B"), "int4") == Path("Qwen2.5-0.5B-int4")
-    assert out_of(Namespace(out=None, model="a/b-f16.gguf"), "fp32") == Path("b-f16-fp32")
+    for model, precision, name in (
+        ("Qwen2.5-0.5B", "int4", "Qwen2.5-0.5B-int4"),
+        ("a/b-f16.gguf", "fp32", "b-f16-fp32"),
+    ):
+        assert out_of(Namespace(out=None, model=Path(model)), precision) == Path(name)
 
 
 @pytest.fixture

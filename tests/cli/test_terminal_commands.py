@@ -13,7 +13,7 @@ import pytest
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import answer_line, bars, session_chart, sparkline
-from edgespec.cli.terminal.commands import COMMANDS, complete
+from edgespec.cli.terminal.commands import COMMANDS, complete, named
 from edgespec.cli.terminal.line import Plainly, is_open, kept_in, lines_of, unquoted
 from edgespec.cli.terminal.loop import converse, take_turn
 from edgespec.cli.terminal.plain import Silent
@@ -193,6 +193,24 @@ def test_read_asks_with_a_file(
     assert talk.conversation.messages[0]["content"] == 'what\'s "red" here?\n\nThe fox.'
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("user/repo", {"hf_repo": "user/repo"}),
+        ("user/repo:m-Q8_0.gguf", {"hf_repo": "user/repo:m-Q8_0.gguf"}),
+        ("https://hf.co/user/repo", {"hf_repo": "https://hf.co/user/repo"}),
+        (
+            "https://huggingface.co/user/repo/blob/main/m.gguf",
+            {"hf_repo": "https://huggingface.co/user/repo/blob/main/m.gguf"},
+        ),
+        ("folder/m.gguf", {"model": "folder/m.gguf"}),
+        ("demo", {"pair": "demo"}),
+    ],
+)
+def test_a_model_is_named_as_on_the_command_line(text: str, expected: dict[str, str]) -> None:
+    assert named(text, "model") == expected
+
+
 def test_another_model_goes_on_with_the_conversation(
     talk: Talk, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,11 +243,11 @@ def test_the_drafter_is_exchanged_and_paced(
     said = told(talk, capsys, f"/draft {stories260k}")
     assert "speculation is off: /spec auto uses it" in said
     told(talk, capsys, "/spec on", f"/draft {stories260k}", "/draft 2", "Hi")
-    assert talk.session.draft_model is not None
+    assert talk.session.pair.draft_model is not None
     assert talk.session.method.name == "fixed-2"
     assert talk.answers[-1].n_accepted > 0
     said = told(talk, capsys, "/spec off", "/draft none", "/draft", "/show", "/spec")
-    assert talk.session.method.drafter is None
+    assert talk.session.method.speculator.name == ""
     assert "no drafter" in said
     assert "[speculation off;" in said
 

@@ -15,8 +15,9 @@ from rich.cells import cell_len
 from edgespec.cli.progress import Bar, bar_line, duration, left_s
 from edgespec.cli.terminal import screen as screen_module
 from edgespec.cli.terminal.markdown import Markdown
-from edgespec.cli.terminal.plain import Plain, can_write, cells, is_screen, printer_of
+from edgespec.cli.terminal.plain import Plain, printer_of
 from edgespec.cli.terminal.screen import Screen, column_after
+from edgespec.cli.tty import can_write, cells, is_screen
 
 TEXT = """# The *little* fox
 

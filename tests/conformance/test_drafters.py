@@ -11,7 +11,7 @@ from bridge_worlds import PieceTokenizer
 
 from edgespec.backends.fake import TableModel
 from edgespec.decode.sampling import law_of
-from edgespec.decode.verify import pick
+from edgespec.decode.uniforms import Uniforms, pick
 from edgespec.drafters import DRAFTERS as NAMES
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges import find_bridge
@@ -19,15 +19,15 @@ from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.drafters.bridges.translated import Translated
-from edgespec.drafters.mixed import MixedDrafter
+from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
-from edgespec.pace.controller import AutoController, FixedController
+from edgespec.pace.controller import AutoPlanner, FixedController
 from edgespec.pace.cost import CostTable
-from edgespec.protocols import Drafter
+from edgespec.protocols import Drafter, Drawing
 from edgespec.text.vocabulary import Vocabulary
-from edgespec.types import Draft, FloatArray, SamplingParams, Verdict
+from edgespec.types import Draft, FloatArray, Round, SamplingParams, Verdict
 
 V = 5
 N_CONTEXT = 48
@@ -54,8 +54,16 @@ class TrimmedTable(TableModel):
         return super().forward(tokens, parents)[:, self.token_ids]
 
 
-def mixed(controller: AutoController | FixedController) -> MixedDrafter:
-    return MixedDrafter([NgramDrafter(), model()], controller)
+class OfSeveral:
+    """A speculator of several drafters, asked as one drafter."""
+
+    def __init__(self, planner: AutoPlanner | FixedController) -> None:
+        self._mixed = Mixed([NgramDrafter(), model()], planner)
+        self.name, self.n_leaves = self._mixed.name, self._mixed.n_leaves
+        self.observe, self.close = self._mixed.observe, self._mixed.close
+
+    def draft(self, context, k, drawing=None):
+        return self._mixed.propose(context, k, drawing)
 
 
 def translated(bridge: str) -> Translated:
@@ -78,8 +86,8 @@ DRAFTERS: dict[str, Callable[[], Drafter]] = {
     "translated-omnidraft": lambda: translated("omnidraft"),
     "translated-text": lambda: translated("text"),
     "translated-tli": lambda: translated("tli"),
-    "mixed-fixed": lambda: mixed(FixedController(6)),
-    "mixed-auto": lambda: mixed(AutoController(CostTable((1.0, *[1.1] * 16)))),
+    "mixed-fixed": lambda: OfSeveral(FixedController(6)),
+    "mixed-auto": lambda: OfSeveral(AutoPlanner(CostTable((1.0, *[1.1] * 16)))),
 }
 LOOP = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
 
@@ -124,14 +132,14 @@ def test_drafts_are_well_formed_after_any_change_of_context(make):
         check(draft, k)
         assert draft.probs is None
         n_drafted += len(draft)
-        drafter.observe([*context, i % V], draft, Verdict((i % V,), (), min(1, len(draft))))
+        drafter.observe(Round([*context, i % V], draft, Verdict((i % V,), (), min(1, len(draft)))))
     assert n_drafted > 0
 
 
 def test_the_context_is_not_changed(make):
     drafter, context = make(), list(LOOP)
     draft = drafter.draft(context, 4)
-    drafter.observe(context, draft, Verdict((2,), (), 0))
+    drafter.observe(Round(context, draft, Verdict((2,), (), 0)))
     assert context == LOOP
     assert drafter.draft(tuple(LOOP), 4).tokens == make().draft(LOOP, 4).tokens
 
@@ -139,7 +147,7 @@ def test_the_context_is_not_changed(make):
 def test_no_tokens_are_drafted_when_none_are_wanted(make):
     drafter = make()
     assert drafter.draft(LOOP, 0) == Draft()
-    assert drafter.draft([1], 0, law=LAW, u=np.empty(0)) == Draft()
+    assert drafter.draft([1], 0, Drawing(LAW, Uniforms(*np.empty(0)))) == Draft()
 
 
 def test_a_stop_token_inside_a_draft_does_no_harm(make):
@@ -149,7 +157,7 @@ def test_a_stop_token_inside_a_draft_does_no_harm(make):
     stop = draft.tokens[0]
     verdict = Verdict((*draft.path(0), 0), (0,), 1).until(frozenset({stop}), 99)
     assert verdict.tokens == (stop,)
-    drafter.observe([*LOOP, stop], draft, verdict)
+    drafter.observe(Round([*LOOP, stop], draft, verdict))
     check(drafter.draft([0, 1], 4), 4)
     check(twin.draft([*LOOP, stop], 4), 4)
 
@@ -158,7 +166,7 @@ def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
     drafter, rng = make(), np.random.default_rng(2)
     for context in contexts(3, 30):
         u = rng.random(5)
-        draft = drafter.draft(context, 5, law=LAW, u=u)
+        draft = drafter.draft(context, 5, Drawing(LAW, Uniforms(*u)))
         check(draft, 5)
         ids = getattr(getattr(drafter, "model", None), "token_ids", None)
         if draft.probs is not None:
@@ -174,7 +182,7 @@ def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
                 row = LAW(logits, before)
                 assert draft.probs[i] == pytest.approx(row, abs=1e-6)
                 assert token == pick(draft.probs[i], u[i])
-        drafter.observe([*context, 1], draft, Verdict((1,), (), min(1, len(draft))))
+        drafter.observe(Round([*context, 1], draft, Verdict((1,), (), min(1, len(draft)))))
 
 
 def test_a_context_beyond_the_drafters_own_is_survived(make):
@@ -183,7 +191,7 @@ def test_a_context_beyond_the_drafters_own_is_survived(make):
         context = [i % 3 for i in range(n)]
         draft = drafter.draft(context, 6)
         check(draft, 6)
-        drafter.observe([*context, 1], draft, Verdict((1,), (), min(1, len(draft))))
+        drafter.observe(Round([*context, 1], draft, Verdict((1,), (), min(1, len(draft)))))
 
 
 def test_closing_twice_is_allowed(make):
@@ -207,5 +215,5 @@ def test_registered_names_are_classes_with_a_draft(name: str):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UsageError, match="drafter 'nrgam': expected one of model, ngram, mixed"):
+    with pytest.raises(UsageError, match="drafter 'nrgam': expected one of model, ngram"):
         find_drafter("nrgam")

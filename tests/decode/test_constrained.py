@@ -22,13 +22,14 @@ from edgespec.decode.verify import accept
 from edgespec.drafters import mixed as mixed_module
 from edgespec.drafters.bridges.exact import ExactBridge
 from edgespec.drafters.bridges.tli import TliBridge
-from edgespec.drafters.mixed import MixedDrafter
+from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
+from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import TokenizerError
-from edgespec.pace.controller import AutoController, FixedController
+from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
 from edgespec.pace.cost import CostTable
-from edgespec.types import Draft, SamplingParams, Verdict
+from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
 
 PROMPT = (2, 1)
 
@@ -144,7 +145,7 @@ def law_of_a_round(rule, law, draws, p, q, n_vocab: int, k: int):
 
         def verdict(tests, u=0.0, draft=draft, laws=laws, n=n) -> Verdict:
             pairs = [*zip(tests, [u] * n, strict=True), (0.0, u)]
-            return accept(draft, laws, np.array(pairs, float), method=rule)
+            return accept(draft, laws, np.array(pairs, float), rule=rule)
 
         for n_kept, chance in enumerate(kept_chances(rule, n, verdict)):
             if chance == 0:
@@ -272,21 +273,21 @@ def test_portions_hold_every_token_once_best_first():
     assert portions == [([1, 2], 3.0), ([5], 2.0), ([4], 1.0), ([0, 6], -np.inf)]
 
 
-def all_drafters(seed: int):
+def speculators(seed: int, k: int):
     other, same = random_table(seed + 50, 4), random_table(seed, 4)
-    return {
+    drafters = {
         "model": ModelDrafter(TableModel(other, 4)),
         "same model": ModelDrafter(TableModel(same, 4)),
         "ngram": NgramDrafter(),
         "tree": TreeDrafter(4),
         "ngram tree": NgramDrafter(tree=True),
-        "mixed": MixedDrafter(
-            [NgramDrafter(), ModelDrafter(TableModel(same, 4))], FixedController(4)
-        ),
     }
+    both = [NgramDrafter(), ModelDrafter(TableModel(same, 4))]
+    paced = {name: Paced(one, FixedController(k)) for name, one in drafters.items()}
+    return paced | {"mixed": Mixed(both, FixedController(k))}
 
 
-@pytest.mark.parametrize("name", list(all_drafters(0)))
+@pytest.mark.parametrize("name", list(speculators(0, 4)))
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_matched_text_is_that_of_plain_constrained_decoding(name, temperature):
     n_accepted = n_cut = 0
@@ -297,10 +298,10 @@ def test_matched_text_is_that_of_plain_constrained_decoding(name, temperature):
             logit_bias={t: 1e-6 for t in range(4)},
         )  # fmt: skip
         soft = lambda prefix, table=table: table(prefix) * 0.9 + np.float32(0.025)  # noqa: E731
-        plain = ids(Engine(TableModel(soft, 4), None, FixedController(0)), [1, 2, 3], params)
+        plain = ids(Engine(TableModel(soft, 4), Plain()), [1, 2, 3], params)
         assert all(some.after(tuple(plain[:i]))[plain[i]] for i in range(len(plain)))
         for k in (2, 4):
-            engine = Engine(TableModel(soft, 4), all_drafters(seed)[name], FixedController(k))
+            engine = Engine(TableModel(soft, 4), speculators(seed, k)[name])
             steps = list(engine.stream([1, 2, 3], params))
             assert [t for step in steps for t in step.verdict.tokens] == plain
             n_accepted += engine.stats.n_accepted
@@ -319,7 +320,8 @@ def test_drawn_text_never_breaks_the_constraint(rule):
             constraint=some,
         )  # fmt: skip
         engine = Engine(
-            TableModel(soft, 4), ModelDrafter(TableModel(random_table(9, 4), 4)), FixedController(3)
+            TableModel(soft, 4),
+            Paced(ModelDrafter(TableModel(random_table(9, 4), 4)), FixedController(3)),
         )
         out = ids(engine, [1], params)
         assert all(some.after(tuple(out[:i]))[out[i]] for i in range(40))
@@ -359,9 +361,9 @@ def test_refused_branches_of_a_tree_go_with_all_below_them():
 def test_a_token_that_was_cut_counts_as_tested_once_all_before_it_are_accepted():
     p = np.float32([[0, 1, 0], [0, 0, 1], [1, 0, 0]])
     u = np.zeros((3, 2))
-    assert accept(Draft((1, 2), n_cut=3), p, u, method="match") == Verdict((1, 2, 0), (0, 1), 3)
-    assert accept(Draft((0, 2), n_cut=3), p, u, method="match") == Verdict((1,), (), 1)
-    assert accept(Draft(n_cut=1), p[:1], u, method="match") == Verdict((1,), (), 1)
+    assert accept(Draft((1, 2), n_cut=3), p, u, rule="match") == Verdict((1, 2, 0), (0, 1), 3)
+    assert accept(Draft((0, 2), n_cut=3), p, u, rule="match") == Verdict((1,), (), 1)
+    assert accept(Draft(n_cut=1), p[:1], u, rule="match") == Verdict((1,), (), 1)
 
 
 def test_a_grammar_that_no_token_can_follow_ends_in_one_line():
@@ -369,7 +371,7 @@ def test_a_grammar_that_no_token_can_follow_ends_in_one_line():
         def allowed(self, generated, ids):
             return np.full(len(ids), len(generated) < 5)
 
-    engine = Engine(TableModel(random_table(1, 4), 4), TreeDrafter(4), FixedController(4))
+    engine = Engine(TableModel(random_table(1, 4), 4), Paced(TreeDrafter(4), FixedController(4)))
     with pytest.raises(TokenizerError, match="after 5 tokens the grammar allows none of the .* 4"):
         ids(engine, [1], SamplingParams(max_tokens=20, constraint=Dead()))
     assert len(ids(engine, [1], SamplingParams(max_tokens=20))) == 20
@@ -390,16 +392,15 @@ PLAIN_S, STEP_S = 0.011, 0.0006
 def test_a_drafter_that_always_breaks_the_grammar_is_paused():
     """Alone and as one of several; what it costs stays under 1 %."""
     table = CostTable(tuple(PLAIN_S * (1 + 0.05 * n) for n in range(17)))
-    for delegated in (False, True):
-        controller, spent, n_drafts = AutoController(table), 0.0, 0
-        if delegated:
-            controller.delegate()
+    for alone in (False, True):
+        controller = AutoController(table) if alone else AutoPlanner(table)
+        spent, n_drafts = 0.0, 0
         for i in range(2000):
-            k = controller.next_length()
-            if delegated:
-                k = controller.plan("model", (), STEP_S).width
+            k = controller.next_length() if alone else controller.plan("model", (), STEP_S).width
             draft = Draft(sources=("model",) * bool(k), confidence=(0.9,) * bool(k), n_cut=k)
-            controller.observe(draft, Verdict((0,), (), int(k > 0)), PLAIN_S, k * STEP_S)
+            controller.observe(
+                Round((), draft, Verdict((0,), (), int(k > 0)), Times(k * STEP_S, PLAIN_S))
+            )
             if i >= 100:
                 spent += k * STEP_S
                 n_drafts += k > 0
@@ -410,25 +411,26 @@ def test_a_drafter_that_always_breaks_the_grammar_is_paused():
 
 def test_a_paid_drafter_that_never_finds_anything_is_asked_less_and_less(monkeypatch):
     class Empty:
-        name, n_asked, now = "model", 0, 0.0
+        name, n_leaves, n_asked, now = "model", 1, 0, 0.0
 
-        def draft(self, context, k, *, law=None, u=None):
+        def draft(self, context, k, drawing=None):
             self.n_asked += 1
             self.now += 3e-4
             return Draft()
 
-        def observe(self, context, draft, verdict):
+        def observe(self, done):
             pass
 
-    controller, empty = AutoController(CostTable((1e-3, *[1.1e-3] * 16))), Empty()
+    planner, empty = AutoPlanner(CostTable((1e-3, *[1.1e-3] * 16))), Empty()
     monkeypatch.setattr(mixed_module, "perf_counter", lambda: empty.now)
-    mixed = MixedDrafter([empty], controller)
+    mixed = Mixed([empty], planner)
     for i in range(400):
         if i == 100:
             empty.n_asked = 0
         before = empty.now
-        draft = mixed.draft([0], controller.next_length())
-        controller.observe(draft, Verdict((0,), (), 0), 1e-3, empty.now - before)
+        draft = mixed.propose([0], 16, None)
+        times = Times(empty.now - before, 1e-3)
+        mixed.observe(Round([0, 0], draft, Verdict((0,), (), 0), times))
     assert 0 < empty.n_asked < 20
 
 
@@ -444,7 +446,7 @@ def test_a_grammar_that_later_fits_the_drafts_reopens_drafting():
         else:
             draft = Draft((1,) * k, sources=("m",) * k)
             verdict = Verdict((1,) * (k + 1), tuple(range(k)), k)
-        controller.observe(draft, verdict, table.seconds[len(draft)], k * STEP_S)
+        controller.observe(Round((), draft, verdict, Times(k * STEP_S, table.seconds[len(draft)])))
     assert sum(widths[300:400]) <= 20  # probes
     assert min(widths[-50:]) >= 4
 
@@ -472,7 +474,7 @@ def test_each_emitted_token_comes_with_the_score_of_its_own_place(drafter):
         max_tokens=30, repeat_penalty=1.3, constraint=Some(4), n_top=2, logit_bias={0: 1e-6}
     )
     soft = lambda prefix: table(prefix) * 0.9 + np.float32(0.025)  # noqa: E731
-    engine = Engine(TableModel(soft, 4), all_drafters(2)[drafter], FixedController(3))
+    engine = Engine(TableModel(soft, 4), speculators(2, 3)[drafter])
     context = [1]
     for step in engine.stream(context[:], params):
         assert len(step.scores) == len(step.verdict.tokens)

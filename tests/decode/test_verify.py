@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgespec.decode.verify import accept, pick, residual
+from edgespec.decode.uniforms import pick
+from edgespec.decode.verify import accept, residual
 from edgespec.errors import ShapeError
 from edgespec.types import Draft, Verdict
 
@@ -69,7 +70,7 @@ def emitted_law(rule: str, n_vocab: int, k: int, p, q) -> dict[tuple[int, ...], 
 
         def verdict(tests, u_pick=0.0, draft=draft, rows=rows) -> Verdict:
             u = np.array([*zip(tests, [u_pick] * k, strict=True), (0.0, u_pick)], float)
-            return accept(draft, rows, u, method=rule)
+            return accept(draft, rows, u, rule=rule)
 
         for n_kept, chance in enumerate(kept_chances(rule, k, verdict)):
             if chance == 0:
@@ -148,7 +149,7 @@ def test_block_verification_keeps_at_least_as_many_tokens(chain):
                     draft,
                     rows,
                     np.array([*zip(tests, [0.0] * k, strict=True), (0, 0)], float),
-                    method=rule,
+                    rule=rule,
                 )
 
             chances = kept_chances(rule, k, verdict)
@@ -182,7 +183,7 @@ def test_a_matched_tree_emits_what_plain_decoding_emits(draft, seed):
         plain: tuple[int, ...] = ()
         while len(plain) < len(draft) + 1:
             plain = (*plain, pick(law(plain), u[len(plain), 1]))
-        verdict = accept(draft, p, u, method="match")
+        verdict = accept(draft, p, u, rule="match")
         assert verdict.tokens == plain[: len(verdict.tokens)]
         assert draft.path(verdict.accepted[-1] if verdict.accepted else -1) == verdict.tokens[:-1]
         if len(verdict.tokens) < len(plain):  # it stopped because nobody drafted the token

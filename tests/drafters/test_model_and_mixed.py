@@ -12,13 +12,15 @@ import pytest
 from edgespec.backends.fake import TableModel
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.sampling import law_of
-from edgespec.drafters.mixed import MixedDrafter, first
+from edgespec.decode.uniforms import Uniforms
+from edgespec.drafters.mixed import Mixed, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
-from edgespec.pace.controller import AutoController, FixedController, Plan
+from edgespec.pace.controller import AutoPlanner, FixedController, Plan
 from edgespec.pace.cost import CostTable
-from edgespec.types import Draft, SamplingParams, Verdict
+from edgespec.protocols import Drawing
+from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
 
 V = 4
 LAW = law_of(SamplingParams(temperature=1.0))
@@ -74,7 +76,9 @@ def test_the_draft_ends_below_p_min_and_where_the_context_does():
     assert len(ModelDrafter(Counted(), p_min=0.4).draft([0], 9)) == 2
     assert len(ModelDrafter(Counted(), p_min=0.8).draft([0], 9)) == 0
     assert len(ModelDrafter(Counted(n_context=10)).draft([0] * 8, 9)) == 3
-    drawn = ModelDrafter(Counted(), p_min=0.4).draft([0], 9, law=LAW, u=np.full(9, 0.999))
+    drawn = ModelDrafter(Counted(), p_min=0.4).draft(
+        [0], 9, Drawing(LAW, Uniforms(*np.full(9, 0.999)))
+    )
     assert drawn.tokens == (3, 3)  # decided by the likeliest tokens, not by the unlikely ones drawn
 
 
@@ -120,13 +124,14 @@ class Script:
 
     def __init__(self, name: str, draft: Draft) -> None:
         self.name, self.said, self.asked, self.seen, self.closed = name, draft, [], [], 0
+        self.n_leaves = 1
 
-    def draft(self, context, k, *, law=None, u=None):
-        self.asked.append((k, law is not None))
+    def draft(self, context, k, drawing=None):
+        self.asked.append((k, drawing is not None))
         return first(self.said, k)
 
-    def observe(self, context, draft, verdict):
-        self.seen.append(draft)
+    def observe(self, done):
+        self.seen.append(done.draft)
 
     def close(self):
         self.closed += 1
@@ -134,12 +139,12 @@ class Script:
 
 class Planned:
     def __init__(self, **rates: tuple[int, float]) -> None:
-        self.rates, self.probing, self.delegated = rates, "", False
+        self.rates, self.probing, self.most, self.reason = rates, "", 16, ""
         self.learnt: list[tuple[str, int, int]] = []
         self.most_rests = 0
 
-    def delegate(self) -> None:
-        self.delegated = True
+    def observe(self, done) -> None:
+        self.seen = done
 
     def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
         name = source + "-drafted" if confidence and source + "-drafted" in self.rates else source
@@ -163,23 +168,22 @@ def chain(source: str, *tokens: int) -> Draft:
     return Draft(tokens, sources=(source,) * n, confidence=(0.5,) * n)
 
 
-def both(planner: Planned, found: Draft | None = None) -> tuple[Script, Script, MixedDrafter]:
+def both(planner: Planned, found: Draft | None = None) -> tuple[Script, Script, Mixed]:
     ngram = Script("ngram", chain("ngram", 1, 2, 3) if found is None else found)
     model = Script("model", chain("model", 3, 2, 1))
-    return ngram, model, MixedDrafter([model, ngram], planner)
+    return ngram, model, Mixed([model, ngram], planner)
 
 
 def test_the_model_does_not_draft_when_lookup_promises_more():
     planner = Planned(ngram=(2, 9.0), model=(3, 5.0))
     _, model, mixed = both(planner)
-    assert planner.delegated
-    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert model.asked == []
 
 
 def test_the_model_drafts_its_planned_width_when_it_promises_more():
     ngram, model, mixed = both(Planned(ngram=(2, 4.0), model=(2, 5.0)))
-    assert mixed.draft([0], 8, law=LAW, u=np.zeros(8)) == chain("model", 3, 2)
+    assert mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8)))) == chain("model", 3, 2)
     assert model.asked == [(2, True)]
     assert ngram.asked == [(8, False)]  # a lookup has no law
 
@@ -187,9 +191,9 @@ def test_the_model_drafts_its_planned_width_when_it_promises_more():
 def test_a_model_draft_is_cut_where_its_confidence_ends_to_pay():
     planner = Planned(ngram=(0, 4.0), model=(3, 5.0))
     planner.rates["model-drafted"] = (2, 5.0)
-    assert both(planner)[2].draft([0], 8) == chain("model", 3, 2)
+    assert both(planner)[2].propose([0], 8, None) == chain("model", 3, 2)
     planner.rates["model-drafted"] = (0, 5.0)
-    assert both(planner)[2].draft([0], 8) == chain("model", 3)
+    assert both(planner)[2].propose([0], 8, None) == chain("model", 3)
 
 
 def test_a_drawn_draft_is_never_cut():
@@ -198,28 +202,28 @@ def test_a_drawn_draft_is_never_cut():
     drawn = Draft(
         (3, 2, 1), None or (), np.full((3, V), 0.25, np.float32), ("model",) * 3, (0.5,) * 3
     )
-    mixed = MixedDrafter([Script("model", drawn)], planner)
-    assert len(mixed.draft([0], 8, law=LAW, u=np.zeros(8))) == 3
+    mixed = Mixed([Script("model", drawn)], planner)
+    assert len(mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8))))) == 3
 
 
 def test_a_probe_waits_for_a_round_in_which_nothing_free_pays():
     planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
     _, model, mixed = both(planner)
-    assert mixed.draft([0], 8) == Draft()
+    assert mixed.propose([0], 8, None) == Draft()
     planner.rates.update(ngram=(2, 4.5), model=(1, 4.8))
     planner.probing = "model"
-    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert model.asked == []
     planner.rates.update(ngram=(0, 4.0), model=(1, 3.0))
-    assert mixed.draft([0], 8) == chain("model", 3)
+    assert mixed.propose([0], 8, None) == chain("model", 3)
     assert model.asked == [(1, False)]
 
 
 def test_lookup_steps_in_when_the_model_finds_nothing():
     planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
     ngram = Script("ngram", chain("ngram", 1, 2, 3))
-    mixed = MixedDrafter([ngram, Script("model", Draft())], planner)
-    assert mixed.draft([0], 8) == chain("ngram", 1, 2)
+    mixed = Mixed([ngram, Script("model", Draft())], planner)
+    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
 
 
@@ -231,44 +235,44 @@ def test_a_lookup_in_vain_rests_longer_each_time_until_it_pays(most: int, looked
     rounds = []
     for i in range(looked[-1] + 1):
         n = len(ngram.asked)
-        assert mixed.draft([0], 8) == Draft()
+        assert mixed.propose([0], 8, None) == Draft()
         rounds += [i] * (len(ngram.asked) - n)
     assert rounds == list(looked)
     for _ in range(most):
-        mixed.draft([0], 8)
+        mixed.propose([0], 8, None)
     planner.rates["ngram"] = (2, 5.0)
-    assert len(mixed.draft([0], 8)) == 2
+    assert len(mixed.propose([0], 8, None)) == 2
     planner.rates["ngram"] = (0, 4.0)
-    asked = [len(mixed.draft([0], 8)) or len(ngram.asked) for _ in range(3)]
+    asked = [len(mixed.propose([0], 8, None)) or len(ngram.asked) for _ in range(3)]
     assert asked[0] < asked[2] and (asked[0] == asked[1]) == (most > 0)  # short rests again
 
 
 def test_a_stalled_lookup_rests_no_longer():
     class Slow(Script):
-        def draft(self, context, k, *, law=None, u=None):
+        def draft(self, context, k, drawing=None):
             sleep(0.2 if len(self.asked) == 3 else 0)
-            return super().draft(context, k, law=law, u=u)
+            return super().draft(context, k, drawing)
 
     planner, seen = Planned(ngram=(0, 4.0)), []
     planner.n_rests = lambda look_s: seen.append(look_s) or 0
-    mixed = MixedDrafter([Slow("ngram", Draft())], planner)
+    mixed = Mixed([Slow("ngram", Draft())], planner)
     for _ in range(6):
-        mixed.draft([0], 8)
+        mixed.propose([0], 8, None)
     assert 0 < max(seen) < 1e-3
 
 
 def test_every_drafter_observes_and_unused_lookups_teach_the_planner():
     planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
     ngram, model, mixed = both(planner)
-    draft = mixed.draft([0], 8)
-    mixed.observe([0, 1, 2, 0], draft, Verdict((1, 2, 0), (), 1))
+    draft = mixed.propose([0], 8, None)
+    mixed.observe(Round([0, 1, 2, 0], draft, Verdict((1, 2, 0), (), 1)))
     assert ngram.seen == model.seen == [draft]
     assert planner.learnt == [("ngram", 3, 2)]
-    mixed.observe([0, 1, 2, 0, 1], draft, Verdict((1,), (), 1))
+    mixed.observe(Round([0, 1, 2, 0, 1], draft, Verdict((1,), (), 1)))
     assert len(planner.learnt) == 1  # once per draft
     planner.rates["ngram"] = (2, 9.0)
-    draft = mixed.draft([0], 8)
-    mixed.observe([0, 1], draft, Verdict((1,), (0,), 1))
+    draft = mixed.propose([0], 8, None)
+    mixed.observe(Round([0, 1], draft, Verdict((1,), (0,), 1)))
     assert len(planner.learnt) == 1  # a used one is the controller's to learn from
     mixed.close()
     assert (ngram.closed, model.closed) == (1, 1)
@@ -276,18 +280,18 @@ def test_every_drafter_observes_and_unused_lookups_teach_the_planner():
 
 def test_mixing_nothing_is_refused():
     with pytest.raises(UsageError, match="no drafters to mix"):
-        MixedDrafter([], FixedController(2))
+        Mixed([], FixedController(2))
 
 
 def test_lookup_takes_over_in_a_loop_and_the_model_elsewhere():
     """The target repeats seven ids, which the model never gets right, then follows the model."""
-    controller = AutoController(CostTable((1.0, *[1.2] * 16)))
-    mixed = MixedDrafter([NgramDrafter(), ModelDrafter(Counted(n_context=4096))], controller)
+    planner = AutoPlanner(CostTable((1.0, *[1.2] * 16)))
+    mixed = Mixed([NgramDrafter(), ModelDrafter(Counted(n_context=4096))], planner)
     loop = [0, 2, 0, 3, 3, 1, 1]
     rng = np.random.default_rng(0)
     context, used = [0], []
     for i in range(300):
-        draft = mixed.draft(context, controller.next_length())
+        draft = mixed.propose(context, 16, None)
         truth = [loop[(len(context) + j) % 7] for j in range(17)]
         if i >= 150:  # each id likely to be the last plus one
             truth = [context[-1]]
@@ -297,8 +301,8 @@ def test_lookup_takes_over_in_a_loop_and_the_model_elsewhere():
         n = next((j for j, t in enumerate(draft.tokens) if t != truth[j]), len(draft))
         verdict = Verdict(tuple(truth[: n + 1]), tuple(range(n)), min(n + 1, len(draft)))
         context += verdict.tokens
-        mixed.observe(context, draft, verdict)
-        controller.observe(draft, verdict, controller.costs.seconds[len(draft)], 1e-4)
+        times = Times(1e-4, planner.costs.seconds[len(draft)])
+        mixed.observe(Round(context, draft, verdict, times))
         used.append(draft.sources[0] if draft.sources else "")
     assert used[100:150].count("ngram") >= 45
     assert used[250:300].count("model") >= 25

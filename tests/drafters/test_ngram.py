@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from edgespec.drafters.ngram import NgramDrafter, Trust, tally
 from edgespec.drafters.suffix import BREAK, SuffixIndex
-from edgespec.types import Draft, Verdict
+from edgespec.types import Draft, Round, Verdict
 
 DONE = Verdict((0,), (), 0)
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 
 
 def followed(drafter: NgramDrafter, context: list[int]) -> None:
-    drafter.observe(context, Draft(), DONE)
+    drafter.observe(Round(context, Draft(), DONE))
 
 
 def places_of(tokens: list[int], depth: int) -> set[int]:
@@ -174,7 +174,7 @@ def test_an_unused_draft_teaches_too():
     before = list(drafter._trust.rates)
     draft = drafter.draft(context, 3)
     assert draft.tokens == (4, 1, 2)
-    drafter.observe([*context, 4, 9, 2], Draft(), Verdict((4, 9, 2), (), 0))
+    drafter.observe(Round([*context, 4, 9, 2], Draft(), Verdict((4, 9, 2), (), 0)))
     keep = 4 * Trust.KEEP
     expected = list(before)
     expected[2] = (before[2] * keep + 1) / (keep + 1)  # after a match of 3: right

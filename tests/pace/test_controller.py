@@ -10,9 +10,14 @@ from collections.abc import Callable
 import pytest
 
 from edgespec.errors import ContextError, UsageError
-from edgespec.pace.controller import AutoController, FixedController, acceptance_for
+from edgespec.pace.controller import (
+    AutoController,
+    AutoPlanner,
+    FixedController,
+    acceptance_for,
+)
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts, interpolated, measure_costs
-from edgespec.types import Draft, Verdict
+from edgespec.types import Capabilities, Draft, Round, Times, Verdict
 
 # Cost of n tokens over one, measured on two Zen 4 cores with 0.55B weights, in llama.cpp.
 MEASURED = {
@@ -35,10 +40,11 @@ def best_rate(costs: CostTable, a: float) -> float:
     return max(expected(a, k) / (costs.seconds[k] + k * STEP_S) for k in range(17))
 
 
-def round_of(k: int, n_accepted: int) -> tuple[Draft, Verdict]:
+def round_of(k: int, n_accepted: int, target_s: float, draft_s: float) -> Round:
     draft = Draft(tuple(range(k)), sources=("model",) * k)
     n_tested = min(n_accepted + 1, k)
-    return draft, Verdict(tuple(range(n_accepted + 1)), tuple(range(n_accepted)), n_tested)
+    verdict = Verdict(tuple(range(n_accepted + 1)), tuple(range(n_accepted)), n_tested)
+    return Round((), draft, verdict, Times(draft_s, target_s))
 
 
 class Device:
@@ -62,7 +68,7 @@ class Device:
             target_s, draft_s = self.costs.seconds[k], k * STEP_S
             self.rounds.append((k, expected(a, k), target_s + draft_s))
             times = target_s * self.noise(), draft_s * self.noise()
-            self.controller.observe(*round_of(k, n_accepted), *times)
+            self.controller.observe(round_of(k, n_accepted, times[0], times[1]))
         return self
 
     def rate(self, start: int, end: int) -> float:
@@ -111,15 +117,15 @@ def test_a_probe_that_reads_what_it_missed_pays_for_that_too():
         k = controller.next_length()
         draft_s = k * STEP_S + (PLAIN_S if k else 0)  # one more plain token of catching up
         if i >= 100:
-            spent += (controller.costs.seconds[k] + draft_s - PLAIN_S) if k else 0
-        controller.observe(*round_of(k, 0), table("Q8_0").seconds[k], draft_s)
+            spent += (controller.planner.costs.seconds[k] + draft_s - PLAIN_S) if k else 0
+        controller.observe(round_of(k, 0, table("Q8_0").seconds[k], draft_s))
     assert 0 < spent < 0.01 * 1400 * PLAIN_S
 
 
 def test_one_slow_round_changes_nothing():
     device = Device(table("F16"), 7).run(200, 0.8)
     k = device.controller.next_length()
-    device.controller.observe(*round_of(k, k), 100 * PLAIN_S, 50 * PLAIN_S)
+    device.controller.observe(round_of(k, k, 100 * PLAIN_S, 50 * PLAIN_S))
     assert abs(device.controller.next_length() - k) <= 1
     assert device.controller.reason == ""
 
@@ -127,7 +133,7 @@ def test_one_slow_round_changes_nothing():
 def test_first_draft_may_read_a_long_prompt():
     controller = AutoController(table("F16"))
     k = controller.next_length()
-    controller.observe(*round_of(k, k), controller.costs.seconds[k], 30 * PLAIN_S)
+    controller.observe(round_of(k, k, controller.planner.costs.seconds[k], 30 * PLAIN_S))
     assert controller.draft_costs.mean_s == pytest.approx(STEP_S)
     assert controller.next_length() >= 4
 
@@ -137,7 +143,7 @@ def test_a_dear_drafter_is_paused_though_it_is_right():
     widths = []
     for _ in range(200):
         k = controller.next_length()
-        controller.observe(*round_of(k, k), table("F16").seconds[k], k * 1.2 * PLAIN_S)
+        controller.observe(round_of(k, k, table("F16").seconds[k], k * 1.2 * PLAIN_S))
         widths.append(k)
     assert sum(widths[:20]) > 0
     assert sum(widths[100:]) <= 4
@@ -150,7 +156,7 @@ def test_width_jumps_over_a_dear_step():
     controller = AutoController(costs, step_s=0.01)
     for _ in range(60):
         k = controller.next_length()
-        controller.observe(*round_of(k, k), costs.seconds[k], 0.01 * k)
+        controller.observe(round_of(k, k, costs.seconds[k], 0.01 * k))
         assert k in (0, 1, 4)
     assert k == 4
 
@@ -171,7 +177,7 @@ def test_a_wrong_table_is_corrected_by_what_rounds_take():
     for _ in range(600):
         k = controller.next_length()
         n_accepted = next((i for i in range(k) if rng.random() > 0.7), k)
-        controller.observe(*round_of(k, n_accepted), real[k], 0.01 * k)
+        controller.observe(round_of(k, n_accepted, real[k], 0.01 * k))
         widths.append(k)
     assert widths[0] == 4
     assert sum(widths[-100:]) <= 10
@@ -206,7 +212,7 @@ def test_reason_does_not_contradict_itself():
 def test_a_table_of_one_width_never_drafts():
     controller = AutoController(CostTable((1.0,)))
     assert controller.next_length() == 0
-    controller.observe(*round_of(0, 0), 1.0, 0.0)
+    controller.observe(round_of(0, 0, 1.0, 0.0))
     assert "one width" in controller.reason
 
 
@@ -217,15 +223,14 @@ def test_overhead_makes_short_drafts_worth_more():
 
 
 def test_lookups_in_vain_take_a_hundredth_of_the_time_where_that_takes_few_rests():
-    controller = AutoController(CostTable((1.0, 1.5)))
+    controller = AutoPlanner(CostTable((1.0, 1.5)))
     assert [controller.n_rests(s) for s in (0.0, 0.009, 0.05, 0.1, 9.0)] == [0, 0, 5, 10, 16]
     assert FixedController(2).n_rests(9.0) == 0
 
 
 def test_plan_follows_confidence_and_calibrates_it():
-    controller = AutoController(table("F16"))
-    controller.delegate()
-    assert controller.next_length() == 16
+    controller = AutoPlanner(table("F16"))
+    assert controller.most == 16
     sure, unsure = (0.95, 0.9, 0.86, 0.82), (0.1, 0.01)
     assert controller.plan("ngram", sure, 0.0).width >= 3
     assert controller.plan("ngram", unsure, 0.0) == controller.plan("ngram", (0.0,), 0.0)
@@ -240,14 +245,15 @@ def test_plan_follows_confidence_and_calibrates_it():
 
 
 def test_sources_are_judged_apart():
-    controller = AutoController(table("F16"))
-    controller.delegate()
+    controller = AutoPlanner(table("F16"))
     for _ in range(60):
         good = Draft((1, 2), sources=("good",) * 2)
-        controller.observe(good, Verdict((1, 2, 3), (0, 1), 2), PLAIN_S * 1.3, 0.0)
+        controller.observe(
+            Round((), good, Verdict((1, 2, 3), (0, 1), 2), Times(0.0, PLAIN_S * 1.3))
+        )
         bad = Draft((1, 2), sources=("bad",) * 2)
-        controller.observe(bad, Verdict((5,), (), 1), PLAIN_S * 1.3, 0.0)
-    controller.observe(Draft(), Verdict((5,), (), 0), PLAIN_S, 0.0)
+        controller.observe(Round((), bad, Verdict((5,), (), 1), Times(0.0, PLAIN_S * 1.3)))
+    controller.observe(Round((), Draft(), Verdict((5,), (), 0), Times(0.0, PLAIN_S)))
     assert controller.plan("good", (), STEP_S).width >= 2
     assert controller.plan("bad", (), STEP_S).width <= 1
 
@@ -263,7 +269,7 @@ def test_fixed_controller_never_changes():
     controller = FixedController(5)
     for _ in range(50):
         assert controller.next_length() == 5
-        controller.observe(*round_of(5, 0), 1.0, 1.0)
+        controller.observe(round_of(5, 0, 1.0, 1.0))
     assert controller.plan("model", (), 1.0).width == 5
     assert controller.plan("ngram", (0.9, 0.9), 0.0).width == 2
     assert (
@@ -321,7 +327,7 @@ def test_live_costs_take_a_shift_for_all_widths():
 class TimedModel:
     """A target whose forward takes known time on a clock of its own."""
 
-    n_vocab, can_branch = 3, True
+    n_vocab, capabilities = 3, Capabilities()
 
     def __init__(self, seconds: Callable[[int], float], n_context: int = 100) -> None:
         self.seconds, self.n_context = seconds, n_context

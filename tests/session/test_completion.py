@@ -147,7 +147,7 @@ def test_json_ends_before_the_token_limit_and_before_the_context(session: Sessio
     assert len(session.output) <= 20
     n_left = 12
     n_prompt = session.target.n_context - n_left
-    prompt = (session.prompt(ASK) * 100)[:n_prompt]
+    prompt = ([*session.prompt(ASK)] * 100)[:n_prompt]
     text = "".join(p.text for p in session.generate(prompt, json_schema="{}", max_tokens=400))
     assert isinstance(json.loads(text), dict)
     assert session.finish == "stop"

@@ -465,21 +465,21 @@ def test_a_second_turn_reads_only_what_is_new_in_both_models(
 ) -> None:
     talk = Conversation(session)
     theirs = recorded(session.target, monkeypatch)
-    ours = recorded(session.draft_model, monkeypatch)
+    ours = recorded(session.pair.draft_model, monkeypatch)
     held: list[int] = []  # what the target's cache has of the turns before
     for question in QUESTIONS:
         theirs.clear()
         ours.clear()
         follow(talk.ask(question))
-        prompt = session.prompt(talk.messages[:-1])
+        prompt = list(session.prompt(talk.messages[:-1]))
         assert prompt[: len(held)] == held
         n_new = len(prompt) - len(held)
         assert theirs[0] == ("extend", prompt[len(held) : -1])
         assert {len(tokens) for _, tokens in theirs[1:]} <= {1, 2, 3, 4, 5}
         assert session.stats.n_prompt == n_new
         spelled = prompt
-        if session.translation is not None:
-            spelled = session.translation.spelled(talk.messages[:-1])
+        if session.pair.translation is not None:
+            spelled = session.pair.translation.spelled(talk.messages[:-1])
         read = ours[0][1] + ours[1][1]
         assert [name for name, _ in ours].count("extend") == 1
         assert spelled[-len(read) :] == read
@@ -499,7 +499,7 @@ def test_tokens_that_the_tokenizer_would_not_choose_are_read_anew(
         talk = Conversation(one)
         said = follow(one.chat([question], temperature=5.0, seed=1))
         talk.messages[:] = [question, {"role": "assistant", "content": said}]
-        held = one.prompt([question]) + one.output[:-1]
+        held = [*one.prompt([question])] + one.output[:-1]
         follow(talk.ask(QUESTIONS[1]))
         prompt, output = one.prompt(talk.messages[:3]), one.output
         same = next(at for at, one_id in enumerate(held) if prompt[at] != one_id)

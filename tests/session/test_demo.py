@@ -37,7 +37,7 @@ def test_the_files_are_those_the_manifests_name():
 
 
 def test_the_drafter_is_an_eighth_of_the_target_at_most(session: Session):
-    assert session.draft_model.n_params <= session.target.n_params / 8
+    assert session.pair.draft_model.n_params <= session.target.n_params / 8
 
 
 def test_it_tells_a_story_and_goes_on_with_it(session: Session):

@@ -28,7 +28,7 @@ from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.session.load import load
 from edgespec.session.opening import options_of
 from edgespec.session.session import Session
-from edgespec.types import Draft, FloatArray, Stats, Verdict
+from edgespec.types import Draft, FloatArray, Round, Stats
 
 PROMPT = "Once upon a time, there was a little"
 
@@ -96,10 +96,10 @@ def test_a_stop_string_ends_the_text_before_it(session: Session, plain_text: str
 def test_a_change_of_method_starts_with_empty_caches(stories260k: Path, plain_text: str) -> None:
     with load(stories260k, stories260k, speculative="on", ctx_size=256, threads=1) as one:
         assert text_of(one) == plain_text
-        assert one.draft_model is not None
-        assert one.draft_model.length > 60
-        one.use(one.methods.named("fixed-2"))
-        assert one.draft_model.length == 0
+        assert one.pair.draft_model is not None
+        assert one.pair.draft_model.length > 60
+        one.use(one.pair.methods.named("fixed-2"))
+        assert one.pair.draft_model.length == 0
         assert text_of(one) == plain_text
         assert one.stats.n_prompt == len(one.encode(PROMPT))
 
@@ -197,10 +197,10 @@ def test_another_thread_cannot_change_the_way_of_decoding(
 ) -> None:
     pieces = session.generate(PROMPT, max_tokens=60)
     said = next(pieces).text
-    plain = session.methods.named("plain")
+    plain = session.pair.methods.named("plain")
     for work in (lambda: session.speculate("off"), lambda: session.use(plain)):
         assert isinstance(from_a_thread(work), BusyError)
-    assert isinstance(from_a_thread(lambda: session.costs), CostTable)  # between two rounds
+    assert isinstance(from_a_thread(lambda: session.pair.costs), CostTable)  # between two rounds
     assert said + "".join(piece.text for piece in pieces) == plain_text
 
 
@@ -268,7 +268,7 @@ def test_costs_measured_late_are_those_of_an_empty_context(stories260k: Path, ho
         text_of(one, n=1000)
         assert one.finish == "context"
         one.speculate("auto")
-        assert len(one.costs.seconds) == 17
+        assert len(one.pair.costs.seconds) == 17
         assert text_of(one) == text_of(one, speculative="off")
 
 
@@ -315,7 +315,7 @@ def test_drafting_is_switched_without_reading_the_target_again(
     stories260k: Path, plain_text: str
 ) -> None:
     with load(stories260k, stories260k, speculative="off", ctx_size=256, threads=1) as one:
-        assert (one.draft_model, one.stats.n_drafted) == (None, 0)
+        assert (one.pair.draft_model, one.stats.n_drafted) == (None, 0)
         assert text_of(one) == plain_text
         one.speculate("on")
         assert text_of(one) == plain_text
@@ -423,14 +423,14 @@ def test_ctrl_c_inside_a_forward_leaves_the_session_usable(
 class Parrot:
     """Always drafts the context's last token."""
 
-    name = "parrot"
+    name, n_leaves = "parrot", 1
     n_asked = n_closed = 0
 
-    def draft(self, context, k, *, law=None, u=None):  # type: ignore[no-untyped-def]
+    def draft(self, context, k, drawing=None):  # type: ignore[no-untyped-def]
         self.n_asked += 1
         return Draft((context[-1],) * k, sources=(self.name,) * k)
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Learns nothing."""
 
     def close(self) -> None:
@@ -485,7 +485,7 @@ def test_another_vocabulary_is_refused_where_the_same_is_asked_for(
         load(stories260k, other, bridge="same", threads=1)
     assert "\n" not in str(caught.value)
     with load(stories260k, other, drafter="ngram", threads=1) as one:
-        assert one.draft_model is None
+        assert one.pair.draft_model is None
 
 
 @pytest.mark.parametrize(
@@ -536,18 +536,18 @@ def test_costs_are_measured_once_and_kept(
 ) -> None:
     shutil.rmtree(home / "costs", ignore_errors=True)
     with load(stories260k, threads=1) as one:
-        table = one.costs
+        table = one.pair.costs
     (file,) = (home / "costs").iterdir()
     other = CostTable((9.0, 9.0))
     monkeypatch.setattr(cost_store, "measure_costs", lambda *_, **__: other)
     with load(stories260k, threads=1) as one:
-        assert one.costs == table
+        assert one.pair.costs == table
     file.write_text('{"seconds": [1, -2')
     with load(stories260k, threads=1) as one:
-        assert one.costs == other
+        assert one.pair.costs == other
     file.unlink()
     with load(stories260k, threads=2) as one:
-        assert one.costs == other
+        assert one.pair.costs == other
     assert not file.exists()  # other threads, another table
     shutil.rmtree(home / "costs")
 

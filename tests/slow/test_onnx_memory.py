@@ -29,7 +29,7 @@ def grown_by(model: OnnxModel, n_tokens: int) -> int:
         tokens = rng.integers(3, 500, int(rng.integers(1, 12))).tolist()
         if seen % 3 == 0:
             model.extend(tokens)
-        elif seen % 3 == 1 and model.can_branch:
+        elif seen % 3 == 1 and model.capabilities.n_leaves != 1:
             model.forward(tokens, [-1] * len(tokens))
             model.keep([int(rng.integers(len(tokens)))])
         else:

@@ -21,7 +21,7 @@ def test_a_wheel_holds_one_top_level_package_with_its_models(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"edgespec"}
-    for name in ("export/pad.py", "models/demo.toml", "models/demo/target.gguf", "py.typed"):
+    for name in ("export/pad/padded.py", "models/demo.toml", "models/demo/target.gguf", "py.typed"):
         assert f"edgespec/{name}" in names
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import edgespec; "

@@ -27,6 +27,7 @@ from edgespec.backends.onnx import providers as onnx_providers
 from edgespec.backends.onnx.model import OnnxModel
 from edgespec.decode.engine import Engine
 from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
 from edgespec.pace.controller import FixedController
 from edgespec.store import pairs
@@ -190,7 +191,8 @@ def test_text_drafted_on_the_npu_is_the_targets_own(model: OnnxModel) -> None:
             tokens = template.tokens([{"role": "user", "content": asked}])
             said = []
             for drafter in (None, ModelDrafter(model)):
-                engine = Engine(target, drafter, FixedController(4 if drafter else 0))
+                speculator = Paced(drafter, FixedController(4)) if drafter else Plain()
+                engine = Engine(target, speculator)
                 steps = list(engine.stream(tokens, params))
                 said.append([token for step in steps for token in step.verdict.tokens])
                 n_accepted += engine.stats.n_accepted

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgespec.errors import UsageError
-from edgespec.store.hub.names import Spec, choose, models_of, quant_of, spec_of
+from edgespec.store.hub.names import Spec, asked_by, choose, models_of, quant_of, spec_of
 
 LLAMA = [f"Llama-3.2-3B-Instruct-{q}.gguf" for q in ("IQ3_M", "Q4_0", "Q4_K_M", "Q6_K_L", "f16")]
 PARTS = [f"qwen2.5-7b-instruct-q4_k_m-0000{i}-of-00002.gguf" for i in (1, 2)]
@@ -23,6 +23,13 @@ UNSLOTH = ["Q-UD-Q4_K_XL.gguf", "Q-Q4_K_M.gguf", "BF16/Q-BF16-00001-of-00001.ggu
          Spec("a/b.c-GGUF", "folder/file-00001-of-00002.gguf")),
         ("https://huggingface.co/a/b/", Spec("a/b")),
         ("hf.co/a/b:Q8_0", Spec("a/b", "Q8_0")),
+        ("https://hf.co/a/b", Spec("a/b")),
+        ("http://www.huggingface.co/a/b:Q8_0", Spec("a/b", "Q8_0")),
+        ("hf://a/b", Spec("a/b")),
+        ("https://huggingface.co/a/b/tree/main", Spec("a/b")),
+        ("https://huggingface.co/a/b/tree/main/Q8_0", Spec("a/b", "Q8_0")),
+        ("https://hf.co/a/b/blob/main/x/c-Q8_0.gguf", Spec("a/b", "x/c-Q8_0.gguf")),
+        ("huggingface.co/a/b/resolve/main/c.gguf?download=true", Spec("a/b", "c.gguf")),
     ],
 )  # fmt: skip
 def test_a_repository_and_a_choice(text: str, spec: Spec) -> None:
@@ -33,7 +40,7 @@ def test_a_repository_and_a_choice(text: str, spec: Spec) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "gpt2", "a/b/c", "a/b:", "/a/b", "a /b", "a/b:c:d", "./x/y", "./x.gguf", "../x.gguf",
-     "a/.b", "a/b.", "-a/b", "a/b-", "x.gguf"],
+     "a/.b", "a/b.", "-a/b", "a/b-", "x.gguf", "https://hf.co/a", "https://hf.co/a/b/tree/v2"],
 )  # fmt: skip
 def test_what_is_no_repository_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no repository: expected USER/REPO or USER/REPO:QUANT"
@@ -55,6 +62,8 @@ def test_what_is_no_repository_is_refused(text: str) -> None:
         ("UD-Q4_K_XL/M-UD-Q4_K_XL-00001-of-00003.gguf", "UD-Q4_K_XL"),
         ("Q2_K/model-00001-of-00004.gguf", "Q2_K"),
         ("gpt-oss-20b-mxfp4.gguf", "MXFP4"),
+        ("m-MXFP4_MOE.gguf", "MXFP4_MOE"),
+        ("m-NVFP4.gguf", "NVFP4"),
         ("m-bf16.gguf", "BF16"),
         ("model_q4_k_m.gguf", "Q4_K_M"),
         ("Qwen3-4B.gguf", ""),
@@ -82,7 +91,8 @@ def test_the_quantization_a_name_speaks_of(name: str, quant: str) -> None:
         (["mtp-m-Q8_0.gguf", "m-Q8_0.gguf"], "", ["m-Q8_0.gguf"]),
         (["mtp-m-Q8_0.gguf", "m-Q8_0.gguf"], "Q8_0", ["m-Q8_0.gguf"]),
         (["mtp-m-Q8_0.gguf", "m-Q8_0.gguf"], "mtp-m-Q8_0.gguf", ["mtp-m-Q8_0.gguf"]),
-        (["mtp-m-Q8_0.gguf"], "", ["mtp-m-Q8_0.gguf"]),
+        (["m-MXFP4_MOE.gguf", "m-Q2_K.gguf"], "mxfp4", ["m-MXFP4_MOE.gguf"]),
+        (["m-NVFP4.gguf", "m-F16.gguf"], "", ["m-NVFP4.gguf"]),
         (UNSLOTH, "Q-BF16.gguf", ["BF16/Q-BF16-00001-of-00001.gguf"]),
     ],
 )
@@ -105,6 +115,13 @@ def test_the_files_that_are_meant(files: list[str], choice: str, expected: list[
             "Q8_0",
             "a/b:Q8_0 could be x-Q8_0.gguf, y-Q8_0.gguf: name",
         ),
+        (
+            ["m-Q4_K_M.gguf", "mtp-m-Q8_0.gguf"],
+            "Q8_0",
+            "a/b has no 'Q8_0': expected Q4_K_M, mtp-m-Q8_0.gguf, as a/b:Q4_K_M",
+        ),
+        (["mtp-m-Q8_0.gguf"], "", "expected mtp-m-Q8_0.gguf, as a/b:mtp-m-Q8_0.gguf"),
+        (["x-Q8_0.gguf", "y-Q8_0.gguf"], "Q4_0", "expected x-Q8_0.gguf, y-Q8_0.gguf, as a/b:x-Q"),
         (PARTS[1:], "", "a/b has no whole GGUF model"),
         (["model.safetensors"], "", "a/b has no whole GGUF model"),
         (
@@ -119,6 +136,14 @@ def test_no_such_model_lists_what_there_is(files: list[str], choice: str, line: 
     with pytest.raises(UsageError) as caught:
         choose(files, Spec("a/b", choice))
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "files", [LLAMA, UNSLOTH, ["m.gguf", "mtp-m-Q8_0.gguf", "x/m-Q6_K.gguf", "y/m-Q6_K.gguf"]]
+)
+def test_what_is_listed_can_be_asked_for(files: list[str]) -> None:
+    for name, asked in asked_by(models_of(files)).items():
+        assert choose(files, Spec("a/b", asked)) == models_of(files)[name]
 
 
 @given(st.permutations([*LLAMA, *PARTS, "mmproj-f16.gguf", "README.md"]))

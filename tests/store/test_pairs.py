@@ -6,9 +6,7 @@ Pairs of the hub are fetched from a server of the tests' own in test_cli_models.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -117,13 +115,11 @@ def test_a_padded_target_is_made_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What makes it is a stand-in here; the real one has tests of its own."""
-    maker = ModuleType("edgespec.export.pad.padded")
 
     def padded(kind: str, source: Path, cache: Path, progress: object) -> Path:
         return cache / f"{kind}-of-{source.name}"
 
-    maker.padded = padded  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "edgespec.export.pad.padded", maker)
+    monkeypatch.setattr(pairs, "_maker", lambda name: {"padded": padded}[name])
     monkeypatch.setattr(pairs, "bundled", lambda entry: Path(entry.file))
     target, drafter = pairs.files(pairs.find("padded-q8_0"), tmp_path)
     assert target == tmp_path / "q8_0-of-target.gguf"
@@ -140,15 +136,25 @@ def test_a_padded_target_is_made_in_the_cache(
 def test_a_missing_package_is_named_and_a_missing_module_of_ours_is_a_fault(
     name: str, error: type[Exception], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = ModuleType("edgespec.export.pad.padded")
 
-    def padded(*_: object) -> Path:
+    def maker(_: str) -> None:
         raise ModuleNotFoundError("missing", name=name)
 
-    maker.padded = padded  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "edgespec.export.pad.padded", maker)
+    monkeypatch.setattr(pairs, "_maker", maker)
     with pytest.raises(error, match=line):
         pairs.files(pairs.find("padded-q8_0"), tmp_path)
+
+
+def test_the_maker_of_padded_models_is_found_as_installed() -> None:
+    from edgespec.export.pad.padded import padded
+
+    assert pairs._maker("padded") is padded
+
+
+def test_a_maker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "MAKERS", "edgespec.none")
+    with pytest.raises(UsageError, match="no maker of padded models is installed: .* reinstall"):
+        pairs._maker("padded")
 
 
 def test_a_public_pair_is_fetched_by_its_exact_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf import check as gguf_check
-from edgespec.backends.gguf.file import Header, read_header, refusal
+from edgespec.backends.gguf.file import Header, Tensor, read_header, refusal
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.library import library
 from edgespec.backends.llamacpp.model import refuse_unfit
@@ -39,14 +40,11 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
     n_vocab = 0 if tokenizer is None else tokenizer.n_vocab
     n_rows = n_vocab if trim is None else len(trim.token_ids)
     weights = [tensor for file in files for tensor in file.tensors.values()]
-    by_kind = Counter[str]()
-    for tensor in weights:
-        by_kind[tensor.kind] += tensor.n_bytes
     return Preview(
         path=path,
         backend="llamacpp",
         architecture=str(header.metadata.get("general.architecture", "")),
-        quant=max(by_kind, key=lambda kind: by_kind[kind], default=""),
+        quant=_quant(header, weights),
         n_params=sum(prod(tensor.shape) for tensor in weights),
         weights_bytes=sum(file.n_bytes for file in files) if weights else 0,
         # llama.cpp has its output rows twice.
@@ -59,6 +57,18 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
         more_context=opening.MORE_TOKENS,
         problems=tuple(problems),
     )
+
+
+def _quant(header: Header, weights: Sequence[Tensor]) -> str:
+    """As a loaded model has it: the file's word, else the type of most weights; "" for none."""
+    by_kind = Counter[str]()
+    for tensor in weights:
+        by_kind[tensor.kind] += tensor.n_bytes
+    said = header.metadata.get("general.file_type")
+    name = library().api.llama_ftype_name(said) if by_kind and isinstance(said, int) else b""
+    if name and not name.startswith(b"unknown"):
+        return str(name.decode())
+    return max(by_kind, key=lambda kind: by_kind[kind], default="")
 
 
 def _trim(header: Header) -> Trim:

@@ -25,7 +25,7 @@ REFUSED = 3  # the child's exit code when the file was refused in good order
 MOST_REMEMBERED = 500
 # The child reads the whole file once, from a slow disk at worst; a busy machine starts it late.
 START_S, BYTES_PER_S = 300, 20e6
-CHILD = "import sys; from edgespec.backends.llamacpp.model import trial; trial(*sys.argv[1:])"
+CHILD = "import sys; from edgespec.backends.llamacpp.trial import trial; trial(*sys.argv[1:])"
 
 
 def first_safe(files: Sequence[Path], ways: Sequence[str], version: str) -> str:

@@ -7,6 +7,8 @@ microseconds and nothing needs to be freed.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,15 @@ from numpy.typing import NDArray
 
 from edgespec.backends.tokens import Ids, Tree
 from edgespec.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tokens of one sequence from a position on."""
+
+    sequence: int
+    start: int
+    ids: Ids
 
 
 class Batch:
@@ -61,6 +72,17 @@ class Batch:
             self._n_seqs[node] = len(leaves)
             self._seqs[node, : len(leaves)] = leaves
         self._n_forked = n
+        return batch
+
+    def several(self, parts: Sequence[Part], logits: bool) -> Any:
+        """Chains of several sequences one after the other, each from its own position on."""
+        batch = self._placed(self._by_token, sum(len(part.ids) for part in parts), 0, logits)
+        end = 0
+        for part in parts:
+            start, end = end, end + len(part.ids)
+            self._tokens[start:end], self._seqs[start:end, 0] = part.ids, part.sequence
+            np.add(self._count[: end - start], part.start, out=self._positions[start:end])
+        self._n_forked = end
         return batch
 
     def _placed(self, batch: Any, n: int, start: int, logits: bool) -> Any:

@@ -26,8 +26,14 @@ log = logging.getLogger("edgespec.llamacpp")
 # ggml's levels 1 to 4; 5 continues the line before. What it calls INFO is for its developers.
 LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED, ERROR = 5, 4
-# In warnings that tell nothing: a trimmed model has no tokenizer; it says what it makes of a token.
-USUAL = re.compile("dummy tokens$|control-looking token")
+# In warnings that leave nothing to do: what it makes of a cache we chose, of a device, of a token
+# that a file describes oddly; a trimmed model has no tokenizer.
+USUAL = re.compile(
+    "dummy tokens$|control-looking token|full-size SWA|full capacity of the model|padding V cache|"
+    "is assigned to device|preferred buffer type|set to disabled$|enabling flash_attn|"
+    "rounding down|model has unused tensor|loaded into RAM|buffered IO|not in special_eog_ids|"
+    "from EOG list$|marked as EOG|for Gemma4$|attribute to USER_DEFINED"
+)
 POINTER = (ctypes.c_void_p,)
 F32 = 0  # ggml_type
 ToFloat = Callable[[int, int, int], None]

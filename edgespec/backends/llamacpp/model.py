@@ -20,26 +20,23 @@ import numpy as np
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import check, parts
-from edgespec.backends.gguf.trial import REFUSED
 from edgespec.backends.llamacpp import opening
-from edgespec.backends.llamacpp.batch import Batch
+from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import Held, held_interrupts
 from edgespec.backends.llamacpp.library import devices, library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
-from edgespec.device import n_cores
 from edgespec.errors import (
     BackendError,
     Cancelled,
     ContextError,
-    EdgeSpecError,
     ModelFileError,
     ShapeError,
 )
 from edgespec.files import sha256_of
-from edgespec.types import FloatArray, ModelInfo
+from edgespec.types import Capabilities, FloatArray, ModelInfo
 
-__all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices", "trial"]
+__all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices"]
 
 ABORTED, NO_ROOM = 2, 1  # what llama_decode returns
 UNFIT = (
@@ -53,7 +50,6 @@ UNFIT = (
 class LlamaCppModel:
     """Implements protocols.LanguageModel; one call at a time, `cancel` from any thread."""
 
-    can_branch = True
     token_ids = None
 
     def __init__(self, path: Path, options: ModelOptions, *, loading: str | None = None) -> None:
@@ -99,6 +95,8 @@ class LlamaCppModel:
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
         self.n_params = int(api.llama_model_n_params(self._weights.handle))
         self._rows = opening.rows_of(self.n_vocab, self._options)
+        width = self.n_embd if self._options.hidden_states else 0
+        self.capabilities = Capabilities(self._options.max_leaves, self._rows, width)
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()
@@ -118,6 +116,11 @@ class LlamaCppModel:
         self._tree: Tree | None = None  # of a forking forward until keep
         self._forked = False  # whether leaves may be in the cache
         self._with_states = self._options.hidden_states
+
+    @property
+    def n_batch(self) -> int:
+        """Most tokens read at once without logits."""
+        return self._width
 
     @property
     def length(self) -> int:
@@ -163,6 +166,27 @@ class LlamaCppModel:
             self._show(n)
         self._tree, self._last = tree, (base, n)
         return self._logits
+
+    def forward_sequences(self, parts: Sequence[Part], *, logits: bool = True) -> FloatArray:
+        """Logits [n, V] for chains of several sequences in one pass, part after part; a view.
+
+        parts: sequences from 1 to `max_leaves`, which are the leaves of trees otherwise: a model
+        is used in one way or the other (shared.py). Without logits the rows are none.
+        Raises: ShapeError for more rows than a batch holds, and as `forward`.
+        """
+        n, most = sum(len(part.ids) for part in parts), self._rows if logits else self._width
+        if n > most:
+            raise ShapeError(f"{n} tokens of {len(parts)} sequences: expected at most {most}")
+        with self._call(n, keeps=False):
+            self._read(self._batch.several(parts, logits), rows=logits)
+            self._show(n if logits else 0)
+        return self._logits
+
+    def cut_sequence(self, sequence: int, n: int) -> None:
+        """Forget all of a sequence but its first n tokens."""
+        with self._lock:
+            self._check_open()
+            self._lib.api.llama_memory_seq_rm(self._memory, sequence, n, -1)
 
     def forward_embeddings(self, vectors: FloatArray) -> FloatArray:
         """Logits [n, V] for input vectors [n, n_embd] in place of token ids; a chain."""
@@ -358,28 +382,6 @@ def refuse_unfit(weights: Weights, path: Path) -> None:
     for function, seen, expected in UNFIT:
         if getattr(library().api, f"llama_model_{function}")(weights.handle):
             raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")
-
-
-def trial(path: str, loading: str) -> None:
-    """Open `path` and run a few tokens, in a process that may die (gguf/trial.py).
-
-    Exits with trial.REFUSED and the reason on stdout when the file is refused.
-    """
-    large = Path(path).is_file() and Path(path).stat().st_size > 100 << 20
-    n_threads = min(4, n_cores()) if large else 1
-    options = ModelOptions(n_context=512, device="cpu", n_threads=n_threads)
-    try:
-        model = LlamaCppModel(Path(path), options, loading=loading)
-        n_vocab = model.n_vocab
-        # One row, a draft's worth and a prompt's worth take different kernels.
-        for n in (1, 9, 64):
-            model.truncate(0)
-            model.extend([i % n_vocab for i in range(n)])
-            model.forward([i % n_vocab for i in range(n)])
-        model.close()
-    except EdgeSpecError as error:
-        print(error)
-        sys.exit(REFUSED)
 
 
 def _floats(address: int, n_rows: int, n_columns: int) -> FloatArray:

@@ -18,7 +18,7 @@ from edgespec.backends.gguf.trial import first_safe
 from edgespec.backends.llamacpp.interrupts import Held
 from edgespec.backends.llamacpp.library import Library
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
-from edgespec.device import n_cores
+from edgespec.device import free_memory, n_cores
 from edgespec.errors import ContextError, UsageError
 
 MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
@@ -93,18 +93,6 @@ def check_memory(needed: int, n_context: int, path: Path) -> None:
             f"a context of {n_context} tokens of {path.name} takes {needed >> 20} MiB: expected "
             f"at most the {free >> 20} MiB that are free; try -c {max(fits, CACHE_STEP)}"
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that can still be taken, None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
 
 
 def safe_loading(header: Header, options: ModelOptions, library: Library) -> str:

@@ -24,7 +24,7 @@ from edgespec.backends.llamacpp.model import LlamaCppModel
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.backends.tokens import tree_of
 from edgespec.errors import BackendError, ShapeError
-from edgespec.types import FloatArray, ModelInfo
+from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 # Metadata of the trimmed file; the vocabulary file has SOURCE too, the same in both.
 TOKEN_IDS = "edgespec.trim.token_ids"  # [K] int32, ascending
@@ -95,7 +95,7 @@ def trim_of(header: Header) -> Trim:
 class LlamaCppTrimmedModel:
     """Implements protocols.LanguageModel with `token_ids`; a drafter only, chains only."""
 
-    can_branch = False
+    capabilities = Capabilities()
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from edgespec.errors import (
     ShapeError,
     UsageError,
 )
-from edgespec.types import FloatArray, ModelInfo
+from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,14 @@ class OnnxModel:
         else:
             sizes = Sizes(self.n_context, n_columns, self.n_embd)
             self._graph = DynamicGraph(self.path / onnx_folder.GRAPH, sizes, options)
-        self.can_branch, self.kv_bytes = self._graph.can_branch, self._graph.kv_bytes
+        self.kv_bytes = self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
         self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in self.placement)
         self._none = np.empty((0, n_columns), np.float32)
         self._hidden = np.empty((0, self.n_embd), np.float32)
+        leaves = 0 if self._graph.can_branch else 1
+        width = self.n_embd if options.hidden_states else 0
+        self.capabilities = Capabilities(leaves, self._graph.n_rows, width)
         self._length = 0
         self._last = (0, 0)  # where the last forward began and how many rows it has
         self._tree: Tree | None = None  # of a forking forward until keep
@@ -208,7 +211,7 @@ class OnnxModel:
 
     def _check_tree(self, n: int) -> None:
         """Raises: ShapeError for a tree that the graph cannot read."""
-        if not self.can_branch:
+        if not self._graph.can_branch:
             raise ShapeError(
                 f"{self.path.name} reads no trees on this device: expected a chain; draft one"
             )

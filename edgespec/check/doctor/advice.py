@@ -25,7 +25,7 @@ XEON = "0.53 B weights on two Xeon cores"
 XEON_F16, XEON_Q4 = (12.9, 37.7), (29.9, 43.8)  # Q4_K_M
 LIKE_THOSE = 100_000_000  # parameters from which a target is compared with these
 DEAR = 1.8  # tokens' time for verifying 4, from which another kind of file is worth a word
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("all F32", "F32", "F16", "BF16")
 
 
 def recommendation(report: Report) -> str:

@@ -12,7 +12,7 @@ from edgespec.check.doctor.breakeven import Width, widths_of
 from edgespec.check.record import total
 from edgespec.device import n_cores
 from edgespec.pace.cost import CostTable, measure_costs, quartile
-from edgespec.protocols import Drafter, LanguageModel
+from edgespec.protocols import LanguageModel, Speculator
 from edgespec.types import Stats
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ def tried(session: Session, questions: Sequence[str]) -> Trial:
 
     Raises: BackendError, Cancelled, and what `Session.chat` raises.
     """
-    costs, slowdown = costs_now(session.costs, session.target)
-    drafter = session.methods.named(f"fixed-{STEP_WIDTH}").drafter
-    assert drafter is not None
+    costs, slowdown = costs_now(session.pair.costs, session.target)
+    speculator = session.pair.methods.named(f"fixed-{STEP_WIDTH}").speculator
     prompt = session.prompt([{"role": "user", "content": questions[0]}])
-    step_s = step_seconds(drafter, prompt)
+    step_s = step_seconds(speculator, prompt)
     stats = answered(session, questions)
     return Trial(costs, step_s, stats.n_tested, stats.n_accepted, slowdown)
 
@@ -122,7 +121,7 @@ def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_co
 
 
 def step_seconds(
-    drafter: Drafter, prompt: Sequence[int], *, clock: Callable[[], float] = perf_counter
+    speculator: Speculator, prompt: Sequence[int], *, clock: Callable[[], float] = perf_counter
 ) -> float | None:
     """Seconds per drafted token, the lower quartile of drafts as if all had been accepted.
 
@@ -131,7 +130,7 @@ def step_seconds(
     context, times = list(prompt), list[float]()
     for _ in range(STEP_REPEATS):
         start = clock()
-        draft = drafter.draft(context, STEP_WIDTH)
+        draft = speculator.propose(context, STEP_WIDTH, None)
         took = clock() - start
         if not len(draft):
             break
@@ -148,7 +147,7 @@ def answered(
     clock: Callable[[], float] = perf_counter,
 ) -> Stats:
     """Counts of short answers to as many questions as the time allows, at least a round's."""
-    session.use(session.methods.named(TRIED))
+    session.use(session.pair.methods.named(TRIED))
     params = replace(session.params(), max_tokens=TRIAL_TOKENS)
     end, found = clock() + most_s, list[Stats]()
     for question in questions:

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
@@ -16,16 +15,16 @@ from edgespec.cli.terminal.talk import Leave, Talk, note, tell
 from edgespec.config import PER_CALL, SPECULATIVE, Config, options, with_values
 from edgespec.decode.sampling import check
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.files import text_of
+from edgespec.files import place, text_of
 from edgespec.session import opening
 from edgespec.store import pairs
+from edgespec.store.hub.names import spec_of
 from edgespec.text.detokenizer import StopText
 from edgespec.types import ModelInfo, Piece
 
 Answer = Iterator[Piece] | None
 FORMS = ("json_schema", "grammar")  # what answers have to follow
 FLAG_OF = {one.name: next(flag for flag in opt.flags if flag[:2] == "--") for one, opt in options()}
-ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
 NUMBER = re.compile(r"[-+]?[\d.]+")
 MODEL_FILES = (".gguf", ".onnx")
 
@@ -132,8 +131,8 @@ def show(talk: Talk, rest: str) -> Answer:
     """/show: models, template, context, settings."""
     session, talked = talk.session, talk.conversation
     tell(f"{'target':<18} {model_words(session.target.info())}")
-    if session.draft_model is not None:
-        tell(f"{'drafter':<18} {model_words(session.draft_model.info())}")
+    if session.pair.draft_model is not None:
+        tell(f"{'drafter':<18} {model_words(session.pair.draft_model.info())}")
     tell(f"{'where':<18} {session.where()}")
     tell(f"{'draft_tokens':<18} {session.config.draft_tokens}")
     tell(f"{'chat template':<18} {session.template.name}")
@@ -226,16 +225,24 @@ def draft(talk: Talk, rest: str) -> Answer:
 def named(text: str, field: str) -> dict[str, str]:
     """The configuration's words for a model: a file, a repository, or a known pair's name."""
     repo = {"model": "hf_repo", "draft_model": "hf_repo_draft"}[field]
-    path = Path(text).expanduser()
+    path = place(text)
+    if not path.exists() and on_the_hub(text):
+        return {repo: text}
     if path.exists() or text.endswith(MODEL_FILES):
         return {field: str(path)}
-    if ON_THE_HUB.fullmatch(text):
-        return {repo: text}
     if field == "model":
         return {"pair": pairs.find(text).name}
     raise ModelFileError(
         f"/draft {text}: no such file: expected a draft model, none, auto or a number"
     )
+
+
+def on_the_hub(text: str) -> bool:
+    """Whether that names a repository; folder/model.gguf is a file, though it could be one."""
+    try:
+        return bool(spec_of(text).choice) or not text.endswith(MODEL_FILES)
+    except UsageError:
+        return False
 
 
 def reopen(talk: Talk, config: Config) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from edgespec.cli.terminal.plain import is_screen
+from edgespec.cli.tty import is_screen
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession

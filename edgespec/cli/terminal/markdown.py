@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from copy import copy
 
-from edgespec.cli.output import PICTURES
 from edgespec.cli.terminal.block import RULE, Block, block_of, closes_fence, is_fence_end
 from edgespec.cli.terminal.inline import CODE, MARK, Look, resolve
 from edgespec.cli.terminal.wrap import NEWLINE, Glyph, Wrap
+from edgespec.cli.tty import PICTURES
 
 DRAFTED: Look = frozenset({"drafted"})
 

@@ -14,8 +14,8 @@ from rich.style import Style
 
 from edgespec.cli.terminal.inline import Look
 from edgespec.cli.terminal.markdown import Markdown
-from edgespec.cli.terminal.plain import can_write, width_of
 from edgespec.cli.terminal.wrap import NEWLINE, Glyph
+from edgespec.cli.tty import can_write, width_of
 
 STYLES = {
     "bold": Style(bold=True),

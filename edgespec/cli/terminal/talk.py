@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from edgespec.cli.output import PICTURES, show_progress
+from edgespec.cli.output import show_progress
 from edgespec.cli.run import on_interrupt, say
 from edgespec.cli.terminal.charts import IN_ASCII, answer_line
 from edgespec.cli.terminal.line import unseen
-from edgespec.cli.terminal.plain import Printer, can_write, is_screen, width_of
+from edgespec.cli.terminal.plain import Printer
+from edgespec.cli.tty import PICTURES, can_write, is_screen, width_of
 from edgespec.config import Config
 from edgespec.errors import Cancelled, UsageError
 from edgespec.session.conversation import Conversation

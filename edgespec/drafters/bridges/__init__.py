@@ -8,23 +8,14 @@ target's). Only the chosen one is imported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
 from edgespec.config import BRIDGES
 from edgespec.decode.follow import Reader
 from edgespec.errors import UsageError
-from edgespec.protocols import Law
-from edgespec.types import Chances, Draft
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How tokens are drawn when sampling. law: the target's chain."""
-
-    law: Law
-    chances: Chances
+from edgespec.protocols import Drawing
+from edgespec.types import Draft
 
 
 class Bridge(Protocol):
@@ -55,8 +46,6 @@ class Bridge(Protocol):
 
 def find_bridge(name: str) -> Any:
     """The class a name stands for. Raises: UsageError listing the names it knows."""
-    place = BRIDGES.get(name)
-    if place is None:
+    if name not in BRIDGES:
         raise UsageError(f"bridge {name!r}: expected auto, same, {', '.join(BRIDGES)}")
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"edgespec.drafters.bridges.{name}"), BRIDGES[name])

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgespec.decode.follow import Reader
-from edgespec.drafters.bridges import Drawing
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.merged import MergedLaw, Place, Rows
 from edgespec.drafters.bridges.ngrams import MAX_PIECES, NgramCache
 from edgespec.drafters.bridges.units import Path, Units, walked
+from edgespec.protocols import Drawing
 from edgespec.types import Draft, FloatArray
 
 

@@ -17,10 +17,10 @@ from operator import mul
 import numpy as np
 
 from edgespec.decode.follow import Reader
-from edgespec.drafters.bridges import Drawing
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.drafters.bridges.pieces import Pieces
+from edgespec.protocols import Drawing
 from edgespec.types import Draft, FloatArray
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decode.follow import Reader
-from edgespec.drafters.bridges import Drawing
+from edgespec.protocols import Drawing
 from edgespec.types import FloatArray
 
 

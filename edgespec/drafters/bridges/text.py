@@ -13,11 +13,11 @@ from itertools import accumulate
 from operator import mul
 
 from edgespec.decode.follow import Reader
-from edgespec.drafters.bridges import Drawing
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.drafters.bridges.pieces import Pieces
 from edgespec.errors import TokenizerError
+from edgespec.protocols import Drawing
 from edgespec.types import Draft
 
 # Tokens of the context that are encoded again, for merges with what follows. On 2,000 cuts of a

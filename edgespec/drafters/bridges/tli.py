@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgespec.decode.follow import Reader
-from edgespec.drafters.bridges import Drawing
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.drafters.bridges.pieces import share_of
+from edgespec.protocols import Drawing
 from edgespec.types import Draft, FloatArray
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespec.decode.follow import Reader
-from edgespec.decode.verify import Uniforms
-from edgespec.drafters.bridges import Bridge, Drawing
+from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.learner import WORTH_SAVING, Learner
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
 from edgespec.errors import TokenizerError
-from edgespec.protocols import LanguageModel, Law
-from edgespec.types import Draft, Verdict
+from edgespec.protocols import Drawing, LanguageModel
+from edgespec.types import Draft, Round
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +22,8 @@ class Translated:
 
     learner: saves what the ledger was told, None to keep nothing.
     """
+
+    n_leaves = 1
 
     def __init__(
         self,
@@ -41,14 +39,7 @@ class Translated:
         self._learner = learner
         self._warned = False
 
-    def draft(
-        self,
-        context: Sequence[int],
-        k: int,
-        *,
-        law: Law | None = None,
-        u: NDArray[np.float64] | None = None,
-    ) -> Draft:
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """None where the drafter cannot spell the text or its context is full."""
         if k < 1:
             return Draft()
@@ -62,10 +53,9 @@ class Translated:
         if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
             self._warn(f"its context is full ({len(spelled)} tokens)")
             return Draft()
-        drawing = None if law is None or u is None else Drawing(law, Uniforms(*u))
         return self.bridge.draft(self._reader, spelled, context, k, drawing)
 
-    def observe(self, context: Sequence[int], draft: Draft, verdict: Verdict) -> None:
+    def observe(self, done: Round) -> None:
         """Nothing here; the ledger learns what was emitted with the next draft."""
 
     def counts(self) -> dict[str, str | bool | int]:
@@ -84,7 +74,6 @@ class Translated:
     def close(self) -> None:
         if self._learner is not None:
             self._learner.save()
-        self._reader.close()
 
     def _warn(self, why: str) -> None:
         if not self._warned:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.store.hub.names import Spec, choose, models_of, name_of
+from edgespec.files import place
+from edgespec.store.hub.names import Spec, choose, lone_parts, models_of, name_of
 
 PREFIX = "models--"
 PARTIAL = ".incomplete"  # the ending that older versions of huggingface_hub resume from as well
@@ -42,7 +43,7 @@ def folder() -> Path:
     """The shared cache, by HF_HUB_CACHE, HF_HOME or the library's own rule."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()  # as the library does
+    return place(constants.HF_HUB_CACHE).resolve()  # as the library does
 
 
 def repo_folder(repo: str) -> Path:
@@ -100,9 +101,19 @@ def everything() -> list[Held]:
 
 
 def unfinished() -> dict[str, int]:
-    """Bytes of downloads that were broken off, by repository."""
-    found = {repo: sum(map(_size, _partials(repo_folder(repo)))) for repo in _repositories()}
+    """Bytes of downloads that were broken off, finished parts among them, by repository."""
+    found = {repo: sum(map(_size, _pieces(repo))) for repo in _repositories()}
     return {repo: n_bytes for repo, n_bytes in found.items() if n_bytes}
+
+
+def _pieces(repo: str) -> set[Path]:
+    """What is here of files and of models that are not here whole."""
+    parts = {
+        (snapshot / name).resolve()
+        for snapshot in commits(repo)
+        for name in lone_parts(files(repo, snapshot))
+    }
+    return parts | set(_partials(repo_folder(repo)))
 
 
 def _repositories() -> list[str]:

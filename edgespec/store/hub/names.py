@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgespec.errors import UsageError
 
 # What is taken where nothing is asked for: half the users' choice, then what loses least.
-PREFERRED = ("Q4_K_M", "Q8_0", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q4")
-PREFIXES = ("https://huggingface.co/", "huggingface.co/", "hf.co/", "hf://", "hf:")
+PREFERRED = ("Q4_K_M", "Q8_0", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q4", "MXFP4", "NVFP4")
 PART_OF_NAME = r"(?![.-])[\w.-]+(?<![.-])"  # as the hub has it
-SPEC = re.compile(rf"({PART_OF_NAME}/{PART_OF_NAME})(?::([^:]+))?")
+SPEC = re.compile(  # as people type it, or the address of a page or of a file as they paste it
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf:(?://)?)?"
+    rf"({PART_OF_NAME}/{PART_OF_NAME})"
+    r"(?::([^:]+)|/(?:tree|blob|resolve)/main(?:/([^:?]+))?(?:\?[^:]*)?)?"
+)
 QUANT = re.compile(
-    r"(?<![A-Z0-9])((?:UD-)?(?:I?Q[1-8](?:_[A-Z0-9]+)*|TQ[12]_0|MXFP4(?:_MOE)?|BF16|FP?16|FP?32))"
+    r"(?<![A-Z0-9])((?:UD-)?(?:I?Q[1-8](?:_[A-Z0-9]+)*|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))"
     r"(?![A-Z0-9_])"
 )
+ADDED = re.compile(r"^UD-|_MOE$")  # a quantization may be asked for without
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 NOT_MODELS = ("mmproj", "imatrix", "ggml-vocab")  # beside models, and never one
-HEADS = "mtp-"  # a model's extra heads, beside it; only a name of its own asks for them
+HEADS = "mtp-"  # a model's extra heads, beside it: only the file's name asks for them
 MOST_NAMED = 12
 
 
@@ -35,18 +40,16 @@ class Spec:
 
 
 def spec_of(text: str) -> Spec:
-    """`USER/REPO[:QUANT or FILE]` as read. Raises: UsageError."""
-    bare = text.strip()
-    for prefix in PREFIXES:
-        bare = bare.removeprefix(prefix)
-    match = SPEC.fullmatch(bare.rstrip("/"))
+    """`USER/REPO[:QUANT or FILE]`, or an address of the hub, as read. Raises: UsageError."""
+    bare = text.strip().rstrip("/")
+    match = SPEC.fullmatch(bare)
     if match is None:
         hint = "; a file is opened with -m" if bare.lower().endswith(".gguf") else ""
         raise UsageError(
             f"{text!r} is no repository: expected USER/REPO or USER/REPO:QUANT, such as "
             f"bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M{hint}"
         )
-    return Spec(match[1], match[2] or "")
+    return Spec(match[1], match[2] or match[3] or "")
 
 
 def quant_of(name: str) -> str:
@@ -68,12 +71,21 @@ def models_of(names: Sequence[str]) -> dict[str, list[str]]:
 
     A model that misses parts is left out, and so is what is no model.
     """
+    return {name: found for name, found in _grouped(names).items() if _complete(found)}
+
+
+def lone_parts(names: Sequence[str]) -> list[str]:
+    """The files of models that miss parts."""
+    return [name for found in _grouped(names).values() if not _complete(found) for name in found]
+
+
+def _grouped(names: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         base = name.rpartition("/")[2].lower()
         if base.endswith(".gguf") and not any(word in base for word in NOT_MODELS):
             groups.setdefault(name_of(name), []).append(name)
-    return {name: found for name, found in groups.items() if _complete(found)}
+    return groups
 
 
 def _complete(names: Sequence[str]) -> bool:
@@ -104,10 +116,17 @@ def choose(names: Sequence[str], wanted: Spec) -> list[str]:
             f"{wanted} could be {_listed(found)}: name one, as {wanted.repo}:{found[0]}"
         )
     asked = repr(wanted.choice) if wanted.choice else "usual quantization"
-    there = sorted({quant_of(name) or name for name in models})
+    there = sorted(asked_by(models).values())
     raise UsageError(
         f"{wanted.repo} has no {asked}: expected {_listed(there)}, as {wanted.repo}:{there[0]}"
     )
+
+
+def asked_by(names: Iterable[str]) -> dict[str, str]:
+    """What asks for each of a repository's models: its quantization, or the file's name."""
+    quants = {name: "" if _is_head(name) else quant_of(name) for name in names}
+    n_of = Counter(quants.values())
+    return {name: quant if quant and n_of[quant] == 1 else name for name, quant in quants.items()}
 
 
 def _named(models: dict[str, list[str]], choice: str) -> list[str]:
@@ -116,25 +135,23 @@ def _named(models: dict[str, list[str]], choice: str) -> list[str]:
     exact = [name for name in models if name == asked]
     if exact or asked.lower().endswith(".gguf"):
         return exact or [name for name in models if name.rpartition("/")[2] == asked]
-    models = _whole(models)
+    quants = {name: quant_of(name) for name in models if not _is_head(name)}
     quant = quant_of(choice) or choice.upper()
-    same = [name for name in models if quant_of(name) == quant]
-    return same or [name for name in models if quant_of(name).removeprefix("UD-") == quant]
+    same = [name for name in quants if quants[name] == quant]
+    return same or [name for name in quants if ADDED.sub("", quants[name]) == quant]
 
 
-def _whole(models: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Those that are no extra heads of another; all if there are no others."""
-    names = [name for name in models if not name.rpartition("/")[2].lower().startswith(HEADS)]
-    return {name: models[name] for name in names} or models
+def _is_head(name: str) -> bool:
+    return name.rpartition("/")[2].lower().startswith(HEADS)
 
 
 def _preferred(models: dict[str, list[str]]) -> list[str]:
-    models = _whole(models)
+    quants = {name: quant_of(name) for name in models if not _is_head(name)}
     for quant in PREFERRED:
-        found = [name for name in models if quant_of(name) == quant]
+        found = [name for name in quants if quants[name] == quant]
         if found:
             return found
-    return list(models) if len(models) == 1 else []
+    return list(quants) if len(quants) == 1 else []
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -23,10 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgespec.decode.follow import Reader
-from edgespec.decode.verify import Uniforms
-from edgespec.drafters.bridges import Drawing
+from edgespec.decode.uniforms import Uniforms
 from edgespec.drafters.bridges.omnidraft import OmniDraftBridge
 from edgespec.drafters.bridges.pieces import Pieces
+from edgespec.protocols import Drawing
 
 DRAFT = [b"a", b"b", b"c", b"ab", b"x"]  # x is the drafter's alone
 TARGET = [b"c", b"b", b"a", b"ab", b"bc", b"abc", b"cab"]

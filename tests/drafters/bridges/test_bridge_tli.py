@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgespec.decode.follow import Reader
-from edgespec.decode.verify import Uniforms
-from edgespec.drafters.bridges import Drawing
+from edgespec.decode.uniforms import Uniforms
 from edgespec.drafters.bridges.tli import TliBridge
+from edgespec.protocols import Drawing
 
 LETTERS = [b"a", b"b", b"c"]
 # Of the drafter's four tokens the target has two, in another order and with others between.

@@ -12,7 +12,7 @@ import edgespec
 from edgespec.cli.run import session_record
 from edgespec.config import BRIDGES
 from edgespec.drafters.bridges.translated import Translated
-from edgespec.drafters.mixed import MixedDrafter
+from edgespec.drafters.mixed import Mixed
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.session.session import Session
 
@@ -37,7 +37,7 @@ def said(session: Session, **options: object) -> str:
 
 
 def drafter_of(session: Session) -> Translated:
-    drafter = session.method.drafter
+    drafter = session.method.translated
     assert isinstance(drafter, Translated)
     return drafter
 
@@ -93,10 +93,10 @@ def test_a_bridge_that_does_not_go_with_the_pair_is_refused():
 
 def test_methods_name_their_bridge(session: Session):
     for bridge in BRIDGES:
-        method = session.methods.named(f"fixed-3@{bridge}")
-        assert type(method.drafter.bridge).__module__ == f"edgespec.drafters.bridges.{bridge}"
+        method = session.pair.methods.named(f"fixed-3@{bridge}")
+        assert type(method.translated.bridge).__module__ == f"edgespec.drafters.bridges.{bridge}"
     with pytest.raises(UsageError, match="fixed-3@slem names the bridge 'slem': expected exact"):
-        session.methods.named("fixed-3@slem")
+        session.pair.methods.named("fixed-3@slem")
 
 
 def test_a_method_of_a_pair_with_one_vocabulary_names_no_bridge():
@@ -104,7 +104,7 @@ def test_a_method_of_a_pair_with_one_vocabulary_names_no_bridge():
         edgespec.load(speculative="on") as session,
         pytest.raises(UsageError, match="the drafter has the target's vocabulary: expected fixed"),
     ):
-        session.methods.named("fixed-3@tli")
+        session.pair.methods.named("fixed-3@tli")
 
 
 def test_the_drafter_reads_a_conversation_in_its_own_format(session: Session):
@@ -113,10 +113,19 @@ def test_the_drafter_reads_a_conversation_in_its_own_format(session: Session):
     session.prompt(ASK)  # others prepared since do not matter
     next(session.steps(ids, session.params()))
     spelled = drafter_of(session).ledger.sync(ids)
-    pieces = session.draft_model.tokenizer.piece
+    pieces = session.pair.draft_model.tokenizer.piece
     text = b"".join(pieces(token, special=True) for token in spelled).decode()
     assert text.endswith("story about a little dog.<|im_end|>\n<|im_start|>assistant\n")
     assert "assistant\nOnce there was a dog.<|im_end|>" in text
+
+
+def test_a_drafter_opened_for_one_answer_reads_that_in_its_own_format(home: Path):
+    with edgespec.load(pair="demo-foreign", speculative="off", max_tokens=2) as session:
+        said(session, speculative="on")
+        spelled = session.method.translated.ledger.sync([*session.prompt(ASK), *session.output])
+        pieces = session.pair.draft_model.tokenizer.piece
+        text = b"".join(pieces(token, special=True) for token in spelled).decode()
+    assert "<|im_end|>\n<|im_start|>assistant\n" in text
 
 
 def test_a_prompt_without_messages_crosses_by_its_bytes(session: Session):
@@ -129,7 +138,7 @@ def test_a_prompt_without_messages_crosses_by_its_bytes(session: Session):
 def test_what_was_learned_is_there_for_the_next_session(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         said(session, max_tokens=120)
-        assert isinstance(session.method.drafter, MixedDrafter)
+        assert isinstance(session.method.speculator, Mixed)
         learned = ngrams_of(session)
     assert learned
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
@@ -138,9 +147,9 @@ def test_what_was_learned_is_there_for_the_next_session(home: Path):
 
 
 def test_methods_for_measuring_do_not_write_what_they_learn(session: Session, home: Path):
-    session.use(session.methods.named("fixed-4"))
+    session.use(session.pair.methods.named("fixed-4"))
     said(session, max_tokens=60)
-    session.method.drafter.close()
+    session.method.speculator.close()
     assert not list(home.rglob("*.bin"))
 
 
@@ -194,19 +203,19 @@ def test_what_was_learned_is_written_while_a_session_goes_on(home: Path, session
 
 
 def test_the_bridge_in_use_decides_whether_sampling_is_allowed(session: Session):
-    approximate = session.methods.named("fixed-4@omnidraft")
-    exact = session.methods.named("fixed-4@exact")
+    approximate = session.pair.methods.named("fixed-4@omnidraft")
+    exact = session.pair.methods.named("fixed-4@exact")
     session.use(approximate)
     with pytest.raises(UsageError, match="omnidraft is not lossless"):
         said(session, temperature=1.0)
-    session.methods.named("fixed-4@omnidraft")
+    session.pair.methods.named("fixed-4@omnidraft")
     session.use(exact)
     assert said(session, temperature=1.0, max_tokens=8)
 
 
 @pytest.mark.parametrize("bridge", ["exact", "tli", "text"])
 def test_banned_tokens_are_never_said(session: Session, bridge: str):
-    session.use(session.methods.named(f"fixed-4@{bridge}"))
+    session.use(session.pair.methods.named(f"fixed-4@{bridge}"))
     likely = [token for token in range(4096) if session.tokenizer.piece(token).startswith(b" ")]
     bans = dict.fromkeys(likely, float("-inf"))
     list(session.chat(ASK, temperature=1.0, max_tokens=30, logit_bias=bans))
@@ -221,5 +230,5 @@ def test_a_chat_template_that_does_not_parse_is_done_without(home: Path, monkeyp
     )
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         assert "".join(piece.text for piece in session.generate("Once", max_tokens=8))
-        assert session.translation.spelled(ASK) == session.translation.spelled(ASK) == []
+        assert session.pair.translation.spelled(ASK) == session.pair.translation.spelled(ASK) == []
     assert len([r for r in caplog.records if "as plain text" in r.message]) == 1

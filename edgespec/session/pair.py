@@ -1,0 +1,116 @@
+"""A target and its draft model, open: who opened them closes them, and nobody else.
+
+Knows methods and costs; nothing of text, prompts or generations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from edgespec.config import Config, cache_folder
+from edgespec.drafters.bridges.pairing import Translation
+from edgespec.pace import cost_store
+from edgespec.pace.cost import CostTable
+from edgespec.protocols import Drafter
+from edgespec.session import opening
+from edgespec.session.methods import Method, Methods, OpenModel
+from edgespec.types import Progress
+
+
+class OpenPair:
+    """The models that `config` names; the draft model as soon as a method drafts with it.
+
+    path: of the target. own: a drafter of the application's, in place of the configured one; it
+    stays the application's to close. undisturbed: within it nobody else uses the target.
+    Raises: as `edgespec.load`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        own: Drafter | None,
+        progress: Progress | None,
+        undisturbed: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._config, self._own, self._progress = config, own, progress
+        self._undisturbed = undisturbed
+        self._ways: dict[str, Method] = {}  # by auto, on, off
+        self.draft_model: OpenModel | None = None
+        self.translation: Translation | None = None
+        with_model = own is None and opening.drafts_with_a_model(config)
+        self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
+        with ExitStack() as self._opened:
+            self.target: OpenModel = opening.open_target(self.path, config, progress)
+            self._opened.callback(self.target.close)
+            self._open_drafter(draft_path)
+            self._opened = self._opened.pop_all()
+
+    def _open_drafter(self, path: Path | None) -> None:
+        """The draft model in `path`, if any, and the methods that draft with what is open now."""
+        if path is not None:
+            self.draft_model, self.translation = opening.open_drafter(
+                path, self._config, self.target, self.path.name, self._progress
+            )
+            self._opened.callback(self.draft_model.close)
+        self.methods = Methods(
+            self._config, self.draft_model, self.translation, self._own, lambda: self.costs
+        )
+
+    def way(self, speculative: str) -> Method:
+        """The configured method for auto, on or off; the draft model is opened when first used."""
+        if speculative not in self._ways:
+            config = replace(self._config, speculative=speculative)
+            missing = self._own is None and self.draft_model is None
+            if missing and opening.drafts_with_a_model(config):
+                self._open_drafter(opening.paths_of(config, self._progress)[1])
+            method = self._ways[speculative] = self.methods.configured(speculative)
+            if self._own is None:
+                self._opened.callback(method.speculator.close)  # before its model
+        return self._ways[speculative]
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """The target's cost by width on this device, from the cache folder or measured now."""
+        name = cost_store.key_of(self.path, self._config)
+        file = cache_folder() / "costs" / name
+        known = cost_store.load(file)
+        if known is not None:
+            return known
+        what = "measuring what widths cost here, once"
+        with self._undisturbed(), opening.telling(self._progress, what):
+            return cost_store.measured(self.target, file)
+
+    @property
+    def known_costs(self) -> CostTable | None:
+        """`costs`, if they are known already."""
+        found: CostTable | None = self.__dict__.get("costs")
+        return found
+
+    def forget_draft(self) -> None:
+        """Empty the draft model's cache, where another drafter's text may lie."""
+        if self.draft_model is not None:
+            self.draft_model.truncate(0)
+
+    def cancel(self) -> None:
+        """End the forwards in progress with Cancelled; from any thread."""
+        self.target.cancel()
+        if self.draft_model is not None:
+            self.draft_model.cancel()
+
+    def where(self, method: Method) -> str:
+        """What runs where by this method, in a line."""
+        words = f"target on {self.target.device}"
+        if not method.speculator.name:
+            return words + "; no drafter"
+        if self.draft_model is None:
+            return f"{words}; drafter: {method.speculator.name}"
+        bridge = f" over the {method.bridge} bridge" if method.bridge else ""
+        return f"{words}; drafter on {self.draft_model.device}{bridge}"
+
+    def close(self) -> None:
+        """Save what drafters learned, then free the models."""
+        self._opened.close()
