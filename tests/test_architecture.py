@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import edgespec
 from edgespec import errors
+from edgespec.decode.engine import Engine
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.paced import Plain
+from edgespec.types import SamplingParams
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -192,8 +200,56 @@ def test_every_folder_of_the_package_is_installed():
     assert {".".join(folder.parts) for folder in folders} <= set(listed)
 
 
-def test_the_map_has_every_module_and_folder():
-    text = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+MAP = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def test_the_map_has_every_room():
     modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "__main__.py"}
     folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    assert {one for one in modules | folders if f"`{one}`" not in text} == set()
+    assert {one for one in modules | folders if f"`{one}`" not in MAP} == set()
+
+
+def test_the_main_path_is_where_the_map_says():
+    named = re.findall(r"`(\w+)`\s+\(`([\w/]+\.py)`\)", MAP)
+    assert [name for name, _ in named] == ["Session", "Engine", "Decoding", "accept"]
+    calls = {}
+    for name, file in named:
+        tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+        defined = {
+            node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        }
+        assert name in defined, f"{file} has no {name}"
+        calls[name] = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    for (name, _), (onward, _) in itertools.pairwise(named):
+        assert onward in calls[name], f"{name} does not lead on to {onward}"
+
+
+def test_files_the_map_names_exist():
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", MAP))
+    everywhere = {str(p.relative_to(root)) for root in (PACKAGE, ROOT) for p in root.rglob("*.py")}
+    assert len(named) > 15
+    assert {f for f in named if not any(e == f or e.endswith(f"/{f}") for e in everywhere)} == set()
+
+
+def test_toys_of_the_map_decode_as_plain_decoding_does():
+    toys: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", MAP, re.DOTALL)
+    assert len(blocks) == 3 and all(len(block.splitlines()) <= 30 for block in blocks)
+    for block in blocks:
+        exec(block, toys)
+    params = SamplingParams(max_tokens=20)
+
+    def said(speculator):
+        engine = Engine(toys["Counter"](), speculator)
+        return [t for step in engine.stream([3, 4], params) for t in step.verdict.tokens], engine
+
+    expected = [(5 + i) % 10 for i in range(20)]
+    assert said(Plain())[0] == expected
+    text, engine = said(toys["Twice"](ModelDrafter(toys["Counter"]())))
+    assert text == expected and engine.stats.n_accepted >= 12
+    text, engine = said(toys["Twice"](toys["Echo"]()))
+    assert text == expected and engine.stats.n_drafted > 0
+    with edgespec.load(drafter=toys["Echo"](), max_tokens=8, speculative="on") as session:
+        drafted = "".join(p.text for p in session.generate("Once upon a time"))
+        plain = "".join(p.text for p in session.generate("Once upon a time", speculative="off"))
+    assert drafted == plain
