@@ -44,10 +44,10 @@ class SamplingParams:
     repeat_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    penalty_last_n: int = 64
+    penalty_last_n: int = 64  # as in llama.cpp
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
-    max_tokens: int = 512
+    max_tokens: int = 512  # about a page
     stop_tokens: frozenset[int] = frozenset()
     verification: str = "auto"  # of VERIFICATIONS
     constraint: Constraint | None = None

@@ -308,6 +308,7 @@ def test_json_answers_are_measured_and_recorded(
     data = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert len({row["outputs_sha256"] for row in data["runs"]}) == 1
     assert (data["params"]["constraint"], data["params"]["json_schema"]) == (True, schema)
+    assert data["params"]["kv_type"] == "f16"
     assert main(["generate", "-p", "Hello", "-j", schema, *model]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"ok"}
     assert main(["generate", "-p", "Hello", "-j", "{", *model]) == 2
