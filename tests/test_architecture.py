@@ -33,7 +33,7 @@ ROWS = [
     {"files", "device", "option"},
     {"protocols", "config"},
     {"decode", "text"},
-    {"grammar", "pace"},
+    {"grammar", "pace", "adapt"},
     {"backends", "drafters"},
     {"store"},
     {"session"},

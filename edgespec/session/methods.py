@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgespec.adapt.learned import Learned
 from edgespec.config import BRIDGES, Config, state_folder
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges.pairing import Translation, vocabulary_of
@@ -23,6 +24,7 @@ from edgespec.pace.cost import CostTable
 from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo
 
+NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
 
 
@@ -49,13 +51,14 @@ class Method:
     """A way to decode; its speculator may have learned from earlier rounds.
 
     bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
-    translated: that part.
+    translated: that part. learned: what is to be kept of what the speculator learns.
     """
 
     name: str
     speculator: Speculator
     bridge: str = ""
     translated: Translated | None = None
+    learned: Learned = NOTHING
 
 
 class Methods:
@@ -77,7 +80,7 @@ class Methods:
         self._draft_model, self._translation = draft_model, translation
 
     def configured(self, speculative: str) -> Method:
-        """The configured method for auto, on or off; closing its drafter keeps what it learned."""
+        """The configured method for auto, on or off, whose learning is kept."""
         config = self._config
         if speculative == "off" or config.draft_tokens == 0 or config.drafter == "none":
             return self.named("plain")
@@ -87,7 +90,7 @@ class Methods:
         return self.named("auto", keep=True)
 
     def named(self, name: str, *, keep: bool = False) -> Method:
-        """A method by name; keep: what its drafter learns is saved when it is closed.
+        """A method by name; keep: what its drafter learns is to be saved.
 
         Its drafter has learned nothing, but for the n-grams saved earlier.
         Raises: UsageError for an unknown name.
@@ -105,17 +108,18 @@ class Methods:
             )
         chosen = self._chosen("ngram" if way == "ngram" else self._config.drafter)
         bridge = self._bridge(chosen, bridge)
-        translated = None
+        translated, learned = None, NOTHING
         if bridge and self._translation is not None and self._draft_model is not None:
-            translated = self._translation.drafter(self._draft_model, bridge, keep=keep)
+            translated, ngrams = self._translation.drafter(self._draft_model, bridge)
+            learned = Learned([ngrams] if keep else [])
         if self._own is not None and way != "ngram":
             return Method(name, Paced(self._own, fixed or AutoController(self._table())))
         drafters = [self._one(part, translated) for part in chosen]
         if fixed is not None and len(drafters) == 1:
-            return Method(name, Paced(drafters[0], fixed), bridge, translated)
+            return Method(name, Paced(drafters[0], fixed), bridge, translated, learned)
         # Even a single one is mixed where its drafts are cut to what its confidence promises.
         mixed = Mixed(drafters, fixed or AutoPlanner(self._table()))
-        return Method(name, mixed, bridge, translated)
+        return Method(name, mixed, bridge, translated, learned)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""

@@ -70,6 +70,7 @@ class OpenPair:
             method = self._ways[speculative] = self.methods.configured(speculative)
             if self._own is None:
                 self._opened.callback(method.speculator.close)  # before its model
+            self._opened.callback(method.learned.save)
         return self._ways[speculative]
 
     @cached_property

@@ -40,6 +40,8 @@ if sys.version_info >= (3, 11):
 elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
+WORTH_SAVING = 32  # sightings; a save takes some milliseconds
+
 
 class Session:
     """One target, perhaps a drafter, and one generation at a time.
@@ -241,7 +243,8 @@ class Session:
                     spelled = ids.spelled(self.pair.translation)
                 translated.ledger.anchor(ids if spelled else [], spelled)
             engine = self.engine
-            run = Run(lambda: engine.stats, None if translated is None else translated.save)
+            learned = self.method.learned
+            run = Run(lambda: engine.stats, lambda: learned.save_if_worth(WORTH_SAVING))
             return run, self._generations.begin(engine.stream(ids, params), params, run)
 
     @property

@@ -10,11 +10,10 @@ from edgespec.errors import EdgeSpecError
 from edgespec.text.vocabulary import Vocabulary
 
 log = logging.getLogger("edgespec")
-WORTH_SAVING = 32  # sightings; a save takes some milliseconds
 
 
 class Learner:
-    """The n-grams of a pair of tokenizers in use, begun with those of the file.
+    """Implements adapt.learned.Kind: n-grams of two tokenizers in use, begun with the file's.
 
     cache: what bridges look up. Called with every token that was seen.
     """

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.adapt.learned import file_of
 from edgespec.drafters.bridges.ngrams import MAX_BYTES, MAX_PIECES, MIN_PIECES, NgramCache
 from edgespec.errors import ModelFileError
 from edgespec.files import PART, write_whole
@@ -65,7 +66,7 @@ class Head:
 
 def path_of(state: Path, draft: Vocabulary, target: Vocabulary) -> Path:
     """The file of a pair of tokenizers."""
-    return state / FOLDER / f"{draft.fingerprint[:12]}-{target.fingerprint[:12]}{ENDING}"
+    return file_of(state, FOLDER, draft.fingerprint, target.fingerprint, ENDING)
 
 
 def save(

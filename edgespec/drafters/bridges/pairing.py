@@ -43,13 +43,13 @@ class Translation:
         self._path, self._names = path_of(state, draft, target), names
         self._warned = False
 
-    def drafter(self, model: LanguageModel, bridge: str, *, keep: bool) -> Translated:
-        """A drafter with the n-grams as they were last saved; keep: save what it learns."""
+    def drafter(self, model: LanguageModel, bridge: str) -> tuple[Translated, Learner]:
+        """A drafter with the n-grams as they were last saved, and what saves those it learns."""
         mapping = self.mapping
         learner = Learner(self._path, mapping.draft, mapping.target, self._names)
         ledger = Ledger(mapping, on_token=learner)
         strategy: Bridge = find_bridge(bridge)(mapping, learner.cache)
-        return Translated(model, ledger, strategy, learner if keep else None)
+        return Translated(model, ledger, strategy), learner
 
     def spelled(self, messages: Sequence[Message]) -> list[int]:
         """A conversation in the drafter's own chat format, empty if that does not take it."""

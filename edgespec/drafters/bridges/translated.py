@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges import Bridge
-from edgespec.drafters.bridges.learner import WORTH_SAVING, Learner
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
 from edgespec.errors import TokenizerError
@@ -18,10 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Translated:
-    """A drafter of the target's tokens out of a model of others.
-
-    learner: saves what the ledger was told, None to keep nothing.
-    """
+    """A drafter of the target's tokens out of a model of others."""
 
     n_leaves = 1
 
@@ -30,13 +26,11 @@ class Translated:
         model: LanguageModel,
         ledger: Ledger,
         bridge: Bridge,
-        learner: Learner | None = None,
         *,
         name: str = "model",
     ) -> None:
         self.name, self.ledger, self.bridge = name, ledger, bridge
         self._reader = Reader(model)
-        self._learner = learner
         self._warned = False
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
@@ -66,14 +60,8 @@ class Translated:
             "n_full_syncs": self.ledger.n_full,
         }
 
-    def save(self) -> None:
-        """Write what was learned, if it is worth it."""
-        if self._learner is not None:
-            self._learner.save(at_least=WORTH_SAVING)
-
     def close(self) -> None:
-        if self._learner is not None:
-            self._learner.save()
+        """Nothing: model and n-grams are others' to close and to save."""
 
     def _warn(self, why: str) -> None:
         if not self._warned:
