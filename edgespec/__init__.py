@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgespec.session.session import Session
     from edgespec.types import (
         Draft,
+        LoadOptions,
         ModelInfo,
         Options,
         Piece,
@@ -48,6 +49,7 @@ __all__ = [
     "Conversation",
     "Draft",
     "EdgeSpecError",
+    "LoadOptions",
     "ModelFileError",
     "ModelInfo",
     "Options",
@@ -65,8 +67,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "types": ("Draft", "ModelInfo", "Options", "Piece", "SamplingParams", "Stats", "Step",
-              "TokenScore", "Verdict"),
+    "types": ("Draft", "LoadOptions", "ModelInfo", "Options", "Piece", "SamplingParams", "Stats",
+              "Step", "TokenScore", "Verdict"),
     "session.session": ("Session",),
     "session.load": ("load",),
     "session.conversation": ("Conversation",),

@@ -1,7 +1,10 @@
 """Every option once: `Config`'s fields make the command line's flags, EDGESPEC_* and TOML keys.
 
 The field `draft_tokens` is `--draft-tokens`, `EDGESPEC_DRAFT_TOKENS` and, in config.toml,
-`draft_tokens = 4`. Precedence: config file < environment < flag. Knows nothing of models.
+`draft_tokens = 4`. Precedence: config file < environment < flag. A `per_call` field is also what
+/set and one call of generate or chat may choose, and one that SamplingParams has gets there by
+its name. For type checkers types.LoadOptions and types.Options repeat the names; a test compares.
+Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -11,115 +14,48 @@ import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
-from edgespec.types import SamplingParams
+from edgespec.option import Option, one_of, option, per_call, real, switch, whole, whole_or_auto
+from edgespec.types import VERIFICATIONS, SamplingParams
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-DRAFTERS = ("auto", "model", "ngram", "none")
+# The modules of drafters/ and of its bridges/ that a name chooses, and the class in each.
+DRAFTERS = {"model": "ModelDrafter", "ngram": "NgramDrafter"}
+BRIDGES = {
+    "exact": "ExactBridge",
+    "tli": "TliBridge",
+    "text": "TextBridge",
+    "omnidraft": "OmniDraftBridge",
+}
+# Tokens of context unless asked for more: at 28 KiB a token (Qwen2.5-1.5B, f16) 112 MiB, where the
+# 32768 it was trained for would take 896 MiB of a phone's memory.
+DEFAULT_CONTEXT = 4096
+# What keys and values are kept as: ggml's number of the type, values and bytes per block. On the
+# demo pair q8_0 takes 53 % of f16's bytes, and three answers of 120 tokens and their acceptance
+# stay the same; q4_0 takes 28 %, and all three differ. Quantized, more ties are met: `edgespec
+# verify` sees batches move a logit by 0.007 in f16, 0.04 in q8_0, 0.3 in q4_0.
+KV_TYPES = {"f16": (1, 1, 2), "q8_0": (8, 32, 34), "q4_0": (2, 32, 18)}
 SPECULATIVE = ("auto", "on", "off")
-BRIDGES = ("auto", "same", "tli", "text", "omnidraft", "exact")
-VERIFICATIONS = ("auto", "match", "rejection", "block")
 GROUPS = {"pair": "models", "temperature": "sampling", "system": "conversation"}  # by first field
-
-
-@dataclass(frozen=True)
-class Option:
-    """How one field is written: its flags, how its text is read, what `--help` says.
-
-    only: the command that has the flag, "" for all. rare: shown by --help-all only.
-    """
-
-    flags: tuple[str, ...]
-    read: Callable[[str], Any]
-    metavar: str
-    text: str
-    only: str = ""
-    rare: bool = False
-
-
-def option(
-    default: Any,
-    flags: str,
-    read: Callable[[str], Any],
-    metavar: str,
-    text: str,
-    *,
-    only: str = "",
-    rare: bool = False,
-) -> Any:
-    """A dataclass field that is a command-line option."""
-    made = Option(tuple(flags.split()), read, metavar, text, only, rare)
-    return field(default=default, metadata={"option": made})
-
-
-def whole(text: str) -> int:
-    """A count. Raises: ArgumentTypeError."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
-    return number
-
-
-def real(text: str) -> float:
-    """A finite number. Raises: ArgumentTypeError."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < float("inf"):
-        raise ArgumentTypeError(f"{text!r}: expected a number")
-    return number
-
-
-def whole_or_auto(text: str) -> int | str:
-    """A count or "auto". Raises: ArgumentTypeError."""
-    if text == "auto":
-        return text
-    try:
-        return whole(text)
-    except ArgumentTypeError:
-        raise ArgumentTypeError(f"{text!r}: expected a number of tokens, or auto") from None
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A reader that takes the given words only."""
-
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(choices)}")
-        return text
-
-    return read
-
-
-def switch(text: str) -> bool:
-    """Yes or no. Raises: ArgumentTypeError."""
-    found = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
-    if text.lower() not in found:
-        raise ArgumentTypeError(f"{text!r}: expected true or false")
-    return found[text.lower()]
 
 
 def drafter_names(text: str) -> str:
     """A comma list of drafters, as written. Raises: ArgumentTypeError."""
-    names = text.split(",")
+    names, known = text.split(","), ("auto", *DRAFTERS, "none")
     for name in names:
-        if name not in DRAFTERS:
-            raise ArgumentTypeError(f"{name!r}: expected {', '.join(DRAFTERS)}, or model,ngram")
+        if name not in known:
+            raise ArgumentTypeError(f"{name!r}: expected {', '.join(known)}, or model,ngram")
     if len(set(names)) < len(names) or (len(names) > 1 and {"auto", "none"} & set(names)):
         raise ArgumentTypeError(f"{text!r}: expected one name, or different ones as in model,ngram")
     return text
@@ -141,10 +77,22 @@ class Config:
     offline: bool = option(False, "--offline", switch, "", "download nothing", rare=True)
     device: str = option("auto", "-dev --device", str, "NAME", "where the target runs")
     device_draft: str = option("auto", "-devd --device-draft", str, "NAME", "... and the drafter")
-    ctx_size: int = option(0, "-c --ctx-size", whole, "N", "context, 0: the model's, at most 4096")
+    ctx_size: int = option(
+        0, "-c --ctx-size", whole, "N", f"context, 0: the model's, at most {DEFAULT_CONTEXT}"
+    )
     threads: int = option(0, "-t --threads", whole, "N", "target's threads, 0: all cores")
     threads_draft: int = option(1, "-td --threads-draft", whole, "N", "drafter's threads (1)")
-    speculative: str = option(
+    n_gpu_layers: int | None = option(
+        None, "-ngl --n-gpu-layers", whole, "N", "target's layers on the GPU (all)", rare=True
+    )
+    kv_type: str = option(
+        "f16", "--kv-type", one_of(*KV_TYPES), "TYPE", f"target's cache: {', '.join(KV_TYPES)}",
+        rare=True,
+    )  # fmt: skip
+    kv_type_draft: str = option(
+        "f16", "--kv-type-draft", one_of(*KV_TYPES), "TYPE", "... and the drafter's", rare=True
+    )
+    speculative: str = per_call(
         "auto", "--speculative", one_of(*SPECULATIVE), "auto|on|off", "auto pauses if not faster"
     )
     draft_tokens: int | str = option(
@@ -154,8 +102,9 @@ class Config:
         "auto", "--drafter", drafter_names, "NAME", "model, ngram, none, or model,ngram"
     )
     bridge: str = option(
-        "auto", "--bridge", one_of(*BRIDGES), "NAME", "auto, same, exact, tli, text, omnidraft"
-    )
+        "auto", "--bridge", one_of("auto", "same", *BRIDGES), "NAME",
+        f"auto, same, {', '.join(BRIDGES)}",
+    )  # fmt: skip
     allow_approximate: bool = option(
         False,
         "--allow-approximate",
@@ -164,36 +113,43 @@ class Config:
         "let --bridge omnidraft sample, not losslessly",
         rare=True,
     )
-    temperature: float = option(0.0, "--temp --temperature", real, "X", "0: likeliest token")
-    top_k: int = option(0, "--top-k", whole, "N", "of the N likeliest, 0: all")
-    top_p: float = option(1.0, "--top-p", real, "X", "of the likeliest that sum to X")
-    min_p: float = option(0.0, "--min-p", real, "X", "at least X times the likeliest")
-    repeat_penalty: float = option(1.0, "--repeat-penalty", real, "X", "1: off", rare=True)
-    frequency_penalty: float = option(
-        0.0, "--frequency-penalty", real, "X", "per use, 0: off", rare=True
+    temperature: float = per_call(
+        SamplingParams.temperature, "--temp --temperature", real, "X", "0: likeliest token"
     )
-    presence_penalty: float = option(
-        0.0, "--presence-penalty", real, "X", "if used, 0: off", rare=True
+    top_k: int = per_call(SamplingParams.top_k, "--top-k", whole, "N", "of the N likeliest, 0: all")
+    top_p: float = per_call(
+        SamplingParams.top_p, "--top-p", real, "X", "of the likeliest that sum to X"
     )
-    verification: str = option(
-        "auto",
-        "--verification",
-        one_of(*VERIFICATIONS),
-        "RULE",
-        "match, rejection or block",
+    min_p: float = per_call(
+        SamplingParams.min_p, "--min-p", real, "X", "at least X times the likeliest"
+    )
+    repeat_penalty: float = per_call(
+        SamplingParams.repeat_penalty, "--repeat-penalty", real, "X", "1: off", rare=True
+    )
+    frequency_penalty: float = per_call(
+        SamplingParams.frequency_penalty, "--frequency-penalty", real, "X", "per use, 0: off",
         rare=True,
-    )
-    json_schema: str = option(
-        "",
-        "-j --json-schema",
-        str,
-        "SCHEMA",
+    )  # fmt: skip
+    presence_penalty: float = per_call(
+        SamplingParams.presence_penalty, "--presence-penalty", real, "X", "if used, 0: off",
+        rare=True,
+    )  # fmt: skip
+    verification: str = per_call(
+        SamplingParams.verification, "--verification", one_of(*VERIFICATIONS), "RULE",
+        "match, rejection or block", rare=True,
+    )  # fmt: skip
+    json_schema: str = per_call(
+        "", "-j --json-schema", str, "SCHEMA",
         "answer in JSON: schema or its file; {} is any object",
+    )  # fmt: skip
+    grammar: str = per_call(
+        "", "--grammar", str, "FILE", "answer by this grammar (GBNF)", rare=True
     )
-    grammar: str = option("", "--grammar", str, "FILE", "answer by this grammar (GBNF)", rare=True)
-    seed: int | None = option(None, "--seed", whole, "N", "same seed, same text")
-    max_tokens: int = option(512, "-n --max-tokens", whole, "N", "most tokens of an answer")
-    stop: tuple[str, ...] = option((), "--stop", str, "TEXT", "stop before TEXT (repeatable)")
+    seed: int | None = per_call(SamplingParams.seed, "--seed", whole, "N", "same seed, same text")
+    max_tokens: int = per_call(
+        SamplingParams.max_tokens, "-n --max-tokens", whole, "N", "most tokens of an answer"
+    )
+    stop: tuple[str, ...] = per_call((), "--stop", str, "TEXT", "stop before TEXT (repeatable)")
 
     chat_template: str = option(
         "", "--chat-template", str, "NAME|FILE", "instead of the model's own", rare=True
@@ -209,19 +165,9 @@ class Config:
 
     def sampling(self, stop_tokens: frozenset[int]) -> SamplingParams:
         """The sampling part, with the model's own stop tokens."""
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            verification=self.verification,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            stop_tokens=stop_tokens,
-        )
+        shared = {one.name for one in fields(SamplingParams)} & {one.name for one in fields(self)}
+        values = {name: getattr(self, name) for name in shared}
+        return SamplingParams(stop_tokens=stop_tokens, **values)
 
 
 def options() -> list[tuple[Field[Any], Option]]:
@@ -229,32 +175,35 @@ def options() -> list[tuple[Field[Any], Option]]:
     return [(one, one.metadata["option"]) for one in fields(Config)]
 
 
+PER_CALL = tuple(one.name for one, opt in options() if opt.per_call)
+
+
 def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
     """`config` with `values`, texts or TOML's and Python's types, read as their options do.
 
     Raises: UsageError naming `source`, the key and, for an unknown key, the nearest known one.
     """
-    known = {one.name: opt for one, opt in options()}
+    known = {one.name: (one, opt) for one, opt in options()}
     check_known(values, list(known), source)
     read: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            read[name] = _read(known[name], name, value)
+            read[name] = _read(*known[name], value)
         except ArgumentTypeError as error:
             raise UsageError(f"{source}: {name} is {error}") from None
     return replace(config, **read)
 
 
-def _read(opt: Option, name: str, value: Any) -> Any:
+def _read(one: Field[Any], opt: Option, value: Any) -> Any:
     """One value by its option's reader. Raises: ArgumentTypeError."""
-    if name == "stop":
+    if isinstance(one.default, tuple):
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
             raise ArgumentTypeError(f"{value!r}: expected a text or a list of texts")
         return tuple(values)
-    if value is None and name == "seed":
+    if value is None and one.default is None:
         return None
-    if name == "json_schema" and isinstance(value, Mapping):
+    if one.name == "json_schema" and isinstance(value, Mapping):
         return json_text(value)
     misplaced = isinstance(value, bool) and opt.read is not switch
     if misplaced or not isinstance(value, (str, Real, Path)):
@@ -328,7 +277,7 @@ def add_flags(parser: ArgumentParser, command: str, *, every: bool = False) -> N
                 *opt.flags, dest=one.name, action="store_const", const=True, help=text
             )
             continue
-        action = "append" if one.name == "stop" else "store"
+        action = "append" if isinstance(one.default, tuple) else "store"
         n_shown = 1 if opt.flags[0].startswith("--") else 2
         for flags, shown in ((opt.flags[:n_shown], text), (opt.flags[n_shown:], SUPPRESS)):
             if flags:  # further spellings work but would fill the help

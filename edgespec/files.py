@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import sys
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from edgespec.errors import UsageError
 
 PIECE = 1 << 20  # bytes read at a time
+PART = ".part"  # ends the name of a file that is not written to its end
 
 
 def sha256_of(*paths: Path) -> str:
@@ -58,25 +60,47 @@ def text_of(path: str | Path, flag: str = "", *, expected: str = "a text file") 
         raise UsageError(f"{name}: {why(error)}: expected {expected}") from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name and rename it; a link stays one. Raises: UsageError."""
+def write_whole(path: Path, data: bytes, *, ours: bool = False, mode: int = 0o600) -> None:
+    """Write `data` under a temporary name and rename it once it is on the disk; a link stays one.
+
+    ours: in a folder of EdgeSpec's own, which is made. mode: of a new file, less the umask. Who is
+    killed leaves NAME.xxxxxxxx.part. Raises: UsageError.
+    """
     try:
+        if ours:
+            path.parent.mkdir(parents=True, exist_ok=True)
         real = Path(os.path.realpath(path))
         if real.exists() and not real.is_file():  # renamed over, a device would be gone
             raise ValueError("not an ordinary file")
-        part, name = tempfile.mkstemp(dir=real.parent, prefix=real.name)
+        part = real.with_name(f"{real.name}.{uuid.uuid4().hex[:8]}{PART}")
         try:
-            with open(part, "wb") as file:
+            with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave a short file under the name
             if real.exists():
-                shutil.copymode(real, name)
-            os.replace(name, real)
+                shutil.copymode(real, part)
+            os.replace(part, real)
         except BaseException:  # an interrupt too
             with suppress(OSError):
-                os.remove(name)
+                os.remove(part)
             raise
+        sync_folder(real.parent)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {why(error)}: expected a file to write; name another") from error
+        remedy = "set EDGESPEC_HOME to a folder of yours" if ours else "name another"
+        raise UsageError(f"{path}: {why(error)}: expected a file to write; {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the folder's names on the disk, where the system can."""
+    if sys.platform == "win32":  # where a folder cannot be opened
+        return
+    with suppress(OSError):  # a file system that cannot; the files are in their place all the same
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def why(error: Exception) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+VERIFICATIONS = ("auto", "match", "rejection", "block")
 Progress = Callable[[str, float], None]
 """Told what takes a while, in one line, and the share of it that is done, at last 1."""
 
@@ -43,12 +44,12 @@ class SamplingParams:
     repeat_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    penalty_last_n: int = 64
+    penalty_last_n: int = 64  # as in llama.cpp
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
-    max_tokens: int = 512
+    max_tokens: int = 512  # about a page
     stop_tokens: frozenset[int] = frozenset()
-    verification: str = "auto"  # auto | match | rejection | block
+    verification: str = "auto"  # of VERIFICATIONS
     constraint: Constraint | None = None
     n_top: int = -1
 
@@ -58,15 +59,14 @@ class SamplingParams:
         return self.temperature <= 0
 
 
-class Options(TypedDict, total=False):
-    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+class CallOptions(TypedDict, total=False):
+    """What a session has for all its answers and one call may choose; None: as if absent.
 
     json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
-    a file of GBNF. speculative: auto, on or off. logit_bias: added to these tokens' logits.
-    n_top: log probabilities of each token and of so many likeliest ones.
+    a file of GBNF. speculative: auto, on or off.
     """
 
-    max_tokens: int | None
+    speculative: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -74,13 +74,44 @@ class Options(TypedDict, total=False):
     repeat_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
+    verification: str | None
     json_schema: str | Mapping[str, Any] | None
     grammar: str | None
-    speculative: str | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+
+
+class Options(CallOptions, total=False):
+    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+
+    logit_bias: added to these tokens' logits. n_top: log probabilities of each token and of so
+    many likeliest ones.
+    """
+
     logit_bias: Mapping[int, float] | None
     n_top: int | None
+
+
+class LoadOptions(CallOptions, total=False):
+    """The keywords of `edgespec.load`: the command line's options."""
+
+    pair: str
+    hf_repo: str
+    hf_repo_draft: str
+    offline: bool
+    device: str
+    device_draft: str
+    ctx_size: int
+    threads: int
+    threads_draft: int
+    n_gpu_layers: int | None
+    kv_type: str
+    kv_type_draft: str
+    draft_tokens: int | str
+    bridge: str
+    allow_approximate: bool
+    chat_template: str
 
 
 class Chances(Protocol):

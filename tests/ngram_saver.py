@@ -16,8 +16,9 @@ from pathlib import Path
 
 from vocab_maker import vocabulary
 
-from edgespec.drafters.bridges.ngram_file import DAMAGED, PART, load, save
+from edgespec.drafters.bridges.ngram_file import DAMAGED, load, save
 from edgespec.drafters.bridges.ngrams import NgramCache
+from edgespec.files import PART
 
 DRAFT = vocabulary(*(f"{i:03}" for i in range(300)))
 TARGET = vocabulary(*(f"{i:03}." for i in range(300)))

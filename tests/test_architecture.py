@@ -30,7 +30,7 @@ PACKAGE = ROOT / "edgespec"
 # Rooms of the package: a row imports lower rows only, never its own.
 ROWS = [
     {"types", "errors"},
-    {"files", "device", "process"},
+    {"files", "device", "process", "option"},
     {"protocols", "config"},
     {"decode", "text"},
     {"grammar", "pace", "adapt"},

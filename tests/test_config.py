@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 from edgespec.config import (
+    PER_CALL,
     Config,
     add_flags,
     cache_folder,
@@ -23,6 +27,7 @@ from edgespec.config import (
 )
 from edgespec.errors import UsageError
 from edgespec.session.load import load
+from edgespec.types import LoadOptions, Options, SamplingParams
 
 
 def flags(*words: str) -> Namespace:
@@ -60,7 +65,7 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "offline": "true", "color": "on",
-               "history": "false"}  # fmt: skip
+               "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0"}  # fmt: skip
     for one, option in options():
         sample = samples.get(one.name, "5")
         read = getattr(from_environment(Config(), {variable_of(one.name): sample}), one.name)
@@ -73,13 +78,41 @@ def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> Non
             assert getattr(config, one.name) == read, flag
 
 
-def test_load_takes_every_option_with_the_same_default() -> None:
-    keywords = inspect.signature(load).parameters
-    shared = [one for one, option in options() if not option.only]
-    for one in shared:
-        default = keywords[one.name].default
-        assert (default or "") == one.default or default == one.default, one.name
-    assert set(keywords) == {one.name for one in shared} | {"progress"}
+WIDER = {  # what a keyword takes beside the field's own type
+    "json_schema": str | Mapping[str, Any],
+    "stop": str | Sequence[str],
+}
+
+
+def test_load_and_a_call_take_what_the_table_says() -> None:
+    own = {"model", "draft_model", "drafter"}  # arguments of load with a wider type
+    for_load = {one.name for one, option in options() if not option.only} - own
+    assert set(get_type_hints(LoadOptions)) == for_load
+    assert set(get_type_hints(Options)) == {*PER_CALL, "logit_bias", "n_top"}
+    assert own | {"progress", "keywords"} == set(inspect.signature(load).parameters)
+    of_config, typed = get_type_hints(Config), get_type_hints(LoadOptions)
+    for name in for_load:
+        expected = WIDER.get(name, of_config[name])
+        assert typed[name] == (expected | None if name in PER_CALL else expected), name
+
+
+def test_load_refuses_what_is_no_option_of_it_with_the_nearest_name() -> None:
+    with pytest.raises(UsageError, match="load: unknown key 'top_kk': did you mean 'top_k'"):
+        load(top_kk=3)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="load: unknown key 'history': known keys are pair, model"):
+        load(history=False)  # type: ignore[call-arg]
+
+
+def test_every_sampling_option_is_one_of_a_call_and_reaches_the_parameters_by_name() -> None:
+    config = Config(temperature=0.5, top_k=3, verification="block", seed=4, max_tokens=5)
+    params = config.sampling(frozenset({7}))
+    shared = {one.name for one in fields(SamplingParams)} & {one.name for one, _ in options()}
+    assert shared < set(PER_CALL)
+    assert len(shared) == 10
+    assert {name: getattr(params, name) for name in shared} == {
+        name: getattr(config, name) for name in shared
+    }
+    assert Config().sampling(frozenset()) == SamplingParams()
 
 
 def test_stop_may_be_given_several_times() -> None:

@@ -59,6 +59,24 @@ def test_a_link_stays_a_link_and_its_file_is_written(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [file, link]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_a_new_file_is_its_owners_unless_told(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        write_whole(tmp_path / "a", b"mine")
+        write_whole(tmp_path / "b", b"ours", mode=0o666)
+    finally:
+        os.umask(mask)
+    assert [one.stat().st_mode & 0o777 for one in sorted(tmp_path.iterdir())] == [0o600, 0o644]
+
+
+def test_a_folder_of_ours_is_made_and_one_that_cannot_be_says_what_to_set(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b", b"new", ours=True)
+    assert (tmp_path / "a" / "b").read_bytes() == b"new"
+    with pytest.raises(UsageError, match="expected a file to write; set EDGESPEC_HOME"):
+        write_whole(tmp_path / "a" / "b" / "c", b"new", ours=True)
+
+
 def test_what_is_no_ordinary_file_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

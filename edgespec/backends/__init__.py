@@ -22,16 +22,16 @@ FOLDER = "onnx"  # an exported ONNX model is a folder
 class ModelOptions:
     """How a model is opened.
 
-    n_context 0: what it was trained for, at most 4096. n_threads 0: all cores. counted_by: size of
-    the vocabulary that n_context is counted in, 0 for the model's own. progress: told the share of
-    a file that is loaded, where the library says so.
+    n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
+    size of the vocabulary that n_context is counted in, 0 for the model's own. progress: told the
+    share of a file that is loaded, where the library says so.
     """
 
     n_context: int = 0
     n_threads: int = 0
     device: str = "auto"  # auto, cpu, or a name `edgespec devices` lists
     n_gpu_layers: int = -1  # -1 all that the device can take
-    kv_type: str = "f16"  # f16 | q8_0 | q4_0
+    kv_type: str = "f16"  # of config.KV_TYPES
     hidden_states: bool = False
     max_leaves: int = 8  # most leaves of a forking forward
     counted_by: int = 0

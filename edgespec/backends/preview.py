@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, backend_of
+from edgespec.config import DEFAULT_CONTEXT
 
 PREVIEWS = {
     "llamacpp": "edgespec.backends.gguf.preview:preview_of",
     "onnx": "edgespec.backends.onnx.preview:preview_of",
 }
-DEFAULT_CONTEXT = 4096  # as both backends have it
 
 
 @dataclass(frozen=True)

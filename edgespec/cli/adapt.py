@@ -18,7 +18,6 @@ from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngram_file import (
     ENDING,
-    PART,
     Head,
     files_in,
     files_of,
@@ -30,7 +29,7 @@ from edgespec.drafters.bridges.ngram_file import (
 from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
 from edgespec.drafters.bridges.pairing import vocabulary_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.files import place, text_of
+from edgespec.files import PART, place, text_of
 from edgespec.session.methods import OpenModel, difference
 from edgespec.session.opening import file_named
 from edgespec.store import pairs

@@ -18,8 +18,9 @@ from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened, say, session_record
-from edgespec.config import Config, whole
+from edgespec.config import Config
 from edgespec.errors import UsageError
+from edgespec.option import whole
 from edgespec.session.session import Session
 from edgespec.store import pairs
 from edgespec.text.template import Message

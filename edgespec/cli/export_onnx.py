@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 from edgespec.cli.output import show_progress
-from edgespec.config import real, whole
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
+from edgespec.option import real, whole
 
 ABOUT = (
     "Write a model as a folder for ONNX Runtime (-m FOLDER, -md FOLDER), compared with the "

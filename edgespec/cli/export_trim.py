@@ -9,9 +9,9 @@ from typing import Any
 
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import SETS, asked, read_prompts
-from edgespec.config import real, whole
 from edgespec.errors import UsageError
 from edgespec.files import place
+from edgespec.option import real, whole
 from edgespec.store import pairs
 
 ABOUT = (

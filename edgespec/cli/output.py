@@ -12,7 +12,7 @@ from typing import Any
 from edgespec.cli.progress import Bar
 from edgespec.cli.tty import PICTURES
 from edgespec.errors import UsageError
-from edgespec.files import place
+from edgespec.files import place, why, write_whole
 
 MOST_COLUMNS = 100
 
@@ -39,16 +39,20 @@ def json_line(data: Mapping[str, Any]) -> str:
 
 
 def write_json(data: Mapping[str, Any], file: str) -> None:
-    """Write one line of JSON to `file`, - for stdout. Raises: UsageError."""
+    """Write one line of JSON to `file`, whole or not at all; - for stdout. Raises: UsageError."""
     if file == "-":
         print(json_line(data))
         return
-    path = place(file)
+    path, line = place(file), f"{json_line(data)}\n".encode()
     try:
-        with path.open("w", encoding="utf-8") as out:
-            out.write(json_line(data) + "\n")
+        if path.is_file() or not path.exists():
+            write_whole(path, line, mode=0o666)
+        else:
+            path.write_bytes(line)  # a pipe or a device
+    except UsageError as error:
+        raise UsageError(f"--json {error}") from error
     except OSError as error:
-        raise UsageError(f"--json {path}: {error.strerror}: expected a file to write") from error
+        raise UsageError(f"--json {file}: {why(error)}: expected a file to write") from error
 
 
 def card_line(card: Mapping[str, Any]) -> str:

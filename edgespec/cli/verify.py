@@ -13,8 +13,9 @@ from edgespec.check.lossless import Stream, check_greedy, check_sampling, least_
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened
-from edgespec.config import Config, whole
+from edgespec.config import Config
 from edgespec.errors import UsageError
+from edgespec.option import whole
 from edgespec.session.methods import ALWAYS, Method
 from edgespec.session.session import Session
 from edgespec.types import SamplingParams, Step

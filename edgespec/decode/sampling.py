@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgespec.errors import UsageError
 from edgespec.protocols import Law
-from edgespec.types import Draft, FloatArray, SamplingParams, TokenScore
+from edgespec.types import VERIFICATIONS, Draft, FloatArray, SamplingParams, TokenScore
 
 BAN = 1e4
 
@@ -68,10 +68,10 @@ def check_params(params: SamplingParams) -> None:
         (params.repeat_penalty > 0, "--repeat-penalty", params.repeat_penalty, "over 0 (1 is off)"),
         (params.max_tokens >= 0, "--max-tokens", params.max_tokens, "0 or more"),
         (
-            params.verification in ("auto", "match", "rejection", "block"),
-            "verification",
+            params.verification in VERIFICATIONS,
+            "--verification",
             params.verification,
-            "auto, match, rejection or block",
+            f"one of {', '.join(VERIFICATIONS)}",
         ),
     )
     for holds, name, seen, expected in rules:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from edgespec.config import DRAFTERS
 from edgespec.errors import UsageError
-
-DRAFTERS = {
-    "model": "edgespec.drafters.model:ModelDrafter",
-    "ngram": "edgespec.drafters.ngram:NgramDrafter",
-}
 
 
 def find_drafter(name: str) -> Any:
     """The class a name stands for. Raises: UsageError listing the names it knows."""
-    place = DRAFTERS.get(name)
-    if place is None:
+    if name not in DRAFTERS:
         raise UsageError(f"drafter {name!r}: expected one of {', '.join(DRAFTERS)}")
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"edgespec.drafters.{name}"), DRAFTERS[name])

@@ -80,10 +80,11 @@ class NgramDrafter:
     into the draft itself, and `confidence` is what such counts were worth so far (`Trust`).
     """
 
+    name = "ngram"
+
     def __init__(
         self,
         *,
-        name: str = "ngram",
         max_depth: int = 64,
         min_p: float = 0.1,
         min_sure: float = 0.05,
@@ -92,7 +93,7 @@ class NgramDrafter:
         max_places: int = 12,
         tree: bool = False,
     ) -> None:
-        self.name, self.max_depth, self.min_p, self.factor = name, max_depth, min_p, factor
+        self.max_depth, self.min_p, self.factor = max_depth, min_p, factor
         self.min_sure, self.max_places, self.tree = min_sure, max_places, tree
         self.n_leaves = MAX_WIDTH if tree else 1  # every node may be one
         self._index = SuffixIndex(max_tokens)

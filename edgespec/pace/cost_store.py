@@ -1,6 +1,6 @@
 """Cost tables kept between runs: what a target costs per width is measured once per device.
 
-A table belongs to one model file, thread count, device and library version; when any of them
+A table belongs to one model file, how it is opened and the library versions; when any of them
 changes it is measured anew. A file that cannot be read is as good as none.
 """
 
@@ -13,6 +13,7 @@ import os
 import platform
 from pathlib import Path
 
+from edgespec.config import Config
 from edgespec.device import library_versions
 from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.files import write_whole
@@ -25,15 +26,14 @@ SWEEP_S = 8.0  # the first answer of a large model waits this long at most, once
 REPEATS_S = 0.25  # a small one's widths are measured several times in this
 
 
-def key_of(model: Path, n_threads: int, device: str) -> str:
+def key_of(model: Path, config: Config) -> str:
     """A file name that changes with everything a table depends on."""
     status = model.stat()
     parts = (
         str(model.resolve()),
         status.st_size,
         status.st_mtime_ns,
-        n_threads,
-        device,
+        (config.threads, config.device, config.n_gpu_layers, config.kv_type),
         platform.processor() or platform.machine(),
         os.cpu_count(),
         sorted(library_versions().items()),
@@ -67,7 +67,6 @@ def save(table: CostTable, file: Path) -> None:
     A cache that cannot be written costs a measurement next time and nothing else.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps({"seconds": table.seconds}).encode())
-    except (OSError, UsageError) as error:
+        write_whole(file, json.dumps({"seconds": table.seconds}).encode(), ours=True)
+    except UsageError as error:
         log.info("cost table not stored: %s", error)

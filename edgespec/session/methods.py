@@ -123,10 +123,8 @@ class Methods:
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
-        if bridge and bridge not in BRIDGES[2:]:
-            raise UsageError(
-                f"{name} names the bridge {bridge!r}: expected {', '.join(BRIDGES[2:])}"
-            )
+        if bridge and bridge not in BRIDGES:
+            raise UsageError(f"{name} names the bridge {bridge!r}: expected {', '.join(BRIDGES)}")
         if bridge and self._translation is None:
             raise UsageError(
                 f"{name} names a bridge, but the drafter has the target's vocabulary: "

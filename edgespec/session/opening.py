@@ -86,9 +86,17 @@ def options_of(config: Config) -> tuple[ModelOptions, ModelOptions]:
     """How target and drafter are opened: the drafter on the CPU if the target was put there."""
     follows = config.device_draft == "auto" and config.device == "cpu"
     return (
-        ModelOptions(n_context=config.ctx_size, n_threads=config.threads, device=config.device),
         ModelOptions(
-            n_threads=config.threads_draft, device="cpu" if follows else config.device_draft
+            n_context=config.ctx_size,
+            n_threads=config.threads,
+            device=config.device,
+            n_gpu_layers=-1 if config.n_gpu_layers is None else config.n_gpu_layers,
+            kv_type=config.kv_type,
+        ),
+        ModelOptions(
+            n_threads=config.threads_draft,
+            device="cpu" if follows else config.device_draft,
+            kv_type=config.kv_type_draft,
         ),
     )
 

@@ -76,7 +76,7 @@ class OpenPair:
     @cached_property
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""
-        name = cost_store.key_of(self.path, self._config.threads, self._config.device)
+        name = cost_store.key_of(self.path, self._config)
         file = cache_folder() / "costs" / name
         known = cost_store.load(file)
         if known is not None:

@@ -21,6 +21,7 @@ from onnx_maker import dynamic_folder, exported, opened
 
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.onnx.model import OnnxModel
+from edgespec.backends.preview import preview
 from edgespec.cli import main
 from edgespec.errors import (
     BackendError,
@@ -29,6 +30,7 @@ from edgespec.errors import (
     EdgeSpecError,
     ModelFileError,
     ShapeError,
+    UsageError,
 )
 
 TOKENS = [1, 403, 407, 261, 378, 383, 286, 261, 376, 298, 315, 511]
@@ -190,6 +192,24 @@ def test_what_it_is_can_be_asked(model: OnnxModel, folder: Path) -> None:
         model.kv_bytes == 4 * 1025 * 512
     )  # numbers of 4 bytes, slots, keys and values of all layers
     assert model.placement.get("CPUExecutionProvider", 1) >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"kv_type": "q8_0"},
+            "--kv-type q8_0: .* cache as it was exported.*leave it out",
+        ),
+        ({"n_gpu_layers": 3}, "-ngl 3: .* runs whole on one device.*choose with --device"),
+    ],
+)
+def test_what_is_decided_at_the_export_is_no_option(
+    folder: Path, options: dict[str, Any], said: str
+) -> None:
+    for look in (open_model, preview):
+        with pytest.raises(UsageError, match=said):
+            look(folder, ModelOptions(64, n_threads=1, **options))
 
 
 def test_a_folder_and_the_files_in_it_name_the_model(folder: Path, copied: Path) -> None:

@@ -42,7 +42,7 @@ from edgespec.cli import main
 from edgespec.drafters.bridges.coverage import coverage
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.pairing import vocabulary_of
-from edgespec.errors import ModelFileError
+from edgespec.errors import ModelFileError, UsageError
 from edgespec.pace.cost import CostTable
 from edgespec.session.session import Session
 from edgespec.store import pairs
@@ -249,6 +249,16 @@ def test_a_preview_knows_what_opening_finds() -> None:
     assert seen.weights_bytes == TARGET.stat().st_size
     seen.close()
     model.close()
+
+
+def test_a_preview_counts_the_cache_as_it_is_kept(stories260k: Path) -> None:
+    whole, small = (preview(TARGET, replace(OPTIONS, kv_type=one)) for one in ("f16", "q8_0"))
+    assert small.cache is not None and whole.cache is not None
+    assert small.cache.n_bytes(256) == whole.cache.n_bytes(256) * 17 // 32
+    for seen in (whole, small):
+        seen.close()
+    with pytest.raises(UsageError, match="a cache in q8_0 does not fit the heads of 8 in stories"):
+        preview(stories260k, replace(OPTIONS, kv_type="q8_0"))
 
 
 @pytest.mark.parametrize(
@@ -458,14 +468,14 @@ def test_above_break_even_a_round_is_faster(
 
 
 class Steady:
-    """A drafter whose tokens take a second each, the first draft ten more."""
+    """A speculator whose tokens take a second each, the first draft ten more."""
 
     name = "steady"
 
     def __init__(self, n_tokens: int) -> None:
         self.now_s, self.n_tokens, self.asked = 10.0, n_tokens, list[int]()
 
-    def draft(self, context: list[int], k: int, **_: object) -> Draft:
+    def propose(self, context: list[int], room: int, drawing: None) -> Draft:
         self.asked.append(len(context))
         self.now_s += self.n_tokens + (10 if len(self.asked) == 1 else 0)
         return Draft((7,) * self.n_tokens)

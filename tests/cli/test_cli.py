@@ -20,6 +20,8 @@ import pytest
 from edgespec import cli
 from edgespec.cli import COMMANDS, main
 from edgespec.cli.export import ARTEFACTS
+from edgespec.cli.output import write_json
+from edgespec.errors import UsageError
 from edgespec.store import pairs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,6 +205,22 @@ def test_json_to_stdout_is_all_that_is_printed_there(
     assert (data["runs"][0]["method"], data["params"]["max_tokens"]) == ("auto", 24)
 
 
+def test_a_record_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, pipe = tmp_path / "run.json", tmp_path / "pipe"
+    write_json({"n": 1}, str(file))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UsageError, match="--json .*run.json: No space left: expected a file"):
+        write_json({"n": 2}, str(file))
+    assert [one.read_text() for one in tmp_path.iterdir()] == ['{"n": 1}\n']
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_json({"n": 3}, str(pipe))
+    assert os.read(reader, 99) == b'{"n": 3}\n'
+    os.close(reader)
+
+
 def test_a_json_file_that_cannot_be_written_is_named(
     model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +308,7 @@ def test_json_answers_are_measured_and_recorded(
     data = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert len({row["outputs_sha256"] for row in data["runs"]}) == 1
     assert (data["params"]["constraint"], data["params"]["json_schema"]) == (True, schema)
+    assert data["params"]["kv_type"] == "f16"
     assert main(["generate", "-p", "Hello", "-j", schema, *model]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"ok"}
     assert main(["generate", "-p", "Hello", "-j", "{", *model]) == 2

@@ -13,12 +13,12 @@ import pytest
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import answer_line, bars, session_chart, sparkline
-from edgespec.cli.terminal.commands import COMMANDS, SETTABLE, complete, named
+from edgespec.cli.terminal.commands import COMMANDS, complete, named
 from edgespec.cli.terminal.line import Plainly, is_open, kept_in, lines_of, unquoted
 from edgespec.cli.terminal.loop import converse, take_turn
 from edgespec.cli.terminal.plain import Silent
 from edgespec.cli.terminal.talk import Leave, Talk
-from edgespec.config import Config, with_values
+from edgespec.config import PER_CALL, Config, with_values
 from edgespec.errors import BackendError, Cancelled, ModelFileError
 from edgespec.session.session import Session
 from edgespec.types import Piece, Progress, Stats
@@ -109,8 +109,8 @@ def test_regen_answers_the_last_question_again(
         ("/regne", "no command /regne: did you mean /regen?"),
         ("/zzz", "no command /zzz: /help lists them"),
         ("/set temprature 1", "/set temprature: there is no such value: did you mean temperature?"),
-        ("/set zzz 1", "/set zzz: there is no such value: expected temperature, top_k"),
-        ("/set threads 4", "/set threads: expected one of temperature, top_k"),
+        ("/set zzz 1", "/set zzz: there is no such value: expected speculative, temperature"),
+        ("/set threads 4", "/set threads: expected one of speculative, temperature"),
         ("/set temperature hot", "temperature is 'hot': expected a number"),
         ("/set temperature", "/set temperature without a value: expected one"),
         ("/set top_p 3", "/set top_p is 3.0: expected over 0"),
@@ -158,10 +158,13 @@ def test_set_changes_sampling_from_the_next_answer_on(
     assert (config.seed, config.max_tokens, config.json_schema) == (3, 9, "")
     assert "[temperature is 0.7]" in said
     assert "[stop is 'a b' 'c']" in said
-    told(talk, capsys, "/set seed none", "/set stop none")
+    told(talk, capsys, "/set seed none", "/set stop none", "/set verification block")
+    assert talk.session.config.verification == "block"
     assert (talk.session.config.seed, talk.session.config.stop) == (None, ())
     listed = told(talk, capsys, "/set")
-    assert [row.split()[0] for row in listed.splitlines()] == list(SETTABLE)
+    assert [row.split()[0] for row in listed.splitlines()] == list(PER_CALL)
+    assert "[speculation on;" in told(talk, capsys, "/set speculative on")
+    assert talk.session.speculative == "on"
 
 
 def test_a_conversation_is_saved_and_loaded(

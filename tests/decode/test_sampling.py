@@ -98,7 +98,7 @@ def test_rows_after_draft_nodes_are_penalised_for_their_path():
         ({"min_p": 1.5}, "--min-p is 1.5"),
         ({"top_k": -1}, "--top-k is -1"),
         ({"repeat_penalty": 0.0}, "--repeat-penalty is 0.0"),
-        ({"verification": "maybe"}, "expected auto, match"),
+        ({"verification": "maybe"}, "expected one of auto, match"),
     ],
 )
 def test_parameters_out_of_range_are_named(params, message):

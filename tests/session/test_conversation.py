@@ -382,8 +382,8 @@ def test_a_file_that_cannot_be_read_or_is_too_large_is_named(
 class FullDisk:
     """A file that takes ten bytes."""
 
-    def __init__(self, part: int, _: str) -> None:
-        self._file = open(part, "wb")  # noqa: SIM115
+    def __init__(self, part: Path, mode: str, **_: object) -> None:
+        self._file = open(part, mode)  # noqa: SIM115
 
     def __enter__(self) -> FullDisk:
         return self

@@ -8,10 +8,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import edgespec
+from edgespec.config import Config
 from edgespec.errors import (
     BackendError,
     BusyError,
@@ -24,6 +26,7 @@ from edgespec.errors import (
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.session.load import load
+from edgespec.session.opening import options_of
 from edgespec.session.session import Session
 from edgespec.types import Draft, FloatArray, Round, Stats
 
@@ -357,6 +360,32 @@ def test_it_says_what_runs_where(stories260k: Path) -> None:
         assert one.where() == "target on CPU, 2 threads; no drafter"
 
 
+def test_each_model_has_its_own_kind_of_cache() -> None:
+    with load(kv_type="q8_0", speculative="on", drafter="model", threads=1) as one:
+        assert one.where() == "target on CPU, 1 thread, q8_0 cache; drafter on CPU, 1 thread"
+    with load(kv_type_draft="q4_0", speculative="on", drafter="model", threads=1) as one:
+        assert one.where() == "target on CPU, 1 thread; drafter on CPU, 1 thread, q4_0 cache"
+    with pytest.raises(UsageError, match="kv_type is 'q2': expected one of f16, q8_0, q4_0"):
+        load(kv_type="q2")
+
+
+def test_layers_on_the_gpu_are_the_targets() -> None:
+    for asked, expected in ((None, -1), (0, 0), (7, 7)):
+        target, drafter = options_of(Config(n_gpu_layers=asked))
+        assert (target.n_gpu_layers, drafter.n_gpu_layers) == (expected, -1)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"threads": 3}, {"device": "cpu"}, {"kv_type": "q8_0"}, {"n_gpu_layers": 2}]
+)
+def test_a_cost_table_belongs_to_how_the_target_is_opened(
+    stories260k: Path, changed: dict[str, Any]
+) -> None:
+    names = {cost_store.key_of(stories260k, one) for one in (Config(), Config(**changed))}
+    assert len(names) == 2
+    assert cost_store.key_of(stories260k, Config(ctx_size=99, kv_type_draft="q8_0")) in names
+
+
 def test_cancel_from_another_thread_ends_the_text_there(session: Session, plain_text: str) -> None:
     said = ""
     with pytest.raises(Cancelled):
@@ -428,7 +457,10 @@ class Half:
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        (object(), "lacks name, n_leaves, close, draft, observe: expected an object with name, n_leaves"),
+        (
+            object(),
+            "lacks name, n_leaves, close, draft, observe: expected an object with name",
+        ),
         (Half(), "lacks n_leaves, observe, close: expected an object with"),
         (Parrot, "is a class, not an object of it: expected an object"),
     ],

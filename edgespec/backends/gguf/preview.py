@@ -22,7 +22,8 @@ from edgespec.errors import ModelFileError
 def preview_of(path: Path, options: ModelOptions) -> Preview:
     """The preview of one file.
 
-    Raises: ModelFileError if it is no complete GGUF file, UsageError for a device not here.
+    Raises: ModelFileError if it is no complete GGUF file, UsageError for a device not here
+    or a kind of cache it cannot have.
     """
     if options.device not in ("auto", "cpu"):
         library().device_handle(options.device)
@@ -100,6 +101,7 @@ def _cache(header: Header, options: ModelOptions) -> Cache | None:
         gguf_check.check_shape(header)
     except (ModelFileError, KeyError):
         return None
+    opening.check_kv_type(options.kv_type, header)
     step = opening.CACHE_STEP
     n_bytes = opening.kv_bytes(header, step, options.kv_type)
     trained = header.metadata[f"{header.metadata['general.architecture']}.context_length"]

@@ -18,7 +18,8 @@ from typing import Any
 from edgespec.backends.gguf.file import refusal
 from edgespec.backends.llamacpp.library import log
 from edgespec.config import cache_folder
-from edgespec.errors import ModelFileError
+from edgespec.errors import ModelFileError, UsageError
+from edgespec.files import write_whole
 
 REFUSED = 3  # the child's exit code when the file was refused in good order
 MOST_REMEMBERED = 500
@@ -99,11 +100,7 @@ def _remembered() -> dict[str, Any]:
 def _remember(key: str, value: dict[str, Any]) -> None:
     known = {**_remembered(), key: value}
     known = dict(list(known.items())[-MOST_REMEMBERED:])
-    path = _file()
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(known), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        log.info("%s cannot be written (%s): the file is tried again next time", path, error)
+        write_whole(_file(), json.dumps(known).encode(), ours=True)
+    except UsageError as error:
+        log.info("%s; the model is tried again next time", error)

@@ -103,7 +103,8 @@ class LlamaCppModel:
         self._context = api.llama_init_from_model(self._weights.handle, params)
         if not self._context:
             why = self._lib.last_error() or "llama.cpp gave no reason"
-            raise BackendError(f"no context for {self._header.path.name} ({why}): try a smaller -c")
+            remedy = "a smaller -c" if self._options.kv_type == "f16" else "a cache in f16"
+            raise BackendError(f"no context for {self._header.path.name} ({why}): try {remedy}")
         self._memory = api.llama_get_memory(self._context)
         self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
         self._width = int(params.n_batch)

@@ -17,10 +17,10 @@ from edgespec.backends.gguf.file import Header
 from edgespec.backends.gguf.trial import first_safe
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.library import Library
+from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
 from edgespec.device import free_memory, n_cores
 from edgespec.errors import ContextError, UsageError
 
-DEFAULT_CONTEXT = 4096
 MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
 CACHE_STEP = 256  # llama.cpp rounds the cache up to a multiple of this
 MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
@@ -29,8 +29,6 @@ MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
 MOST_ROWS, LEAST_ROWS, ROWS_BYTES = 64, 32, 32 << 20
 # Prompt tokens per batch: on CPUs 256 read as fast as 512 and halve the graph's buffers.
 BATCH_CPU, BATCH_GPU = 256, 512
-# Name: ggml type, values per block, bytes per block.
-KV_TYPES = {"f16": (1, 1, 2), "q8_0": (8, 32, 34), "q4_0": (2, 32, 18)}
 LOAD_READ, LOAD_MMAP = 0, 1  # LLAMA_LOAD_MODE_NONE, _MMAP
 MAP, REPACK = "map", "repack"
 # Types whose rows llama.cpp reorders for its CPU kernels. Measured on one core, 16 layers of
@@ -42,28 +40,30 @@ REPACKED = ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "IQ4_NL")
 
 def checked(options: ModelOptions, header: Header) -> ModelOptions:
     """The options themselves. Raises: UsageError for a value that this model cannot have."""
-    if options.kv_type not in KV_TYPES:
-        known = ", ".join(KV_TYPES)
-        raise UsageError(f"kv type {options.kv_type!r} is unknown: expected one of {known}")
     if not 1 <= options.max_leaves <= MOST_LEAVES:
         raise UsageError(f"max_leaves is {options.max_leaves}: expected 1 to {MOST_LEAVES}")
     if not 0 <= options.n_threads <= 512:
         raise UsageError(f"-t is {options.n_threads}: expected 1 to 512, or 0 for all cores")
     if not 0 <= options.n_context <= MAX_CONTEXT:
         raise UsageError(f"-c is {options.n_context}: expected 0 (the model's) to {MAX_CONTEXT}")
-    _, block, _ = KV_TYPES[options.kv_type]
+    check_kv_type(options.kv_type, header)
+    return options
+
+
+def check_kv_type(kv_type: str, header: Header) -> None:
+    """Raises: UsageError if heads of this size cannot be kept so."""
+    _, block, _ = KV_TYPES[kv_type]
     for which in ("key", "value"):
         length = head_length(header, which)
         if length % block:
             raise UsageError(
-                f"kv type {options.kv_type} does not fit heads of {length}: "
+                f"a cache in {kv_type} does not fit the heads of {length} in {header.path.name}: "
                 f"expected a multiple of {block}; use f16"
             )
-    return options
 
 
 def context_of(options: ModelOptions, header: Header) -> int:
-    """Tokens the context holds: as asked, else what the model was trained for, at most 4096.
+    """Tokens the context holds: as asked, else what it was trained for, up to DEFAULT_CONTEXT.
 
     Asked in tokens of another vocabulary it is larger, but not beyond what was trained.
     """
@@ -187,10 +187,11 @@ def on_gpu(library: Library, options: ModelOptions) -> bool:
 
 def placed(library: Library, options: ModelOptions) -> str:
     """Where the model runs, in words."""
+    cache = "" if options.kv_type == "f16" else f", {options.kv_type} cache"
     if on_gpu(library, options):
-        return "GPU" if options.device == "auto" else options.device
+        return ("GPU" if options.device == "auto" else options.device) + cache
     n_threads = options.n_threads or n_cores()
-    return f"CPU, {n_threads} thread" + "s" * (n_threads > 1)
+    return f"CPU, {n_threads} thread{'s' * (n_threads > 1)}{cache}"
 
 
 def rows_of(n_vocab: int, options: ModelOptions) -> int:

@@ -21,17 +21,18 @@ from edgespec.backends.onnx.dynamic import DynamicGraph, Sizes
 from edgespec.backends.onnx.static import StaticGraph
 from edgespec.backends.tokens import Ids, Tree, ids_of, tree_of
 from edgespec.backends.vocabulary import open_tokenizer
+from edgespec.config import DEFAULT_CONTEXT
 from edgespec.errors import (
     BackendError,
     Cancelled,
     ContextError,
     ShapeError,
+    UsageError,
 )
 from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 log = logging.getLogger(__name__)
-DEFAULT_CONTEXT = 4096
 LEFT: list[object] = []  # graphs that a forked child must not free: it would wait for their threads
 
 
@@ -46,6 +47,7 @@ class OnnxModel:
         self._lock = OwnLock()
         self._graph: Any = None
         self.path = onnx_folder.folder_of(Path(path))
+        check_options(options, self.path.name)
         about = self.about = onnx_folder.description(self.path)
         self.n_vocab, self.n_embd = int(about["n_vocab"]), int(about["n_embd"])
         self.n_params = int(about["n_params"])
@@ -226,8 +228,22 @@ class OnnxModel:
             raise ShapeError(f"a tree of {n} nodes: expected at most {self._graph.n_rows}")
 
 
+def check_options(options: ModelOptions, name: str) -> None:
+    """Raises: UsageError for what is decided at the export."""
+    if options.kv_type != "f16":
+        raise UsageError(
+            f"--kv-type {options.kv_type}: {name} keeps its cache as it was exported: expected "
+            "a GGUF model; leave it out"
+        )
+    if options.n_gpu_layers != -1:
+        raise UsageError(
+            f"-ngl {options.n_gpu_layers}: {name} runs whole on one device: expected a GGUF model; "
+            "choose with --device"
+        )
+
+
 def context_of(about: dict[str, Any], options: ModelOptions) -> int:
-    """Tokens the cache holds: as asked, else what the graph has positions for, at most 4096."""
+    """Tokens the cache holds: as asked, else the graph's positions, up to DEFAULT_CONTEXT."""
     most = int(about["n_context"])
     if options.n_context > most:
         log.warning(

@@ -12,6 +12,7 @@ from edgespec.backends.onnx import folder as onnx_folder
 from edgespec.backends.onnx import providers as onnx_providers
 from edgespec.backends.onnx.dynamic import PAST, ROWS
 from edgespec.backends.onnx.inputs import inputs_of
+from edgespec.backends.onnx.model import check_options
 from edgespec.backends.preview import Cache, Preview
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError
@@ -22,6 +23,7 @@ STATIC = ("key.", "value.")  # inputs of a static graph that are its cache
 def preview_of(path: Path, options: ModelOptions) -> Preview:
     """The preview of one folder. Raises: ModelFileError if none was exported, UsageError."""
     folder = onnx_folder.folder_of(path)
+    check_options(options, folder.name)
     about = onnx_folder.description(folder)
     ids, n_vocab = onnx_folder.token_ids(folder, about), int(about["n_vocab"])
     problems, tokenizer, cache = list[str](), None, None

@@ -57,7 +57,7 @@ class Memory:
 
 
 def memory_of(target: Preview, draft: Preview | None, asked: int, free_bytes: int | None) -> Memory:
-    """asked: tokens of context, 0 for what the target was made for, at most 4096.
+    """asked: tokens of context, 0 for what the target was made for, at most DEFAULT_CONTEXT.
 
     What is asked beyond that is not counted.
     """

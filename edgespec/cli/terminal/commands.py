@@ -12,7 +12,7 @@ from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
 from edgespec.cli.terminal.line import bare, file_names, first_word, last_word, unquoted
 from edgespec.cli.terminal.talk import Leave, Talk, note, tell
-from edgespec.config import SPECULATIVE, Config, options, with_values
+from edgespec.config import PER_CALL, SPECULATIVE, Config, options, with_values
 from edgespec.decode.sampling import check_params
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
@@ -23,10 +23,6 @@ from edgespec.text.detokenizer import StopText
 from edgespec.types import ModelInfo, Piece
 
 Answer = Iterator[Piece] | None
-SETTABLE = (
-    "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "frequency_penalty",
-    "presence_penalty", "seed", "max_tokens", "stop", "json_schema", "grammar",
-)  # fmt: skip
 FORMS = ("json_schema", "grammar")  # what answers have to follow
 FLAG_OF = {one.name: next(flag for flag in opt.flags if flag[:2] == "--") for one, opt in options()}
 NUMBER = re.compile(r"[-+]?[\d.]+")
@@ -71,7 +67,7 @@ def system(talk: Talk, rest: str) -> Answer:
 
 
 def set_(talk: Talk, rest: str) -> Answer:
-    """/set, /set NAME VALUE: a sampling value, from the next answer on."""
+    """/set, /set NAME VALUE: what a call may choose, from the next answer on."""
     name, _, value = rest.partition(" ")
     if not name:
         tell(settings(talk.session.config))
@@ -79,13 +75,14 @@ def set_(talk: Talk, rest: str) -> Answer:
     name = field_of(name)
     if not value.strip():
         raise UsageError(f"/set {name} without a value: expected one, as in /set temperature 0.7")
+    if name == "speculative":
+        return spec(talk, value.strip())
     wanted: object = value.strip()
-    if name == "seed" and wanted == "none":
-        wanted = None
-    elif name == "stop":
-        wanted = [] if wanted == "none" else words_of(value)
-    elif name in FORMS and wanted == "none":
-        wanted = ""
+    default = getattr(Config(), name)
+    if wanted == shown(default) == "none":
+        wanted = default
+    elif isinstance(default, tuple):
+        wanted = words_of(value)
     others = dict.fromkeys(FORMS, "") if name in FORMS else {}  # one form at a time
     config = with_values(talk.session.config, {**others, name: wanted}, "/set")
     try:
@@ -101,26 +98,26 @@ def set_(talk: Talk, rest: str) -> Answer:
 
 def field_of(name: str) -> str:
     """The setting that is meant, by its own name or a flag's. Raises: UsageError."""
-    known = {one: one for one in SETTABLE}
+    known = {one: one for one in PER_CALL}
     for one, option in options():
-        if one.name in SETTABLE:
+        if one.name in PER_CALL:
             known |= {flag.strip("-").replace("-", "_"): one.name for flag in option.flags}
     key = name.strip("-").replace("-", "_")
     if key in known:
         return known[key]
     if key in {one.name for one in fields(Config)}:
         raise UsageError(
-            f"/set {name}: expected one of {', '.join(SETTABLE)}; {key} is for /model, /draft, "
-            "/spec, or a flag when you start"
+            f"/set {name}: expected one of {', '.join(PER_CALL)}; {key} is for /model, /draft, or "
+            "a flag when you start"
         )
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {known[close[0]]}?" if close else f"expected {', '.join(SETTABLE)}"
+    hint = f"did you mean {known[close[0]]}?" if close else f"expected {', '.join(PER_CALL)}"
     raise UsageError(f"/set {name}: there is no such value: {hint}")
 
 
 def settings(config: Config) -> str:
     """Every value /set takes, a line each."""
-    return "\n".join(f"{name:<18} {shown(getattr(config, name))}" for name in SETTABLE)
+    return "\n".join(f"{name:<18} {shown(getattr(config, name))}" for name in PER_CALL)
 
 
 def shown(value: object) -> str:
@@ -137,7 +134,7 @@ def show(talk: Talk, rest: str) -> Answer:
     if session.pair.draft_model is not None:
         tell(f"{'drafter':<18} {model_words(session.pair.draft_model.info())}")
     tell(f"{'where':<18} {session.where()}")
-    tell(f"{'speculation':<18} {session.speculative}, draft_tokens {session.config.draft_tokens}")
+    tell(f"{'draft_tokens':<18} {session.config.draft_tokens}")
     tell(f"{'chat template':<18} {session.template.name}")
     left_out = f", {talked.n_left_out} no longer seen" if talked.n_left_out else ""
     tell(
@@ -290,7 +287,7 @@ COMMANDS = (
     Command("/clear", clear, "", "forget what was said", ("/new",)),
     Command("/regen", regen, "", "answer the last question again"),
     Command("/system", system, "[TEXT]", "tell the model what to be; none: nothing"),
-    Command("/set", set_, "[NAME VALUE]", "temperature, max_tokens, seed, ...", (), SETTABLE),
+    Command("/set", set_, "[NAME VALUE]", "temperature, max_tokens, seed, ...", (), PER_CALL),
     Command("/show", show, "", "models, template, context used, settings"),
     Command("/save", save, "FILE", "keep the conversation", (), ("file",)),
     Command("/load", load, "FILE", "go on with a saved one", (), ("file",)),

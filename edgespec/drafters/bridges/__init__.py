@@ -11,17 +11,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
+from edgespec.config import BRIDGES
 from edgespec.decode.follow import Reader
 from edgespec.errors import UsageError
 from edgespec.protocols import Drawing
 from edgespec.types import Draft
-
-BRIDGES = {
-    "exact": "edgespec.drafters.bridges.exact:ExactBridge",
-    "omnidraft": "edgespec.drafters.bridges.omnidraft:OmniDraftBridge",
-    "text": "edgespec.drafters.bridges.text:TextBridge",
-    "tli": "edgespec.drafters.bridges.tli:TliBridge",
-}
 
 
 class Bridge(Protocol):
@@ -52,8 +46,6 @@ class Bridge(Protocol):
 
 def find_bridge(name: str) -> Any:
     """The class a name stands for. Raises: UsageError listing the names it knows."""
-    place = BRIDGES.get(name)
-    if place is None:
+    if name not in BRIDGES:
         raise UsageError(f"bridge {name!r}: expected auto, same, {', '.join(BRIDGES)}")
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(f"edgespec.drafters.bridges.{name}"), BRIDGES[name])

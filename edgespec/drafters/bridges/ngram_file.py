@@ -14,8 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,7 +26,8 @@ from numpy.typing import NDArray
 
 from edgespec.adapt.learned import file_of
 from edgespec.drafters.bridges.ngrams import MAX_BYTES, MAX_PIECES, MIN_PIECES, NgramCache
-from edgespec.errors import ModelFileError, UsageError
+from edgespec.errors import ModelFileError
+from edgespec.files import PART, write_whole
 from edgespec.text.vocabulary import Vocabulary
 
 log = logging.getLogger("edgespec")
@@ -36,7 +35,7 @@ log = logging.getLogger("edgespec")
 FORMAT = b"edgespec n-grams "
 VERSION = b"1"
 FOLDER, ENDING = "ngrams", ".bin"
-DAMAGED, PART = ".damaged", ".part"
+DAMAGED = ".damaged"
 MOST_BYTES = 1 << 28  # of a file; a cache is a mebibyte
 STALE_S = 3600.0  # a part this old is of a process that was killed
 
@@ -85,15 +84,8 @@ def save(
     fingerprints, sizes = (draft.fingerprint, target.fingerprint), (draft.n_vocab, target.n_vocab)
     head = Head(*fingerprints, *sizes, *(_names(path) if names is None else names))
     data = packed(head, list(cache.entries()))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        _replace(path, data)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}: expected a file to write; set EDGESPEC_HOME to a folder "
-            "of yours"
-        ) from error
+    _sweep(path)
+    write_whole(path, data, ours=True)
 
 
 def load(
@@ -243,27 +235,3 @@ def _set_aside(path: Path) -> str:
     except OSError as error:
         return f"it stays where it is ({error.strerror})"
     return f"it is now {aside.name}"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put `data` in the place of what is at `path`, at once and lastingly."""
-    name, folder = f"{path.name}.", path.parent
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=name, suffix=PART, delete=False) as part:
-        try:
-            part.write(data)
-            part.flush()
-            os.fsync(part.fileno())
-            part.close()
-            os.replace(part.name, path)
-        except BaseException:
-            part.close()
-            Path(part.name).unlink(missing_ok=True)
-            raise
-    if sys.platform == "win32":  # where a folder cannot be opened
-        return
-    with suppress(OSError):  # a file system that cannot; the file is in its place all the same
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

@@ -10,7 +10,7 @@ import pytest
 
 import edgespec
 from edgespec.cli.run import session_record
-from edgespec.drafters.bridges import BRIDGES
+from edgespec.config import BRIDGES
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.mixed import Mixed
 from edgespec.errors import TokenizerError, UsageError
@@ -87,7 +87,7 @@ def test_a_bridge_that_does_not_go_with_the_pair_is_refused():
         edgespec.load(pair="demo-foreign", bridge="same")
     with pytest.raises(UsageError, match="--bridge tli: the drafter has the target's vocabulary"):
         edgespec.load(pair="demo", bridge="tli")
-    with pytest.raises(UsageError, match="bridge is 'slem': expected one of auto, same, tli"):
+    with pytest.raises(UsageError, match="bridge is 'slem': expected one of auto, same, exact"):
         edgespec.load(pair="demo-foreign", bridge="slem")
 
 
@@ -95,7 +95,7 @@ def test_methods_name_their_bridge(session: Session):
     for bridge in BRIDGES:
         method = session.pair.methods.named(f"fixed-3@{bridge}")
         assert type(method.translated.bridge).__module__ == f"edgespec.drafters.bridges.{bridge}"
-    with pytest.raises(UsageError, match="fixed-3@slem names the bridge 'slem': expected tli"):
+    with pytest.raises(UsageError, match="fixed-3@slem names the bridge 'slem': expected exact"):
         session.pair.methods.named("fixed-3@slem")
 
 
