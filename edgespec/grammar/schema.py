@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, NoReturn
 
 from edgespec.errors import UsageError
@@ -48,6 +49,7 @@ SILENT = {"title", "description", "default", "examples", "deprecated", "readOnly
           "definitions", "$schema", "$id", "$defs", "$comment", "nullable"}  # fmt: skip
 QUOTED = re.compile(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]')
 MANY = 5000  # the longest repetition: llama.cpp writes each one out
+DIGITS = 300  # of a number in the schema: within them an integer is no infinity
 LIMIT = 10**15 - 1
 COMMA = ' "," space '
 EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
@@ -59,7 +61,7 @@ def gbnf_of(schema: str) -> str:
     Raises: UsageError for what is not JSON, not a schema, or beyond a grammar.
     """
     try:
-        parsed = json.loads(schema, parse_constant=refuse) if schema.strip() else {}
+        parsed = json.loads(schema, **NUMBERS) if schema.strip() else {}
         writer = Writer(parsed)
         root = writer.rule({"type": "object"} if parsed == {} else parsed, "the schema")
     except json.JSONDecodeError as error:
@@ -263,9 +265,19 @@ class Writer:
         return self._refs[ref]
 
 
-def refuse(seen: Any, expected: str = "a JSON number", place: str = "the schema") -> NoReturn:
+def refuse(seen: Any, expected: str, place: str) -> NoReturn:
     """Raises: UsageError."""
     raise UsageError(f"{place}: {str(seen)[:60]!r}: expected {expected}")
+
+
+def number(text: str) -> int | float:
+    """A number of the schema. Raises: UsageError for what cannot be written again."""
+    if len(text) <= DIGITS and isfinite(value := float(text)):
+        return int(text) if text.lstrip("-").isdigit() else value
+    refuse(text, f"a number of at most {DIGITS} digits, below 1.8e308", "the schema")
+
+
+NUMBERS = {"parse_int": number, "parse_float": number, "parse_constant": number}
 
 
 def bounds(schema: Mapping[str, Any], least: str, most: str, place: str) -> tuple[int, float]:

@@ -108,7 +108,12 @@ def test_an_empty_schema_is_any_object():
     [
         ("{bad", "is not JSON .*: expected one such as"),
         ("[]", r"the schema: '\[\]': expected a schema"),
-        ('{"const": NaN}', "'NaN': expected a JSON number"),
+        ('{"const": NaN}', "'NaN': expected a number of at most"),
+        ('{"enum": [-Infinity]}', "'-Infinity': expected a number of at most"),
+        ('{"const": 1e999}', "'1e999': expected a number of at most"),
+        ('{"minimum": -1e999}', "'-1e999': expected a number of at most"),
+        (f'{{"const": {"7" * 5000}}}', "'7{60}': expected a number of at most 300 digits"),
+        (f'{{"enum": [{{"a": -{"7" * 301}.5}}]}}', "expected a number of at most 300 digits"),
         ('{"type": "foo"}', "'foo': expected a type: string, integer"),
         ('{"not": {}}', "'not': expected a type"),
         ('{"type": "string", "pattern": "a+"}', "'pattern': expected format, maxLength"),
