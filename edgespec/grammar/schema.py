@@ -61,7 +61,7 @@ def gbnf_of(schema: str) -> str:
     Raises: UsageError for what is not JSON, not a schema, or beyond a grammar.
     """
     try:
-        parsed = json.loads(schema, **NUMBERS) if schema.strip() else {}
+        parsed = DECODER.decode(schema) if schema.strip() else {}
         writer = Writer(parsed)
         root = writer.rule({"type": "object"} if parsed == {} else parsed, "the schema")
     except json.JSONDecodeError as error:
@@ -277,7 +277,7 @@ def number(text: str) -> int | float:
     refuse(text, f"a number of at most {DIGITS} digits, below 1.8e308", "the schema")
 
 
-NUMBERS = {"parse_int": number, "parse_float": number, "parse_constant": number}
+DECODER = json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=number)
 
 
 def bounds(schema: Mapping[str, Any], least: str, most: str, place: str) -> tuple[int, float]:

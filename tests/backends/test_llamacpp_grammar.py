@@ -16,7 +16,8 @@ from edgespec.backends.llamacpp import grammar as llamacpp_grammar
 from edgespec.backends.llamacpp.grammar import KEPT, LlamaCppConstraint, constraint_of, gbnf_of
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import TokenizerError, UsageError
-from edgespec.grammar.gbnf import NEVER, Grammar, Walk
+from edgespec.grammar.gbnf import NEVER, Grammar
+from edgespec.grammar.walk import Walk
 from edgespec.session.session import Session
 
 DEMO = Path(__file__).parents[2] / "models" / "demo" / "target.gguf"
@@ -247,7 +248,8 @@ def test_drawn_json_parses_by_every_rule(session, rule, chain):
 
 
 def test_the_library_is_loaded_with_the_first_grammar_only():
-    code = "import sys; from edgespec.grammar import constrained, schema; "
+    code = "import sys; from edgespec.decode import constrained; "
+    code += "from edgespec.grammar import schema; "
     code += "print('llama_cpp' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from edgespec.errors import UsageError
-from edgespec.grammar.gbnf import Grammar, Walk
+from edgespec.grammar.gbnf import Grammar
 from edgespec.grammar.schema import digits, gbnf_of
+from edgespec.grammar.walk import Walk
 
 TREE = {
     "$defs": {

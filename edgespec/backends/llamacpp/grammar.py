@@ -24,6 +24,7 @@ from edgespec.errors import UsageError
 from edgespec.grammar.ending import Ending
 from edgespec.grammar.gbnf import Grammar
 from edgespec.grammar.schema import gbnf_of
+from edgespec.grammar.walk import SECOND
 from edgespec.text.detokenizer import utf8
 from edgespec.types import Constraint
 
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 MAX_BYTES, MAX_DEPTH = 1 << 20, 1000  # llama.cpp reads a grammar by recursion, without a limit
 KEPT = 32  # states kept behind the end of the text: more than a draft is long
 FEW = 64  # tokens up to which they are checked one by one, without a look at first bytes
-SECOND = {b"\xe0": (0xA0, 0xBF), b"\xed": (0x80, 0x9F),
-          b"\xf0": (0x90, 0xBF), b"\xf4": (0x80, 0x8F)}  # fmt: skip
 Mask = NDArray[np.bool_]
 
 
