@@ -126,7 +126,7 @@ class Endings:
 
 
 class Ending:
-    """Implements types.Constraint: `inner`, and an end within n_tokens, its stop token included.
+    """Implements types.Limit: `inner`, and an end within n_tokens, its stop token included.
 
     Nothing is held back while even the shortest ending takes more tokens than are left.
     """
@@ -141,6 +141,8 @@ class Ending:
         self._stops = list(spelling.stop_tokens)
         self._path: list[int] = []
         self._places = [self._walk.start]  # after each token of the path
+        self._held: set[tuple[int, ...]] = set()  # texts after which the limit refused anything
+        self._forced: set[tuple[int, ...]] = set()  # of these, where it was likeliest
         self._tables: dict[int, tuple[Mask, Counts]] = {}  # by state, [V] each
 
     def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> Mask:
@@ -149,8 +151,23 @@ class Ending:
         n_left = self.n_tokens - len(generated)
         may, endings = self._judged(place, generated, ids)
         if self._endings.n_tokens(place) < n_left:
-            may &= endings < n_left
+            fits = endings < n_left
+            if not fits[may].all():
+                self._held.add(tuple(generated))
+            may &= fits
         return may
+
+    def note(self, generated: Sequence[int], likelier: NDArray[np.integer]) -> None:
+        """See types.Limit."""
+        if tuple(generated) in self._held:
+            place, n_left = self._after(list(generated)), self.n_tokens - len(generated)
+            endings = self._endings_after(place, likelier, np.ones(len(likelier), np.bool_))
+            if ((endings >= n_left) & (endings < FAR)).any():
+                self._forced.add(tuple(generated))
+
+    def forced(self, generated: Sequence[int]) -> bool:
+        """See types.Limit."""
+        return any(tuple(generated[: len(text)]) == text for text in self._forced)
 
     def _judged(
         self, place: Place, generated: Sequence[int], ids: NDArray[np.integer]

@@ -143,14 +143,14 @@ def test_json_ends_before_the_token_limit_and_before_the_context(session: Sessio
     form = {"type": "json_object"}
     answer = session.create_chat_completion(ASK, response_format=form, max_tokens=20)["choices"][0]
     assert isinstance(json.loads(answer["message"]["content"]), dict)
-    assert answer["finish_reason"] == "stop"
+    assert answer["finish_reason"] == "length"
     assert len(session.output) <= 20
     n_left = 12
     n_prompt = session.target.n_context - n_left
     prompt = (session.prompt(ASK) * 100)[:n_prompt]
     text = "".join(p.text for p in session.generate(prompt, json_schema="{}", max_tokens=400))
     assert isinstance(json.loads(text), dict)
-    assert session.finish == "stop"
+    assert session.finish == "context"
     assert len(session.output) <= n_left + 1
 
 
