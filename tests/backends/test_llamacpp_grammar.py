@@ -94,7 +94,19 @@ def test_real_vocabularies_too(data_folder, name):
     opened.close()
 
 
-@pytest.mark.parametrize("schema", ["", PERSON])
+RANGES = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "n": {"type": "number", "minimum": -2.5, "exclusiveMaximum": 1e5},
+            "p": {"pattern": r'^(?:[\w.é-ü]+\s|"\\"|[^a-z\d]){2,}$'},
+        },
+        "required": ["n", "p"],
+    }
+)
+
+
+@pytest.mark.parametrize("schema", ["", PERSON, RANGES])
 def test_both_readers_of_grammars_agree_on_every_token(tokenizer, schema):
     """llama.cpp's and our own, along random texts in JSON."""
     gbnf = gbnf_of(schema)
