@@ -13,7 +13,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from math import ceil, floor, isfinite
+from os.path import commonprefix
 from typing import Any, NoReturn
 
 from edgespec.errors import UsageError
@@ -57,6 +59,7 @@ QUOTED = re.compile(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]')
 MANY = 5000  # the longest repetition: llama.cpp writes each one out
 DIGITS = 300  # of a number in the schema: within them an integer is no infinity
 LIMIT = 10**15 - 1
+CHOICES = 250  # the most alternatives at one place: with more, a step takes over 50 ms
 COMMA = ' "," space '
 EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
@@ -164,6 +167,8 @@ class Writer:
         if not isinstance(required, list) or not set(map(str, required)) <= set(properties):
             refuse(required, "required as a list of names among the properties", place)
         self.base("space")
+        if len(properties) - len(required) > CHOICES:
+            refuse(f"{len(properties)} properties", f"at most {CHOICES} not required", place)
         if properties:
             members = [
                 (self._member(literal(json.dumps(name)), one, f"{place}, {name}"), name in required)
@@ -259,16 +264,23 @@ class Writer:
         return numbers(low, high, n_places)
 
     def _const(self, value: Any, place: str) -> str:
-        return literal(json.dumps(value, ensure_ascii=not is_text(value)))
+        return self._enum([value], place)
 
     def _enum(self, values: Any, place: str) -> str:
         if not isinstance(values, list) or not values:
             refuse(values, "a list of values", place)
-        return " | ".join(self._const(value, place) for value in values)
+        if len(values) > MANY:
+            refuse(f"{len(values)} values", f"at most {MANY}", place)
+        texts = {json.dumps(value, ensure_ascii=not is_text(value)) for value in values}
+        return one_of(sorted(texts))
 
     def _any(self, schemas: Any, place: str) -> str:
         if not isinstance(schemas, list) or not schemas:
             refuse(schemas, "a list of schemas", place)
+        if all(isinstance(one, dict) and set(one) - SILENT == {"const"} for one in schemas):
+            return self._enum([one["const"] for one in schemas], place)
+        if len(schemas) > CHOICES:
+            refuse(f"{len(schemas)} schemas", f"at most {CHOICES}", place)
         return " | ".join(self.named(one, place) for one in schemas)
 
     def _all(self, schemas: Any, place: str) -> str:
@@ -326,6 +338,18 @@ def repeat(item: str, low: int, high: float) -> str:
     if high == float("inf"):
         return f"{item}*" if low == 0 else f"{item}{{{low},}}"
     return f"{item}{{{low},{int(high)}}}" if high else ""
+
+
+def one_of(texts: Sequence[str]) -> str:
+    """Any of the texts, sorted and all different; those that begin alike are parted later.
+
+    llama.cpp compares all alternatives with each other: of 4,000 a step would take a second.
+    """
+    n = len(commonprefix(texts))
+    begun, ended = literal(texts[0][:n]), len(texts[0]) == n
+    longer = groupby((text[n:] for text in texts[ended:]), lambda rest: rest[0])
+    parts = " | ".join(one_of(list(rests)) for _, rests in longer)
+    return f"{begun} ({parts}){'?' * ended}" if parts else begun
 
 
 def literal(text: str) -> str:

@@ -214,12 +214,13 @@ def test_a_closed_model_ends_in_one_line():
         ("root ::= other", "was refused"),
         ('root ::= root "a" | "b"', "left recursion"),
         ("root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000, "200000 deep: expected at most 1000"),
+        ("root ::= " + " | ".join(f'"{n}"' for n in range(4000)), "of 4000 alternatives: expected"),
         ('root ::= "' + "a" * 2_000_000 + '"', "expected at most 1048576; shorten it"),
     ],
 )
 def test_a_bad_grammar_ends_in_one_line(tokenizer, gbnf, message):
     with pytest.raises(UsageError, match=message) as caught:
-        constraint_of(tokenizer, gbnf)
+        constraint_of(tokenizer, gbnf, n_tokens=9)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 

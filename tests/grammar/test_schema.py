@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgespec.errors import UsageError
-from edgespec.grammar.gbnf import Grammar
+from edgespec.grammar.gbnf import NEVER, Grammar
 from edgespec.grammar.schema import gbnf_of
 from edgespec.grammar.walk import Walk
 
@@ -97,6 +97,22 @@ def test_optional_properties_come_in_order_with_commas_between():
     assert fits(gbnf_of(json.dumps(of(a=null, b=null))), "{}")
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_thousands_of_words_are_few_alternatives_at_a_time(labelled):
+    """llama.cpp compares all alternatives with each other."""
+    words = [f"{n * 7919 % 99991:x}-{n}" for n in range(4000)] + [1, 12, 123, "", '"', "\n", "é"]
+    values = {"oneOf": [{"const": word, "title": "t"} for word in words]}
+    gbnf = gbnf_of(json.dumps(values if labelled else {"enum": words}))
+    grammar = Grammar(gbnf)
+    assert max(map(len, grammar.rules.values())) <= 20
+    walk = Walk(grammar)
+    for word in words[::25] + words[-7:]:
+        text = json.dumps(word, ensure_ascii=False).encode()
+        assert walk.least(walk.read(walk.start, text)) == 0
+        assert walk.least(walk.read(walk.start, text[:-1])) > 0 or word in (12, 123)
+        assert walk.least(walk.read(walk.start, text + b"0")) == NEVER
+
+
 def test_an_empty_schema_is_any_object():
     assert gbnf_of("") == gbnf_of("{}") == gbnf_of('{"type": "object"}')
 
@@ -131,6 +147,9 @@ def test_an_empty_schema_is_any_object():
         ('{"anyOf": [{"$ref": "#/anyOf/1"}]}', "expected a reference to a part of the schema"),
         ('{"anyOf": [{"$ref": "#/anyOf/-1"}]}', "expected a reference to a part of the schema"),
         ('{"enum": []}', "enum: '\\[\\]': expected a list of values"),
+        (json.dumps({"enum": list(range(5001))}), "'5001 values': expected at most 5000"),
+        (json.dumps({"anyOf": [{"type": "null"}] * 251}), "'251 schemas': expected at most 250"),
+        (json.dumps(of(**dict.fromkeys(map(str, range(251))))), "'251 properties': expected at"),
         ('{"anyOf": {}}', "expected a list of schemas"),
         ('{"anyOf": [{}], "minimum": 1}', "'minimum': expected nothing beside anyOf"),
         ('{"allOf": [{}, {}]}', "expected a list of one schema"),
