@@ -190,7 +190,9 @@ class Config:
         "SCHEMA",
         "answer in JSON: schema or its file; {} is any object",
     )
-    grammar: str = option("", "--grammar", str, "FILE", "answer by this grammar (GBNF)", rare=True)
+    grammar: str = option(
+        "", "--grammar", str, "GBNF", "answer by this grammar: GBNF or its file", rare=True
+    )
     seed: int | None = option(None, "--seed", whole, "N", "same seed, same text")
     max_tokens: int = option(512, "-n --max-tokens", whole, "N", "most tokens of an answer")
     stop: tuple[str, ...] = option((), "--stop", str, "TEXT", "stop before TEXT (repeatable)")
