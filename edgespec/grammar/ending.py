@@ -138,24 +138,25 @@ class Ending:
         self.inner, self.n_tokens = inner, n_tokens
         self._spelling, self._walk = spelling, Walk(grammar)
         self._endings = Endings(self._walk, spelling)
+        self._most = grammar.most_bytes() + 1  # tokens that no ending has more of
         self._stops = list(spelling.stop_tokens)
         self._path: list[int] = []
         self._places = [self._walk.start]  # after each token of the path
         self._held: set[tuple[int, ...]] = set()  # texts after which the limit refused anything
         self._forced: set[tuple[int, ...]] = set()  # of these, where it was likeliest
-        self._tables: dict[int, tuple[Mask, Counts]] = {}  # by state, [V] each
+        self._tables: dict[int, tuple[NDArray[np.int8], Counts]] = {}  # by state
 
     def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> Mask:
         """See types.Constraint."""
         place = self._after(list(generated))
         n_left = self.n_tokens - len(generated)
-        may, endings = self._judged(place, generated, ids)
-        if self._endings.n_tokens(place) < n_left:
-            fits = endings < n_left
-            if not fits[may].all():
-                self._held.add(tuple(generated))
-            may &= fits
-        return may
+        may = self._within(place, generated, ids)
+        if self._most < n_left or self._endings.n_tokens(place) >= n_left:
+            return may
+        fits = self._endings_after(place, ids, may) < n_left
+        if not fits[may].all():
+            self._held.add(tuple(generated))
+        return may & fits
 
     def note(self, generated: Sequence[int], likelier: NDArray[np.integer]) -> None:
         """See types.Limit."""
@@ -169,34 +170,46 @@ class Ending:
         """See types.Limit."""
         return any(tuple(generated[: len(text)]) == text for text in self._forced)
 
-    def _judged(
-        self, place: Place, generated: Sequence[int], ids: NDArray[np.integer]
-    ) -> tuple[Mask, Counts]:
-        """What `inner` says, asked once for each place in the grammar, and the endings after."""
+    def _within(self, place: Place, generated: Sequence[int], ids: NDArray[np.integer]) -> Mask:
+        """What `inner` says, asked once for each place in the grammar."""
         if len(ids) <= FEW or place.begun or place.state < 0:
-            may = self.inner.allowed(generated, ids)
-            return may, self._endings_after(place, ids, may)
-        if place.state not in self._tables and len(self._tables) == MASKS:
+            return self.inner.allowed(generated, ids)
+        known, _ = self._table(place.state)
+        new = ids[known[ids] < 0]
+        if len(new):
+            known[new] = self.inner.allowed(generated, new)
+        out: Mask = known[ids] > 0
+        return out
+
+    def _table(self, state: int) -> tuple[NDArray[np.int8], Counts]:
+        """[V] what is known of each token after it: whether it may follow, and the ending then."""
+        if state not in self._tables and len(self._tables) == MASKS:
             del self._tables[next(iter(self._tables))]
         n_vocab = self._spelling.n_vocab
-        nothing = np.zeros(n_vocab, np.bool_), np.full(n_vocab, -1, np.int32)  # -1: not asked yet
-        mask, endings = self._tables.setdefault(place.state, nothing)
-        new = ids[endings[ids] < 0]
-        if len(new):
-            mask[new] = self.inner.allowed(generated, new)
-            endings[new] = self._endings_after(place, new, mask[new])
-        return mask[ids], endings[ids]
+        nothing = np.full(n_vocab, -1, np.int8), np.full(n_vocab, -1, np.int32)
+        return self._tables.setdefault(state, nothing)
 
     def _endings_after(self, place: Place, ids: NDArray[np.integer], may: Mask) -> Counts:
         """[n] tokens of the shortest ending after each that may follow, and of its stop token."""
+        if len(ids) <= FEW or place.begun or place.state < 0:
+            return self._counted(place, ids, may)
+        _, known = self._table(place.state)
+        new = known[ids] < 0
+        if new.any():
+            known[ids[new]] = self._counted(place, ids[new], may[new])
+        out: Counts = known[ids]
+        return out
+
+    def _counted(self, place: Place, ids: NDArray[np.integer], may: Mask) -> Counts:
         out, asked = np.full(len(ids), FAR, np.int32), np.flatnonzero(may)
         if len(asked) > FEW:
             out[asked] = self._endings.after(place, ids[asked]) + 1
         for i in asked if len(asked) <= FEW else np.flatnonzero(np.isin(ids, self._stops)):
-            token = int(ids[i])
-            is_over = token in self._spelling.stop_tokens
-            after = self._walk.read(place, self._spelling.piece(token))
-            out[i] = 0 if is_over else self._endings.n_tokens(after) + 1
+            piece = self._spelling.piece(token := int(ids[i]))
+            if token in self._spelling.stop_tokens:
+                out[i] = 0
+            elif piece:
+                out[i] = self._endings.n_tokens(self._walk.read(place, piece)) + 1
         return out
 
     def _after(self, generated: list[int]) -> Place:

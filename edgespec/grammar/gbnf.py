@@ -114,6 +114,22 @@ class Grammar:
         n_bytes = min(n_bytes + rest.n_bytes, NEVER)
         return Word(n_bytes, text + rest.text if n_bytes <= LONG else b"")
 
+    def most_bytes(self) -> int:
+        """What no shortest ending has more of, wherever; NEVER if a rule stands within itself."""
+        most = dict.fromkeys(self.rules, 0)
+        for _ in range(16):
+            before = dict(most)
+            for name, bodies in self.rules.items():
+                for body in bodies:
+                    after = 0
+                    for element in reversed(body):
+                        inside = most[element] if isinstance(element, str) else 4
+                        most[name] = max(most[name], inside + after)
+                        after += self.before(element, Word(0)).n_bytes
+            if most == before:
+                return most["root"]
+        return NEVER
+
     def _shorten(self) -> None:
         """Shorten rules until none can be, again those that use a shortened one."""
         users: dict[str, set[str]] = {name: set() for name in self.rules}

@@ -162,6 +162,7 @@ def test_the_fewest_tokens_of_an_ending_are_counted_at_every_place(gbnf):
             may = by.allowed(path, all_ids)
             assert (found[:-1] < FAR).tolist() == may[:-1].tolist() and found[-1] == FAR
             n_left = endings.n_tokens(place)
+            assert walk.least(place) <= grammar.most_bytes()
             assert n_left == fewest(walk.rest(place).text, letters)
             assert walk.read(place, walk.rest(place).text).begun == b""
             if n_left:
@@ -241,6 +242,20 @@ def test_far_from_the_limit_nothing_is_held_back():
         assert (ending.allowed(path, ids) == inner.allowed(path, ids)).all()
 
 
+@pytest.mark.parametrize(
+    "gbnf, most",
+    [
+        ('root ::= "ab"* ("cd" | "xyz")?', 6),
+        ('root ::= "a" x "b"{3}\nx ::= [a-z]{0,4} "é"?', 7),
+        (gbnf_of(BOOKS), 27),
+        (gbnf_of(""), NEVER),
+        ('root ::= "(" root ")" | "a"', NEVER),
+    ],
+)
+def test_what_no_ending_has_more_bytes_than_is_known_unless_rules_nest(gbnf, most):
+    assert Grammar(gbnf).most_bytes() == most
+
+
 def test_a_text_that_may_not_fit_is_not_held_back():
     letters, grammar = Letters(), Grammar(gbnf_of(BOOKS))
     ending = Ending(ByWalk(grammar, letters), grammar, letters, 10)
@@ -297,3 +312,19 @@ def test_an_ending_is_forced_when_its_tokens_have_to_begin_and_not_before():
     assert ending.allowed(path, np.array([ord("t"), true])).tolist() == [False, True]
     after = ending.allowed([*path, true], np.array([close, ord("}"), letters.n_vocab - 1]))
     assert after.tolist() == [False, False, True]
+
+
+def test_the_limit_forced_a_text_only_where_it_refused_what_was_likelier():
+    letters, grammar = Letters(), Grammar('root ::= [a-z]* "=" "true"?')
+    letters.pieces[3] = b""  # a control token
+    ending = Ending(ByWalk(grammar, letters), grammar, letters, 6)
+    x, eq, control, stop = ord("x"), ord("="), 3, letters.n_vocab - 1
+    for n, likelier, forced in (
+        (3, [x], False), (4, [control, stop, ord("!")], False), (4, [], False), (4, [x], True),
+    ):  # fmt: skip
+        path = [x] * n
+        allowed = ending.allowed(path, np.array([x, eq]))
+        ending.note(path, np.array(likelier, int))
+        assert allowed.tolist() == [n < 4, True]
+        assert ending.forced([*path, eq, stop]) == forced
+    assert not ending.forced([x, x, x, eq, stop])
