@@ -28,7 +28,7 @@ CLASSES: dict[str, Ranges] = {
 }  # fmt: skip
 CONTROLS = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 SHORT = {0x08: "b", 0x09: "t", 0x0A: "n", 0x0C: "f", 0x0D: "r"}  # how JSON escapes them
-MANY = 5000
+LEAST, MANY = 2000, 5000  # of repetitions that must and that may be: llama.cpp writes all out
 
 
 def gbnf_of_pattern(pattern: str, char: str) -> str:
@@ -114,8 +114,8 @@ class Reader:
         if least is None:
             return found.group()[0]
         low, high = int(least), int(most or least)
-        if not low <= high <= MANY:
-            self.refuse(found.group(), f"repetitions from 0 to {MANY}")
+        if low > LEAST or not low <= high <= MANY:
+            self.refuse(found.group(), f"repetitions from up to {LEAST} to {MANY}")
         return f"{{{low}}}" if not comma else f"{{{low},{high if most else ''}}}"
 
     def _set(self) -> Ranges:

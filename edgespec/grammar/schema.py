@@ -56,7 +56,7 @@ SILENT = {"title", "description", "default", "examples", "deprecated", "readOnly
           "discriminator", "externalDocs", "xml", "contentMediaType", "contentEncoding",
           "contentSchema"}  # fmt: skip
 QUOTED = re.compile(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]')
-MANY = 5000  # the longest repetition: llama.cpp writes each one out
+LEAST, MANY = 2000, 5000  # of repetitions that must and that may be: llama.cpp writes all out
 DIGITS = 300  # of a number in the schema: within them an integer is no infinity
 LIMIT = 10**15 - 1
 CHOICES = 250  # the most alternatives at one place: with more, a step takes over 50 ms
@@ -216,7 +216,7 @@ class Writer:
         if high == 0 or items is False:
             return '"[" space "]"'
         item = f"{self.named(items, f'{place}, items')} space"
-        again = repeat(f"({COMMA}{item})", max(low - 1, 0), high - 1)
+        again = repeat(self._name_of(f"{COMMA}{item}".strip()), max(low - 1, 0), high - 1)
         body = f"{item} {again}" if low else f"({item} {again})?"
         return f'"[" space {body} "]"'
 
@@ -325,9 +325,9 @@ DECODER = json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=
 def bounds(schema: Mapping[str, Any], least: str, most: str, place: str) -> tuple[int, float]:
     """How often something is repeated, infinity without `most`."""
     low, high = schema.get(least, 0), schema.get(most, float("inf"))
-    for key, value in ((least, low), (most, high)):
-        if key in schema and (type(value) is not int or not 0 <= value <= MANY):
-            refuse(value, f"{key} from 0 to {MANY}", place)
+    for key, value, limit in ((least, low, LEAST), (most, high, MANY)):
+        if key in schema and (type(value) is not int or not 0 <= value <= limit):
+            refuse(value, f"{key} from 0 to {limit}", place)
     if low > high:
         refuse(low, f"{least} of at most {most}, {high}", place)
     return low, high

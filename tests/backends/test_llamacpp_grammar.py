@@ -224,6 +224,20 @@ def test_a_bad_grammar_ends_in_one_line(tokenizer, gbnf, message):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 2000, "maxLength": 5000},
+        {"type": "array", "items": json.loads(PERSON), "minItems": 2000, "maxItems": 5000},
+        {"type": "string", "pattern": "^(a|b[cd]e){2000}f{0,5000}$"},
+    ],
+)
+def test_llama_cpp_takes_the_longest_repetitions_that_a_schema_may_have(tokenizer, schema):
+    constraint = constraint_of(tokenizer, gbnf_of(json.dumps(schema)), n_tokens=40)
+    first = constraint.allowed([], np.arange(tokenizer.n_vocab))
+    assert first.any() and not first.all()
+
+
 def test_a_grammar_that_only_llama_cpp_reads_may_be_cut_and_says_so(tokenizer, caplog):
     constraint = constraint_of(tokenizer, "root ::= <[7]> | [a-z]+", n_tokens=5)
     assert isinstance(constraint, LlamaCppConstraint)

@@ -136,6 +136,7 @@ def test_an_empty_schema_is_any_object():
         ('{"type": "number", "minimum": true}', "'True': expected minimum as a number"),
         ('{"exclusiveMinimum": 0, "exclusiveMaximum": 1}', "expected a number between them"),
         ('{"type": "string", "minLength": 5, "maxLength": 2}', "'5': expected minLength of at"),
+        ('{"type": "string", "minLength": 2001}', "'2001': expected minLength from 0 to 2000"),
         ('{"type": "string", "maxLength": 100000}', "'100000': expected maxLength from 0 to"),
         ('{"type": "integer", "minimum": 2, "maximum": 1}', "2, 'maximum': 1}\": expected a"),
         ('{"properties": 3}', "'3': expected properties as an object"),
