@@ -143,7 +143,7 @@ class Config:
         "answer in JSON: schema or its file; {} is any object",
     )  # fmt: skip
     grammar: str = per_call(
-        "", "--grammar", str, "FILE", "answer by this grammar (GBNF)", rare=True
+        "", "--grammar", str, "GBNF", "answer by this grammar: GBNF or its file", rare=True
     )
     seed: int | None = per_call(SamplingParams.seed, "--seed", whole, "N", "same seed, same text")
     max_tokens: int = per_call(

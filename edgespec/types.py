@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,21 @@ class Constraint(Protocol):
 
     def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of `ids` [n] may follow `generated`, the ids emitted so far; bool [n]."""
+        ...
+
+
+@runtime_checkable
+class Limit(Constraint, Protocol):
+    """A constraint that ends what is generated within n_tokens, and knows if it had to."""
+
+    n_tokens: int
+
+    def note(self, generated: Sequence[int], likelier: NDArray[np.integer]) -> None:
+        """Told of refused ids that are likelier than all that may follow `generated`."""
+        ...
+
+    def forced(self, generated: Sequence[int]) -> bool:
+        """Whether anywhere in these ids the limit, not the grammar, refused such an id."""
         ...
 
 

@@ -17,7 +17,7 @@ from edgespec.decode.sampling import Chain, penalized, probabilities
 from edgespec.decode.sampling import law_of as chain_of
 from edgespec.errors import TokenizerError
 from edgespec.protocols import Law
-from edgespec.types import Constraint, Draft, FloatArray, SamplingParams
+from edgespec.types import Constraint, Draft, FloatArray, Limit, SamplingParams
 
 SIZES = (64, 512, 8192)  # how many of the likeliest tokens are checked, step by step
 LEAST = 2.0**-24  # share of a law that rounding it to float32 moves anyway
@@ -64,6 +64,9 @@ class Constrained:
                 f"after {len(generated)} tokens the grammar allows none of the vocabulary's "
                 f"{len(logits)}: expected one that this model can write; change the grammar"
             )
+        if not self.lenient and isinstance(self.constraint, Limit):
+            likelier = np.flatnonzero(adjusted > adjusted[ids].max())
+            self.constraint.note(generated, likelier)
         out = np.zeros(len(logits), np.float32)
         out[ids] = probabilities(adjusted[ids], self.chain.params)
         return out

@@ -1,18 +1,14 @@
 """A grammar (GBNF) read here too, for what a sampler does not tell: how short the rest may be.
 
-`Grammar` holds the rules and the fewest bytes that each can be; `Walk` is every place where a
-text may stand in it. Only tells lengths; which tokens may follow is the backend's to say.
+`Grammar` holds the rules and the shortest text of each, for `walk` to read texts by.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edgespec.errors import UsageError
 
@@ -26,6 +22,9 @@ LETTER = re.compile(r"\\x(..)|\\u(....)|\\U(........)|\\(.)|(.)", re.DOTALL)
 ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 END = 0x110000  # one past the last character
 NEVER = 1 << 40  # bytes of what has no end
+LONG = 4096  # bytes up to which a shortest text is written out
+PLAIN_FIRST = (*range(0x20, 0x7F), *range(1, 0x20), 0x7F, 0, *range(0x80, 0x100))
+ORDER = bytes(map(PLAIN_FIRST.index, range(0x100)))  # a byte's place: llama.cpp reads no zero
 
 
 class Chars(NamedTuple):
@@ -37,15 +36,9 @@ class Chars(NamedTuple):
         """Whether any character from first to last is among them."""
         return any(low <= last and first <= high for low, high in self.ranges)
 
-    def n_bytes(self) -> int:
-        return min((width(low) for low, _ in self.ranges), default=NEVER)
-
-    def leads(self) -> NDArray[np.bool_]:
-        """[256] first bytes of its characters in UTF-8."""
-        out = np.zeros(256, np.bool_)
-        for low, high in self.ranges:
-            out[lead(low) : lead(high) + 1] = True
-        return out
+    def has_all(self, first: int, last: int) -> bool:
+        """Whether one of its ranges holds all from first to last."""
+        return any(low <= first and last <= high for low, high in self.ranges)
 
 
 Element = str | Chars
@@ -57,16 +50,36 @@ def width(letter: int) -> int:
     return 1 + (letter >= 0x80) + (letter >= 0x800) + (letter >= 0x10000)
 
 
-def lead(letter: int) -> int:
-    """The first byte of a character in UTF-8."""
-    n = width(letter)
-    return letter if n == 1 else (0xF00 >> n) & 0xFF | letter >> 6 * (n - 1)
+def in_order(text: bytes) -> bytes:
+    """What texts of equal length are compared by."""
+    return text.translate(ORDER)
+
+
+class Word(NamedTuple):
+    """A shortest text: its bytes if they are not more than LONG."""
+
+    n_bytes: int
+    text: bytes = b""
+
+    def rank(self) -> tuple[int, bytes]:
+        """The shorter first, among equals the first in ORDER."""
+        return self.n_bytes, in_order(self.text)
+
+
+@lru_cache(1024)
+def word_of(chars: Chars, first: int = 0, last: int = END) -> bytes:
+    """The first in ORDER of the shortest characters from first to last; b"" for none."""
+    ends = [(max(low, first), min(high, last)) for low, high in chars.ranges]
+    plain = [one for low, high in ends for one in range(low, min(high, 0x7F) + 1)]
+    wide = plain or [low for low, high in ends if low <= high]
+    words = [chr(one).encode("utf-8", "surrogatepass") for one in wide]
+    return min(words, key=lambda word: (len(word), in_order(word)), default=b"")
 
 
 class Grammar:
     """The rules of a grammar, repetitions written out as rules of their own.
 
-    n_bytes: the fewest bytes of each rule. Raises: UsageError for what it cannot read.
+    words: the shortest text of each rule. Raises: UsageError for what it cannot read.
     """
 
     def __init__(self, gbnf: str) -> None:
@@ -81,54 +94,57 @@ class Grammar:
         missing = {"root", *(e for e in named if isinstance(e, str))} - set(self.rules)
         if missing:
             raise UsageError(f"the grammar lacks the rule {min(missing)}: expected it; add it")
-        self.n_bytes = dict.fromkeys(self.rules, NEVER)
-        while self._shorten():
-            pass
+        self.words: dict[str, Word] = dict.fromkeys(self.rules, Word(NEVER))
+        self._shorten()
 
-    def shortest(self, body: Body) -> int:
-        """The fewest bytes of a sequence."""
-        return min(sum(map(self._shortest, body)), NEVER)
+    def shortest(self, body: Body) -> Word:
+        """The shortest text of a sequence, the first in ORDER."""
+        out = Word(0)
+        for element in reversed(body):
+            out = self.before(element, out)
+        return out
 
-    def rises(self) -> NDArray[np.int64]:
-        """[256] by how much a character with this first byte may lengthen the shortest rest.
+    def before(self, element: Element, rest: Word) -> Word:
+        """The shortest text of an element, and what comes after it."""
+        if isinstance(element, str):
+            n_bytes, text = self.words[element]
+        else:
+            text = word_of(element)
+            n_bytes = len(text) or NEVER
+        n_bytes = min(n_bytes + rest.n_bytes, NEVER)
+        return Word(n_bytes, text + rest.text if n_bytes <= LONG else b"")
 
-        At most: that it was the dearest way to go on, by whatever rule comes next.
-        """
-        extra = {name: np.full(256, -1, np.int64) for name in self.rules}
-        for _ in range(50):
-            before = {name: row.copy() for name, row in extra.items()}
+    def most_bytes(self) -> int:
+        """What no shortest ending has more of, wherever; NEVER if a rule stands within itself."""
+        most = dict.fromkeys(self.rules, 0)
+        for _ in range(16):
+            before = dict(most)
             for name, bodies in self.rules.items():
                 for body in bodies:
-                    self._start(extra, name, body)
-            if all((before[name] == row).all() for name, row in extra.items()):
-                most: NDArray[np.int64] = np.array(list(extra.values())).max(0)
-                return most
-        return np.full(256, NEVER)
+                    after = 0
+                    for element in reversed(body):
+                        inside = most[element] if isinstance(element, str) else 4
+                        most[name] = max(most[name], inside + after)
+                        after += self.before(element, Word(0)).n_bytes
+            if most == before:
+                return most["root"]
+        return NEVER
 
-    def _start(self, extra: dict[str, NDArray[np.int64]], name: str, body: Body) -> None:
-        """Add to `extra` what a rule costs more than its shortest when it goes on with `body`."""
-        more, row = self.shortest(body) - self.n_bytes[name], extra[name]
-        if self.shortest(body) >= NEVER:
-            return
-        for element in body:
-            if isinstance(element, Chars):
-                row[element.leads()] = np.maximum(row[element.leads()], more)
-                return
-            known = extra[element] >= 0
-            row[known] = np.maximum(row[known], more + extra[element][known])
-            if self.n_bytes[element]:
-                return
-
-    def _shortest(self, element: Element) -> int:
-        return self.n_bytes[element] if isinstance(element, str) else element.n_bytes()
-
-    def _shorten(self) -> bool:
-        changed = False
+    def _shorten(self) -> None:
+        """Shorten rules until none can be, again those that use a shortened one."""
+        users: dict[str, set[str]] = {name: set() for name in self.rules}
         for name, bodies in self.rules.items():
-            least = min(map(self.shortest, bodies))
-            changed |= least < self.n_bytes[name]
-            self.n_bytes[name] = min(least, self.n_bytes[name])
-        return changed
+            for element in {e for body in bodies for e in body if isinstance(e, str)}:
+                users[element].add(name)
+        waiting = list(self.rules)
+        while waiting:
+            again: dict[str, None] = {}
+            for name in waiting:
+                least = min(map(self.shortest, self.rules[name]), key=Word.rank)
+                if least.rank() < self.words[name].rank():
+                    self.words[name] = least
+                    again |= dict.fromkeys(users[name])
+            waiting = list(again)
 
     def _next(self, kind: str, text: str = "") -> tuple[str, str]:
         seen = self._tokens[self._at] if self._at < len(self._tokens) else ("", "the end")
@@ -243,122 +259,3 @@ def set_of(text: str) -> Chars:
             out.append((start, low - 1))
         start = max(start, high + 1)
     return Chars((*out, (start, END - 1)) if start < END else tuple(out))
-
-
-class WalkPlace(NamedTuple):
-    """Where a text stands: the number of a set of stacks, and bytes of a character not over."""
-
-    state: int
-    begun: bytes = b""
-
-
-DEAD = WalkPlace(-1)
-
-
-class Walk:
-    """Reads texts byte by byte; every place it comes by is numbered and worked out once.
-
-    A stack is what is still to come: its first element and the number of the stack below. A
-    state is a set of stacks whose rules are not yet replaced by what they stand for.
-    """
-
-    def __init__(self, grammar: Grammar) -> None:
-        self._grammar = grammar
-        self._stacks: list[tuple[Element, int]] = [("", 0)]  # number 0 is the end
-        self._n_bytes = [0]
-        self._numbers: dict[tuple[Element, int], int] = {}
-        self._open: dict[int, frozenset[int]] = {}  # stack to stacks that begin with characters
-        self._states: list[frozenset[int]] = []
-        self._state_numbers: dict[frozenset[int], int] = {}
-        self._steps: dict[tuple[int, int], int] = {}
-        self.start = WalkPlace(self._state(frozenset({self._push("root", 0)})))
-
-    def read(self, place: WalkPlace, data: bytes) -> WalkPlace:
-        """Where `data` leads; DEAD where it does not go on."""
-        try:
-            text, n = codecs.utf_8_decode(place.begun + data, "strict", False)
-        except UnicodeDecodeError:
-            return DEAD
-        state = place.state
-        for letter in text:
-            if state < 0:
-                return DEAD
-            state = self._step(state, ord(letter))
-        return WalkPlace(state, (place.begun + data)[n:]) if state >= 0 else DEAD
-
-    def least(self, place: WalkPlace) -> int:
-        """The fewest bytes with which the text may end; NEVER if it cannot."""
-        if place.state < 0:
-            return NEVER
-        if not place.begun:
-            return min(self._n_bytes[stack] for stack in self._states[place.state])
-        low, high, n_missing = unfinished(place.begun)
-        after = self._after(place.state, low, high)
-        return min((n_missing + self._n_bytes[stack] for stack in after), default=NEVER)
-
-    def most(self, place: WalkPlace) -> int:
-        """As `least`, if it has to go on by the dearest of its stacks."""
-        if place.state < 0 or place.begun:
-            return NEVER
-        return max(self._n_bytes[stack] for stack in self._states[place.state])
-
-    def _step(self, state: int, letter: int) -> int:
-        key = (state, letter)
-        if key not in self._steps:
-            nexts = self._after(state, letter, letter)
-            self._steps[key] = self._state(frozenset(nexts)) if nexts else -1
-        return self._steps[key]
-
-    def _after(self, state: int, low: int, high: int) -> set[int]:
-        """The stacks that are left after a character from low to high."""
-        out = set()
-        for stack in self._states[state]:
-            for top, below in map(self._stacks.__getitem__, self._opened(stack)):
-                if isinstance(top, Chars) and top.has(low, high):
-                    out.add(below)
-        return out
-
-    def _opened(self, stack: int) -> frozenset[int]:
-        if stack not in self._open:
-            out, waiting, seen = set(), [stack], {stack}
-            while waiting:
-                one = waiting.pop()
-                top, below = self._stacks[one]
-                if one == 0 or isinstance(top, Chars):
-                    out.add(one)
-                    continue
-                for body in self._grammar.rules[top]:
-                    deeper = below
-                    for element in reversed(body):
-                        deeper = self._push(element, deeper)
-                    if deeper not in seen:
-                        seen.add(deeper)
-                        waiting.append(deeper)
-            self._open[stack] = frozenset(out)
-        return self._open[stack]
-
-    def _push(self, element: Element, below: int) -> int:
-        key = (element, below)
-        if key not in self._numbers:
-            self._numbers[key] = len(self._stacks)
-            self._stacks.append(key)
-            n_bytes = self._grammar.shortest((element,)) + self._n_bytes[below]
-            self._n_bytes.append(min(n_bytes, NEVER))
-        return self._numbers[key]
-
-    def _state(self, stacks: frozenset[int]) -> int:
-        if stacks not in self._state_numbers:
-            self._state_numbers[stacks] = len(self._states)
-            self._states.append(stacks)
-        return self._state_numbers[stacks]
-
-
-def unfinished(begun: bytes) -> tuple[int, int, int]:
-    """The lowest and highest character that begins with these bytes, and how many it lacks."""
-    n = 2 + (begun[0] >= 0xE0) + (begun[0] >= 0xF0)
-    n_missing = n - len(begun)
-    value = begun[0] & (0x7F >> n)
-    for byte in begun[1:]:
-        value = value << 6 | byte & 0x3F
-    low, high = value << 6 * n_missing, ((value + 1) << 6 * n_missing) - 1
-    return max(low, (0x80, 0x800, 0x10000)[n - 2]), min(high, END - 1), n_missing

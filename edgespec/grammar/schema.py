@@ -2,8 +2,9 @@
 
 Knows no model. Every text of the grammar fits the schema, not the other way round: objects have
 their properties in the schema's order and none beside them, tuples have no further items, numbers
-at most 15 digits, whitespace is at most one space. A keyword that a grammar cannot express is
-refused, not passed over: an answer would break the schema and nobody would know.
+at most 15 digits (and no exponent within a range), whitespace is at most one space. A keyword that
+a grammar cannot express is refused, not passed over: an answer would break the schema and nobody
+would know.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import groupby
+from math import ceil, floor, isfinite
+from os.path import commonprefix
 from typing import Any, NoReturn
 
 from edgespec.errors import UsageError
+from edgespec.grammar.number import numbers
+from edgespec.grammar.pattern import gbnf_of_pattern
 
 BASE = {
     "space": '" "?',
@@ -36,19 +43,23 @@ BASE = {
 FORMATS = {"date": "date", "time": "time", "date-time": 'date "T" time', "uuid": "uuid"}
 RANGE = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 KEYS: dict[str, set[str]] = {
-    "string": {"minLength", "maxLength", "format"},
+    "string": {"minLength", "maxLength", "format", "pattern"},
     "integer": set(RANGE),
-    "number": set(),
+    "number": set(RANGE),
     "boolean": set(),
     "null": set(),
     "object": {"properties", "required", "additionalProperties"},
     "array": {"items", "prefixItems", "minItems", "maxItems"},
 }
 SILENT = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
-          "definitions", "$schema", "$id", "$defs", "$comment", "nullable"}  # fmt: skip
+          "definitions", "$schema", "$id", "$defs", "$comment", "nullable", "example",
+          "discriminator", "externalDocs", "xml", "contentMediaType", "contentEncoding",
+          "contentSchema"}  # fmt: skip
 QUOTED = re.compile(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]')
-MANY = 5000  # the longest repetition: llama.cpp writes each one out
+LEAST, MANY = 2000, 5000  # of repetitions that must and that may be: llama.cpp writes all out
+DIGITS = 300  # of a number in the schema: within them an integer is no infinity
 LIMIT = 10**15 - 1
+CHOICES = 250  # the most alternatives at one place: with more, a step takes over 50 ms
 COMMA = ' "," space '
 EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
@@ -59,7 +70,7 @@ def gbnf_of(schema: str) -> str:
     Raises: UsageError for what is not JSON, not a schema, or beyond a grammar.
     """
     try:
-        parsed = json.loads(schema, parse_constant=refuse) if schema.strip() else {}
+        parsed = DECODER.decode(schema) if schema.strip() else {}
         writer = Writer(parsed)
         root = writer.rule({"type": "object"} if parsed == {} else parsed, "the schema")
     except json.JSONDecodeError as error:
@@ -84,7 +95,8 @@ class Writer:
         """The body of a rule for what `schema` allows. place: where it stands, for errors."""
         if not isinstance(schema, dict | bool) or schema is False:
             refuse(schema, "a schema, which is an object", place)
-        schema = {} if schema is True else {k: v for k, v in schema.items() if k not in SILENT}
+        said = {} if schema is True else schema
+        schema = {k: v for k, v in said.items() if k not in SILENT and not k.startswith("x-")}
         if not schema:
             return self.base("value")
         for key, write in (
@@ -133,7 +145,7 @@ class Writer:
             return self.base(kind)
         write = {
             "object": self._object, "array": self._array, "string": self._string,
-            "integer": self._integer,
+            "integer": self._number, "number": self._number,
         }[kind]  # fmt: skip
         return write(schema, place)
 
@@ -155,6 +167,8 @@ class Writer:
         if not isinstance(required, list) or not set(map(str, required)) <= set(properties):
             refuse(required, "required as a list of names among the properties", place)
         self.base("space")
+        if len(properties) - len(required) > CHOICES:
+            refuse(f"{len(properties)} properties", f"at most {CHOICES} not required", place)
         if properties:
             members = [
                 (self._member(literal(json.dumps(name)), one, f"{place}, {name}"), name in required)
@@ -202,12 +216,14 @@ class Writer:
         if high == 0 or items is False:
             return '"[" space "]"'
         item = f"{self.named(items, f'{place}, items')} space"
-        again = repeat(f"({COMMA}{item})", max(low - 1, 0), high - 1)
+        again = repeat(self._name_of(f"{COMMA}{item}".strip()), max(low - 1, 0), high - 1)
         body = f"{item} {again}" if low else f"({item} {again})?"
         return f'"[" space {body} "]"'
 
     def _string(self, schema: Mapping[str, Any], place: str) -> str:
         form = FORMATS.get(str(schema.get("format")))  # others are a remark, as JSON Schema has it
+        if "pattern" in schema:
+            return self._pattern(schema, form, place)
         if form is None:
             low, high = bounds(schema, "minLength", "maxLength", place)
             return rf'"\"" {repeat(self.base("char"), low, high)} "\""'
@@ -217,29 +233,54 @@ class Writer:
             self.base(name)
         return rf'"\"" {form} "\""'
 
-    def _integer(self, schema: Mapping[str, Any], place: str) -> str:
-        for key in RANGE:
-            if key in schema and (type(schema[key]) is not int or abs(schema[key]) > LIMIT):
-                refuse(schema[key], f"{key} as an integer of at most 15 digits", place)
-        low = max(schema.get("minimum", -LIMIT), schema.get("exclusiveMinimum", -LIMIT - 1) + 1)
-        high = min(schema.get("maximum", LIMIT), schema.get("exclusiveMaximum", LIMIT + 1) - 1)
+    def _pattern(self, schema: Mapping[str, Any], form: str | None, place: str) -> str:
+        pattern = schema["pattern"]
+        if not isinstance(pattern, str):
+            refuse(pattern, "a regular expression", place)
+        if form or {"minLength", "maxLength"} & set(schema):
+            refuse(pattern, "no length or format beside a pattern; write {2,5} in it", place)
+        return rf'"\"" ({gbnf_of_pattern(pattern, self.base("char"))}) "\""'
+
+    def _number(self, schema: Mapping[str, Any], place: str) -> str:
+        ends = {key: schema[key] for key in RANGE if key in schema}
+        for key, value in ends.items():
+            if type(value) not in (int, float) or abs(value) > LIMIT:
+                refuse(value, f"{key} as a number of at most 15 digits", place)
+        # What is read as a float has 15 digits, so that none reads as the end beyond it.
+        n_before = max(len(str(int(abs(value)))) for value in ends.values())
+        n_places = 15 - n_before if schema.get("type") == "number" else 0
+        unit, all_there_are = 10**n_places, 10 ** (15 + n_places) - 1
+        exact = {key: Fraction(str(value)) * unit for key, value in ends.items()}
+        low = max(
+            ceil(exact.get("minimum", -all_there_are)),
+            floor(exact.get("exclusiveMinimum", -all_there_are - 1)) + 1,
+        )
+        high = min(
+            floor(exact.get("maximum", all_there_are)),
+            ceil(exact.get("exclusiveMaximum", all_there_are + 1)) - 1,
+        )
         if low > high:
-            refuse(low, f"a minimum of at most the maximum, {high}", place)
-        parts = [f'"-" ({digits(max(1, -high), -low)})'] if low < 0 else []
-        parts += [digits(max(0, low), high)] if high >= 0 else []
-        return " | ".join(parts)
+            refuse(ends, "a number between them", place)
+        return numbers(low, high, n_places)
 
     def _const(self, value: Any, place: str) -> str:
-        return literal(json.dumps(value, ensure_ascii=not is_text(value)))
+        return self._enum([value], place)
 
     def _enum(self, values: Any, place: str) -> str:
         if not isinstance(values, list) or not values:
             refuse(values, "a list of values", place)
-        return " | ".join(self._const(value, place) for value in values)
+        if len(values) > MANY:
+            refuse(f"{len(values)} values", f"at most {MANY}", place)
+        texts = {json.dumps(value, ensure_ascii=not is_text(value)) for value in values}
+        return one_of(sorted(texts))
 
     def _any(self, schemas: Any, place: str) -> str:
         if not isinstance(schemas, list) or not schemas:
             refuse(schemas, "a list of schemas", place)
+        if all(isinstance(one, dict) and set(one) - SILENT == {"const"} for one in schemas):
+            return self._enum([one["const"] for one in schemas], place)
+        if len(schemas) > CHOICES:
+            refuse(f"{len(schemas)} schemas", f"at most {CHOICES}", place)
         return " | ".join(self.named(one, place) for one in schemas)
 
     def _all(self, schemas: Any, place: str) -> str:
@@ -248,32 +289,45 @@ class Writer:
         return self.rule(schemas[0], place)
 
     def _ref(self, ref: Any, place: str) -> str:
-        if not isinstance(ref, str) or not ref.startswith("#"):
+        if not isinstance(ref, str) or not re.fullmatch(r"#(/.*)?", ref):
             refuse(ref, "a reference within the schema, such as #/$defs/name", place)
         if ref not in self._refs:
             found = self._document
             for part in ref[1:].split("/")[1:]:
                 part = part.replace("~1", "/").replace("~0", "~")
-                if not isinstance(found, dict) or part not in found:
+                if isinstance(found, list) and re.fullmatch("[0-9]{1,9}", part):
+                    found = dict(enumerate(found)).get(int(part))
+                else:
+                    found = found.get(part) if isinstance(found, dict) else None
+                if found is None:
                     refuse(ref, "a reference to a part of the schema", place)
-                found = found[part]
             name = self._refs[ref] = self._free()
             self.rules[name] = ""  # taken, for what refers to itself
             self.rules[name] = self.rule(found, ref)
         return self._refs[ref]
 
 
-def refuse(seen: Any, expected: str = "a JSON number", place: str = "the schema") -> NoReturn:
+def refuse(seen: Any, expected: str, place: str) -> NoReturn:
     """Raises: UsageError."""
     raise UsageError(f"{place}: {str(seen)[:60]!r}: expected {expected}")
+
+
+def number(text: str) -> int | float:
+    """A number of the schema. Raises: UsageError for what cannot be written again."""
+    if len(text) <= DIGITS and isfinite(value := float(text)):
+        return int(text) if text.lstrip("-").isdigit() else value
+    refuse(text, f"a number of at most {DIGITS} digits, below 1.8e308", "the schema")
+
+
+DECODER = json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=number)
 
 
 def bounds(schema: Mapping[str, Any], least: str, most: str, place: str) -> tuple[int, float]:
     """How often something is repeated, infinity without `most`."""
     low, high = schema.get(least, 0), schema.get(most, float("inf"))
-    for key, value in ((least, low), (most, high)):
-        if key in schema and (type(value) is not int or not 0 <= value <= MANY):
-            refuse(value, f"{key} from 0 to {MANY}", place)
+    for key, value, limit in ((least, low, LEAST), (most, high, MANY)):
+        if key in schema and (type(value) is not int or not 0 <= value <= limit):
+            refuse(value, f"{key} from 0 to {limit}", place)
     if low > high:
         refuse(low, f"{least} of at most {most}, {high}", place)
     return low, high
@@ -284,6 +338,18 @@ def repeat(item: str, low: int, high: float) -> str:
     if high == float("inf"):
         return f"{item}*" if low == 0 else f"{item}{{{low},}}"
     return f"{item}{{{low},{int(high)}}}" if high else ""
+
+
+def one_of(texts: Sequence[str]) -> str:
+    """Any of the texts, sorted and all different; those that begin alike are parted later.
+
+    llama.cpp compares all alternatives with each other: of 4,000 a step would take a second.
+    """
+    n = len(commonprefix(texts))
+    begun, ended = literal(texts[0][:n]), len(texts[0]) == n
+    longer = groupby((text[n:] for text in texts[ended:]), lambda rest: rest[0])
+    parts = " | ".join(one_of(list(rests)) for _, rests in longer)
+    return f"{begun} ({parts}){'?' * ended}" if parts else begun
 
 
 def literal(text: str) -> str:
@@ -299,28 +365,3 @@ def is_text(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def digits(low: int, high: int) -> str:
-    """The decimal integers from low to high, both from 0 up."""
-    out = []
-    for n in range(len(str(low)), len(str(high)) + 1):
-        first, last = max(low, 10 ** (n - 1) if n > 1 else 0), min(high, 10**n - 1)
-        out.append(span(str(first), str(last)))
-    return " | ".join(out)
-
-
-def span(low: str, high: str) -> str:
-    """The numbers from low to high, which have the same number of digits."""
-    rest = len(low) - 1
-    if not rest:
-        return f"[{low}-{high}]"
-    if low[1:] == "0" * rest and high[1:] == "9" * rest:
-        return f"[{low[0]}-{high[0]}] [0-9]{{{rest}}}"
-    if low[0] == high[0]:
-        return f'"{low[0]}" ({span(low[1:], high[1:])})'
-    first, last = span(low[1:], "9" * rest), span("0" * rest, high[1:])
-    parts = [f'"{low[0]}" ({first})', f'"{high[0]}" ({last})']
-    if int(high[0]) - int(low[0]) > 1:
-        parts.insert(1, f"[{int(low[0]) + 1}-{int(high[0]) - 1}] [0-9]{{{rest}}}")
-    return " | ".join(parts)

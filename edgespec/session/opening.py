@@ -137,11 +137,14 @@ def open_constraint(config: Config, tokenizer: Tokenizer, n_tokens: int) -> Cons
             "export the model from a GGUF"
         )
     if config.grammar:
-        gbnf = text_of(config.grammar, flag)
+        gbnf = config.grammar
+        if "::=" not in gbnf and "\n" not in gbnf:
+            gbnf = text_of(gbnf, flag, expected='a grammar such as root ::= "yes" or its file')
     else:
         schema = config.json_schema
-        inline = schema.lstrip().startswith("{")
-        gbnf = gbnf_of(schema if inline else text_of(schema, flag))
+        if not schema.lstrip().startswith("{"):
+            schema = text_of(schema, flag, expected="a schema such as {} or its file")
+        gbnf = gbnf_of(schema)
     return constraint_of(tokenizer, gbnf, n_tokens=n_tokens)
 
 

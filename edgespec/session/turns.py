@@ -15,7 +15,7 @@ from weakref import ref
 
 from edgespec.errors import BusyError, Cancelled
 from edgespec.process import OwnLock
-from edgespec.types import Piece, SamplingParams, Stats, Step
+from edgespec.types import Limit, Piece, SamplingParams, Stats, Step
 
 Rounds = Generator[Step, None, None]
 PieceStream = Generator[Piece, None, None]
@@ -159,10 +159,13 @@ class Generations:
 
 
 def finish_of(output: list[int], params: SamplingParams) -> str:
-    """Why a generation that was not cut ended."""
+    """Why a generation that was not cut ended; one that a limit made end early was cut by it."""
+    limit, n_tokens = params.constraint, len(output)
     if output and output[-1] in params.stop_tokens:
-        return "stop"
-    return "context" if len(output) < params.max_tokens else "length"
+        if not isinstance(limit, Limit) or not limit.forced(output):
+            return "stop"
+        n_tokens = limit.n_tokens
+    return "context" if n_tokens < params.max_tokens else "length"
 
 
 def no_generation() -> None:

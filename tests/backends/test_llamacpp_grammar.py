@@ -16,7 +16,8 @@ from edgespec.backends.llamacpp import grammar as llamacpp_grammar
 from edgespec.backends.llamacpp.grammar import KEPT, LlamaCppConstraint, constraint_of, gbnf_of
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import TokenizerError, UsageError
-from edgespec.grammar.gbnf import NEVER, Grammar, Walk
+from edgespec.grammar.gbnf import NEVER, Grammar
+from edgespec.grammar.walk import Walk
 from edgespec.session.session import Session
 
 DEMO = Path(__file__).parents[2] / "models" / "demo" / "target.gguf"
@@ -93,7 +94,19 @@ def test_real_vocabularies_too(data_folder, name):
     opened.close()
 
 
-@pytest.mark.parametrize("schema", ["", PERSON])
+RANGES = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "n": {"type": "number", "minimum": -2.5, "exclusiveMaximum": 1e5},
+            "p": {"pattern": r'^(?:[\w.é-ü]+\s|"\\"|[^a-z\d]){2,}$'},
+        },
+        "required": ["n", "p"],
+    }
+)
+
+
+@pytest.mark.parametrize("schema", ["", PERSON, RANGES])
 def test_both_readers_of_grammars_agree_on_every_token(tokenizer, schema):
     """llama.cpp's and our own, along random texts in JSON."""
     gbnf = gbnf_of(schema)
@@ -201,13 +214,28 @@ def test_a_closed_model_ends_in_one_line():
         ("root ::= other", "was refused"),
         ('root ::= root "a" | "b"', "left recursion"),
         ("root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000, "200000 deep: expected at most 1000"),
+        ("root ::= " + " | ".join(f'"{n}"' for n in range(4000)), "of 4000 alternatives: expected"),
         ('root ::= "' + "a" * 2_000_000 + '"', "expected at most 1048576; shorten it"),
     ],
 )
 def test_a_bad_grammar_ends_in_one_line(tokenizer, gbnf, message):
     with pytest.raises(UsageError, match=message) as caught:
-        constraint_of(tokenizer, gbnf)
+        constraint_of(tokenizer, gbnf, n_tokens=9)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 2000, "maxLength": 5000},
+        {"type": "array", "items": json.loads(PERSON), "minItems": 2000, "maxItems": 5000},
+        {"type": "string", "pattern": "^(a|b[cd]e){2000}f{0,5000}$"},
+    ],
+)
+def test_llama_cpp_takes_the_longest_repetitions_that_a_schema_may_have(tokenizer, schema):
+    constraint = constraint_of(tokenizer, gbnf_of(json.dumps(schema)), n_tokens=40)
+    first = constraint.allowed([], np.arange(tokenizer.n_vocab))
+    assert first.any() and not first.all()
 
 
 def test_a_grammar_that_only_llama_cpp_reads_may_be_cut_and_says_so(tokenizer, caplog):
@@ -221,7 +249,7 @@ def ask(session: Session, n_tokens: int, gbnf: str, **params) -> str:
     prompt = session.prompt([{"role": "user", "content": "Tell me a story about a fox."}])
     given = {"max_tokens": n_tokens, "constraint": constraint, **params}
     steps = list(session.steps(prompt, replace(session.params(), **given)))
-    assert session.finish == "stop"
+    assert session.finish in ("stop", "length")
     return session.decode([token for step in steps for token in step.verdict.tokens])
 
 
@@ -236,6 +264,23 @@ def test_greedy_json_is_the_same_with_and_without_speculation(session, schema, n
     json.loads(told)
 
 
+def test_an_answer_that_the_limit_made_end_says_length(session):
+    """It parses either way; with and without drafts, and when sampled."""
+    gbnf = gbnf_of(PERSON)
+    with edgespec.load(speculative="off", threads=1) as plain:
+        for one, temperature in ((session, 0.0), (session, 1.0), (plain, 0.0)):
+            found = {}
+            for n_tokens in (16, 24, 200):
+                json.loads(ask(one, n_tokens, gbnf, temperature=temperature, seed=1))
+                found[n_tokens] = one.finish
+                assert len(one.output) <= n_tokens
+            assert found == {16: "length", 24: "length", 200: "stop"}
+        n_whole = len(plain.output)
+        for n_left, finish in ((0, "stop"), (-1, "length")):
+            ask(plain, n_whole + n_left, gbnf)
+            assert (plain.finish, len(plain.output)) == (finish, n_whole + n_left)
+
+
 @pytest.mark.parametrize(
     "rule, chain",
     [("match", {}), ("rejection", {"top_k": 20, "top_p": 0.9}), ("block", {"min_p": 0.05})],
@@ -247,9 +292,8 @@ def test_drawn_json_parses_by_every_rule(session, rule, chain):
 
 
 def test_the_library_is_loaded_with_the_first_grammar_only():
-    code = (
-        "import sys; from edgespec.decode import constrained; from edgespec.grammar import schema; "
-    )
+    code = "import sys; from edgespec.decode import constrained; "
+    code += "from edgespec.grammar import schema; "
     code += "print('llama_cpp' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -143,14 +143,14 @@ def test_json_ends_before_the_token_limit_and_before_the_context(session: Sessio
     form = {"type": "json_object"}
     answer = session.create_chat_completion(ASK, response_format=form, max_tokens=20)["choices"][0]
     assert isinstance(json.loads(answer["message"]["content"]), dict)
-    assert answer["finish_reason"] == "stop"
+    assert answer["finish_reason"] == "length"
     assert len(session.output) <= 20
     n_left = 12
     n_prompt = session.target.n_context - n_left
     prompt = ([*session.prompt(ASK)] * 100)[:n_prompt]
     text = "".join(p.text for p in session.generate(prompt, json_schema="{}", max_tokens=400))
     assert isinstance(json.loads(text), dict)
-    assert session.finish == "stop"
+    assert session.finish == "context"
     assert len(session.output) <= n_left + 1
 
 
@@ -305,5 +305,20 @@ def test_a_schema_needs_the_grammar_of_a_gguf_tokenizer(tmp_path: Path, session:
         open_constraint(Config(json_schema="{}"), Other(), 9)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="expected one of them"):
         open_constraint(Config(json_schema="{}", grammar="x"), session.tokenizer, 9)
-    with pytest.raises(UsageError, match="--grammar .*none.gbnf: No such file"):
+    with pytest.raises(UsageError, match="none.gbnf: No such file.*: expected a grammar .* or its"):
         open_constraint(Config(grammar=str(tmp_path / "none.gbnf")), session.tokenizer, 9)
+    with pytest.raises(UsageError, match="none.json: No such file.*: expected a schema .* or its"):
+        open_constraint(Config(json_schema=str(tmp_path / "none.json")), session.tokenizer, 9)
+
+
+@pytest.mark.parametrize("gbnf", ['root ::= "yes" | "no"', 'root ::=\n  "yes" |\n  "no"\n'])
+def test_a_grammar_may_be_given_as_text_or_as_a_file(
+    tmp_path: Path, session: Session, gbnf: str
+) -> None:
+    file = tmp_path / "a.gbnf"
+    file.write_text(gbnf)
+    for grammar in (gbnf, str(file)):
+        pieces = list(session.generate("Is the fox red?", grammar=grammar, max_tokens=9))
+        assert "".join(piece.text for piece in pieces) in ("yes", "no")
+    with pytest.raises(UsageError, match="the grammar .* was refused"):
+        session.generate("Is the fox red?", grammar="yes\nno", max_tokens=9)

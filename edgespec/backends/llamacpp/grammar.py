@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from edgespec.errors import UsageError
 from edgespec.grammar.ending import Ending
 from edgespec.grammar.gbnf import Grammar
 from edgespec.grammar.schema import gbnf_of
+from edgespec.grammar.walk import SECOND
 from edgespec.text.detokenizer import utf8
 from edgespec.types import Constraint
 
@@ -31,10 +32,9 @@ __all__ = ["LlamaCppConstraint", "constraint_of", "gbnf_of"]
 
 log = logging.getLogger(__name__)
 MAX_BYTES, MAX_DEPTH = 1 << 20, 1000  # llama.cpp reads a grammar by recursion, without a limit
+MAX_CHOICES = 1000  # it compares them all with each other: then a step takes about 0.1 s
 KEPT = 32  # states kept behind the end of the text: more than a draft is long
 FEW = 64  # tokens up to which they are checked one by one, without a look at first bytes
-SECOND = {b"\xe0": (0xA0, 0xBF), b"\xed": (0x80, 0x9F),
-          b"\xf0": (0x90, 0xBF), b"\xf4": (0x80, 0x8F)}  # fmt: skip
 Mask = NDArray[np.bool_]
 
 
@@ -184,11 +184,24 @@ def constraint_of(tokenizer: LlamaCppTokenizer, gbnf: str, *, n_tokens: int = 0)
     if not n_tokens:
         return inner
     try:
-        grammar = Grammar(gbnf)
+        grammar = read(gbnf)
     except (UsageError, RecursionError) as error:  # llama.cpp reads more than we do
         log.warning("an answer by this grammar may be cut by the token limit: %s", error)
         return inner
+    widest = max(map(len, grammar.rules.values()))
+    if widest > MAX_CHOICES:
+        inner.close()
+        raise UsageError(
+            f"the grammar has a rule of {widest} alternatives: expected at most {MAX_CHOICES}; "
+            'write those that begin alike together, as in "a" ("b" | "c")'
+        )
     return Ending(inner, grammar, tokenizer, n_tokens)
+
+
+@lru_cache(4)
+def read(gbnf: str) -> Grammar:
+    """The grammar, kept for the next answer. Raises: UsageError, RecursionError."""
+    return Grammar(gbnf)
 
 
 def begun_in(text: bytes) -> bytes:

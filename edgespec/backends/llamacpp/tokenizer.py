@@ -108,6 +108,12 @@ class LlamaCppTokenizer:
         return b"".join(pieces), np.cumsum([len(piece) for piece in pieces])
 
     @cached_property
+    def spellings(self) -> frozenset[bytes]:
+        """What single tokens spell that do not end a text."""
+        ids = range(self.n_vocab)
+        return frozenset(self.piece(token) for token in ids if token not in self.stop_tokens)
+
+    @cached_property
     def single_bytes(self) -> NDArray[np.int32]:
         """[256] a token that is this byte and no more, -1 where there is none."""
         out = np.full(256, -1, np.int32)
