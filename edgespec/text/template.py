@@ -8,18 +8,17 @@ Knows one tokenizer and nothing of models, sampling or sessions.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.files import text_of
 from edgespec.protocols import Tokenizer
+from edgespec.text.control import encode_rendered, spelling, token_of
+from edgespec.text.formats import FORMS, Form, form_of
+from edgespec.text.sandbox import Refused, compiled
 
 log = logging.getLogger("edgespec")
 
@@ -28,81 +27,6 @@ MODEL = "the model's chat template"
 TRIED = "Xyzzy"  # an unlikely word, looked for in what a template makes of it
 
 Message = Mapping[str, Any]
-Render = Callable[..., str]
-
-
-@dataclass(frozen=True)
-class Form:
-    """A well-known chat format.
-
-    source: Jinja. end: what ends an answer, "" for the tokenizer's eos. tokens: the control tokens
-    that a vocabulary made for it has; none where the format is spelled in ordinary text.
-    """
-
-    source: str
-    end: str = ""
-    tokens: tuple[str, ...] = ()
-
-
-NO_SYSTEM = "{% if m.role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
-FORMS: dict[str, Form] = {  # in the order in which they are tried
-    "chatml": Form(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-        "<|im_end|>",
-        ("<|im_start|>", "<|im_end|>"),
-    ),
-    "llama3": Form(
-        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-        "{{ m.content | trim }}<|eot_id|>{% endfor %}"
-        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
-        "{% endif %}",
-        "<|eot_id|>",
-        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    ),
-    "gemma": Form(
-        "{{ bos_token }}{% for m in messages %}" + NO_SYSTEM + "<start_of_turn>"
-        "{{ 'model' if m.role == 'assistant' else 'user' }}\n{{ m.content | trim }}<end_of_turn>\n"
-        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
-        "<end_of_turn>",
-        ("<start_of_turn>", "<end_of_turn>"),
-    ),
-    "phi3": Form(
-        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-        "<|end|>",
-        ("<|user|>", "<|assistant|>", "<|end|>"),
-    ),
-    "zephyr": Form(
-        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-        tokens=("<|user|>", "<|assistant|>"),
-    ),
-    "mistral": Form(
-        "{{ bos_token }}{% for m in messages %}" + NO_SYSTEM + "{% if m.role == 'assistant' %}"
-        " {{ m.content | trim }}{{ eos_token }}"
-        "{% else %}[INST] {{ m.content }}[/INST]{% endif %}{% endfor %}",
-        tokens=("[INST]", "[/INST]"),
-    ),
-    "llama2": Form(
-        "{% if messages[0].role == 'system' %}{% set turns = messages[1:] %}"
-        "{% set system = '<<SYS>>\n' + messages[0].content | trim + '\n<</SYS>>\n\n' %}"
-        "{% else %}{% set turns = messages %}{% set system = '' %}{% endif %}"
-        "{% for m in turns %}{% if m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}"
-        "{% else %}{{ bos_token }}[INST] {{ system if loop.first }}{{ m.content | trim }} [/INST]"
-        "{% endif %}{% endfor %}",
-    ),
-    "plain": Form(
-        "{% for m in messages %}{% if m.role == 'system' %}{{ m.content | trim }}\n\n"
-        "{% else %}{{ m.role | capitalize }}: {{ m.content | trim }}\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}Assistant:{% endif %}",
-        "\nUser:",
-    ),
-}
-
-
-class Refused(TokenizerError):
-    """A template that refuses a conversation on purpose."""
 
 
 class ChatTemplate:
@@ -241,14 +165,6 @@ class ChatTemplate:
             log.warning("%s", text)
 
 
-def form_of(tokenizer: Tokenizer) -> str:
-    """The format whose control tokens a vocabulary has, "plain" if it has none's."""
-    for name, form in FORMS.items():
-        if form.tokens and all(token_of(tokenizer, one) is not None for one in form.tokens):
-            return name
-    return "plain"
-
-
 def end_of_turn(tokenizer: Tokenizer) -> int | None:
     """The token that ends an answer: the last stop token of a rendered one, else eos."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -259,30 +175,6 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
         ids = [] if end is None else [end]
     ends = [token for token in ids if token in tokenizer.stop_tokens]
     return ends[-1] if ends else tokenizer.eos
-
-
-def encode_rendered(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a rendered template; a BOS that it spells out is not added a second time."""
-    opening = spelling(tokenizer, tokenizer.bos)
-    if opening and text.startswith(opening):
-        text = text[len(opening) :]
-    return tokenizer.encode(text, special=True, bos=True)
-
-
-def spelling(tokenizer: Tokenizer, token: int | None) -> str:
-    """How a control token is written, "" for none."""
-    if token is None:
-        return ""
-    return tokenizer.piece(token, special=True).decode("utf-8", "replace")
-
-
-def token_of(tokenizer: Tokenizer, text: str) -> int | None:
-    """The one token that is written so, None if there is none."""
-    try:
-        ids = tokenizer.encode(text, special=True)
-    except TokenizerError:  # a vocabulary that cannot even spell it
-        return None
-    return ids[0] if len(ids) == 1 and spelling(tokenizer, ids[0]) == text else None
 
 
 def check_message(message: Message, at: int) -> dict[str, Any]:
@@ -304,81 +196,3 @@ def folded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             content = f"{system['content']}\n\n{message['content']}"
             return [*rest[:at], {**message, "content": content}, *rest[at + 1 :]]
     return [{**system, "role": "user"}, *rest]
-
-
-def compiled(source: str, whose: str) -> Render:
-    """A template as a function of keyword arguments, set up as Hugging Face chat templates expect.
-
-    Blocks are trimmed, loops know break and continue, and the functions raise_exception(text)
-    and strftime_now(format) exist. Raises: TokenizerError, here and when it runs.
-    """
-    environment = sandbox()
-    environment.globals["raise_exception"] = partial(refuse, whose)
-    try:
-        template = environment.from_string(source)
-    except Exception as error:  # nested deep enough, it exhausts the parser itself
-        raise TokenizerError(f"{whose} does not parse: {detail(error)}") from error
-
-    def render(**names: Any) -> str:
-        try:
-            return str(template.render(**names))
-        except Refused:
-            raise
-        except Exception as error:  # a template can fail in any way a program can
-            raise TokenizerError(f"{whose} failed: {detail(error)}") from error
-
-    return render
-
-
-def sandbox() -> Any:
-    """The Jinja environment that templates of Hugging Face are written for."""
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """{% generation %} marks answers for training; here it only groups."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
-    return environment
-
-
-def to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is, where Jinja's own filter would escape it for a web page."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def refuse(whose: str, text: str) -> NoReturn:
-    """What a template calls to refuse a conversation."""
-    raise Refused(f"{whose} refuses this conversation: {in_a_line(text)}")
-
-
-def detail(error: Exception) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {in_a_line(str(error)) or 'no reason given'}"
-
-
-def in_a_line(text: str) -> str:
-    """What a template says may be long, and in lines."""
-    return " ".join(text.split())[:200]

@@ -11,7 +11,9 @@ import pytest
 
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import TokenizerError, UsageError
-from edgespec.text.template import FORMS, ChatTemplate, encode_rendered, end_of_turn, form_of
+from edgespec.text.control import encode_rendered
+from edgespec.text.formats import FORMS, form_of
+from edgespec.text.template import ChatTemplate, end_of_turn
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "Hi"}
