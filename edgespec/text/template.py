@@ -16,7 +16,7 @@ from typing import Any
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.files import text_of
 from edgespec.protocols import Tokenizer
-from edgespec.text.control import encode_rendered, spelling, token_of
+from edgespec.text.control import control_in, encode_rendered, marked, spelling, token_of
 from edgespec.text.formats import FORMS, Form, form_of
 from edgespec.text.sandbox import Refused, compiled
 
@@ -78,8 +78,17 @@ class ChatTemplate:
         return self._rendered(self._accepted(checked), answer)
 
     def tokens(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
-        """The ids of `text`: control tokens become tokens, and there is one BOS at most."""
-        return encode_rendered(self._tokenizer, self.text(messages, answer=answer))
+        """The ids of `text`: there is one BOS at most, and control tokens are the template's alone.
+
+        What a message spells of them is text, also where the template itself looks for it.
+        """
+        ids = encode_rendered(self._tokenizer, self.text(messages, answer=answer))
+        control = control_in(self._tokenizer, ids)
+        said = [dict(one) for one in messages]
+        apart = marked(said, control)
+        if apart == said:
+            return ids
+        return encode_rendered(self._tokenizer, self.text(apart, answer=answer), control)
 
     def _use(self, name: str, source: str, whose: str, *, stop: tuple[str, ...] = ()) -> None:
         """Raises: TokenizerError if a simple conversation cannot be written with it."""
