@@ -31,6 +31,7 @@ from edgespec.session.pair import OpenPair
 from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
 from edgespec.session.turns import Generations, Run
+from edgespec.text.control import encode_rendered
 from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Options, Piece, Progress, SamplingParams, Stats, Step
@@ -204,8 +205,8 @@ class Session:
         return Prompt(tuple(self.template.tokens(messages)), tuple(messages))
 
     def encode(self, prompt: str) -> list[int]:
-        """Ids of a raw prompt, with the model's own opening. Raises: TokenizerError."""
-        return self.tokenizer.encode(prompt, special=True, bos=True)
+        """Ids of a raw prompt, with the model's own opening once. Raises: TokenizerError."""
+        return encode_rendered(self.tokenizer, prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, control tokens left out."""

@@ -163,7 +163,7 @@ class ChatTemplate:
         return self._render(
             messages=messages,
             add_generation_prompt=answer,
-            bos_token=spelling(self._tokenizer, self._tokenizer.bos),
+            bos_token=self._tokenizer.bos_text,
             eos_token=spelling(self._tokenizer, self._tokenizer.eos),
             tools=None,  # templates ask whether it is none, not only whether it is defined
             documents=None,

@@ -88,6 +88,7 @@ class Letters:
 
     bos: int | None = 1
     eos: int | None = 2
+    bos_text = "<s>"
     chat_template: str | None
 
     def __init__(self, chat_template: str | None = None, control: Sequence[str] = ()) -> None:
@@ -96,7 +97,7 @@ class Letters:
         self.stop_tokens = frozenset({2, len(self._control)})
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
-        out = [1] if bos else []
+        out = [1] if bos and self.bos is not None else []
         while text:
             known = self._control if special else {}
             word = next((one for one in known if text.startswith(one)), text[0])
@@ -377,6 +378,15 @@ def test_the_end_of_a_turn_is_what_the_template_ends_answers_with() -> None:
 def test_a_control_token_counts_only_where_it_is_one() -> None:
     assert form_of(Letters(None, ["<|im_start|>"])) == "plain"
     assert form_of(Letters(None, ["<|im_start|>", "<|im_end|>"])) == "chatml"
+
+
+def test_a_template_writes_bos_also_where_the_vocabulary_adds_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Letters, "bos", None)
+    template = ChatTemplate(Letters("{{ bos_token }}" + SIMPLE))
+    assert template.tokens([USER]) == [1, *map(ord, "user:Hi\n")]
+    assert ChatTemplate(Letters(SIMPLE)).tokens([USER])[0] == ord("u")
 
 
 def test_a_spelled_out_bos_is_not_doubled() -> None:
