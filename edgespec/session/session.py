@@ -202,7 +202,8 @@ class Session:
 
         A drafter of another vocabulary will read it in its own chat format.
         """
-        return Prompt(tuple(self.template.tokens(messages)), tuple(messages))
+        ids = tuple(self.template.tokens(messages))
+        return Prompt(ids, tuple(messages), self.template.lead)
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a raw prompt, with the model's own opening once. Raises: TokenizerError."""
@@ -300,7 +301,8 @@ class Session:
             self._generations.take_over()
             self._adopt(self.pair.way(asked) if asked else self._default)
             run, steps = self._started(ids, params)
-        return run, pieces_of(steps, run, self.tokenizer, stop)
+        lead = ids.lead if isinstance(ids, Prompt) else ""
+        return run, pieces_of(steps, run, self.tokenizer, stop, lead)
 
     def _ended_by_template(self, config: Config) -> Config:
         """With the strings that end an answer where the vocabulary has no token for it."""

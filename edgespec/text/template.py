@@ -22,7 +22,7 @@ from edgespec.text.sandbox import Refused, compiled
 
 log = logging.getLogger("edgespec")
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 MODEL = "the model's chat template"
 TRIED = "Xyzzy"  # an unlikely word, looked for in what a template makes of it
 
@@ -43,6 +43,7 @@ class ChatTemplate:
         Raises: UsageError, TokenizerError for an override that cannot be used.
         """
         self._tokenizer, self._own = tokenizer, own
+        self._lead: str | None = None
         source = tokenizer.chat_template or ""
         if override in FORMS:
             self._use_form(override)
@@ -64,7 +65,7 @@ class ChatTemplate:
 
         Raises: UsageError for a bad message, TokenizerError if the template refuses.
         """
-        checked = [check_message(message, at) for at, message in enumerate(messages)]
+        checked = [self._known(check_message(one, at)) for at, one in enumerate(messages)]
         if not checked:
             raise UsageError("messages is empty: expected at least one {'role', 'content'}")
         try:
@@ -90,10 +91,36 @@ class ChatTemplate:
             return ids
         return encode_rendered(self._tokenizer, self.text(apart, answer=answer), control)
 
+    @property
+    def lead(self) -> str:
+        """What an answer begins with that belongs to the format: " " after "Assistant:", or ""."""
+        if self._lead is None:
+            self._lead = " " if self._leads() else ""
+        return self._lead
+
+    def _leads(self) -> bool:
+        """Whether an answer, rendered after its prompt, is spelled with a space before it."""
+        asked = {"role": "user", "content": TRIED}
+        try:
+            prompt = self.tokens([asked])
+            whole = self.tokens([asked, {"role": "assistant", "content": TRIED}], answer=False)
+        except TokenizerError:
+            return False
+        said = b"".join(map(self._tokenizer.piece, whole[len(prompt) :]))
+        return whole[: len(prompt)] == prompt and said.startswith(f" {TRIED}".encode())
+
+    def _known(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The message; who speaks as developer is the system where the template knows none."""
+        if message["role"] == "developer" and not self._knows_developer:
+            return {**message, "role": "system"}
+        return message
+
     def _use(self, name: str, source: str, whose: str, *, stop: tuple[str, ...] = ()) -> None:
         """Raises: TokenizerError if a simple conversation cannot be written with it."""
         self._render = compiled(source, whose)
         self.name, self.stop = name, stop
+        self._lead = None  # not known yet
+        self._knows_developer = "developer" in source
         self._typed = False  # whether it wants content as a list of parts
         self._takes_system: bool | None = None  # not known yet
         failed: TokenizerError | None = None
@@ -187,7 +214,12 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
 
 
 def check_message(message: Message, at: int) -> dict[str, Any]:
-    """The message as a plain dictionary. Raises: UsageError naming its place and what is wrong."""
+    """The message as a plain dictionary. Raises: UsageError naming its place and what is wrong.
+
+    One that calls tools needs no content, or None.
+    """
+    if isinstance(message, Mapping) and message.get("tool_calls"):
+        message = {**message, "content": message.get("content") or ""}
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise UsageError(f"message {at} is {message!r:.80}: expected an object with role, content")
     if message["role"] not in ROLES:

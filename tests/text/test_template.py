@@ -394,10 +394,45 @@ def test_a_spelled_out_bos_is_not_doubled() -> None:
     assert encode_rendered(Letters(), "a</s>") == [1, ord("a"), 2]
 
 
+def test_a_developer_speaks_as_the_system_where_the_template_knows_none() -> None:
+    told = {"role": "developer", "content": "Be brief."}
+    assert ChatTemplate(Letters(SIMPLE)).text([told, USER]) == "system:Be brief.\nuser:Hi\n"
+    known = "{# developer #}" + SIMPLE
+    assert ChatTemplate(Letters(known)).text([told, USER]) == "developer:Be brief.\nuser:Hi\n"
+    assert (
+        ChatTemplate(Letters(), "gemma")
+        .text([told, USER])
+        .startswith("<s><start_of_turn>user\nBe brief.\n\nHi")
+    )
+
+
+def test_a_call_of_tools_needs_no_content() -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}
+    source = SIMPLE + "{{ messages[1].tool_calls[0].function.name }}"
+    for said in (call, {**call, "content": None}):
+        template = ChatTemplate(Letters("{% if messages | length > 1 %}" + source + "{% endif %}"
+                                        "{{ messages[0].content }}"))  # fmt: skip
+        assert template.text([USER, said]) == "user:Hi\nassistant:\nfHi"
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_answer_begins_after_the_space_that_the_format_puts_there(name: str) -> None:
+    template = ChatTemplate(Letters(), name)
+    assert template.lead == (" " if name in ("plain", "mistral", "llama2") else "")
+
+
+def test_a_vocabulary_that_adds_a_space_puts_one_before_answers(data_folder: Path) -> None:
+    assert ChatTemplate(vocabulary(data_folder, "phi-3")).lead == " "
+    assert ChatTemplate(vocabulary(data_folder, "qwen2")).lead == ""
+    refusing = "{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}" + SIMPLE
+    assert ChatTemplate(Letters(refusing)).lead == ""
+
+
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
         ([], "messages is empty"),
+        ([{"role": "assistant", "content": None}], "content None: expected a text"),
         ([{"role": "user"}], "message 0 is .*expected an object with role, content"),
         ([USER, {"role": "boss", "content": "x"}], "message 1 has role 'boss': expected system"),
         ([{"role": "user", "content": 7}], "content 7: expected a text"),
