@@ -13,12 +13,14 @@ class Form:
     """A well-known chat format.
 
     source: Jinja. end: what ends an answer, "" for the tokenizer's eos. tokens: the control tokens
-    that a vocabulary made for it has; none where the format is spelled in ordinary text.
+    that a vocabulary made for it has; none where the format is spelled in ordinary text. shared:
+    base models have these tokens too, and never saw them; what tells is which one ends a text.
     """
 
     source: str
     end: str = ""
     tokens: tuple[str, ...] = ()
+    shared: bool = False
 
 
 NO_SYSTEM = "{% if m.role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
@@ -28,6 +30,7 @@ FORMS: dict[str, Form] = {  # in the order in which they are tried
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         "<|im_end|>",
         ("<|im_start|>", "<|im_end|>"),
+        shared=True,
     ),
     "llama3": Form(
         "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
@@ -36,6 +39,7 @@ FORMS: dict[str, Form] = {  # in the order in which they are tried
         "{% endif %}",
         "<|eot_id|>",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        shared=True,
     ),
     "gemma": Form(
         "{{ bos_token }}{% for m in messages %}" + NO_SYSTEM + "<start_of_turn>"
@@ -43,6 +47,7 @@ FORMS: dict[str, Form] = {  # in the order in which they are tried
         "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
         "<end_of_turn>",
         ("<start_of_turn>", "<end_of_turn>"),
+        shared=True,
     ),
     "phi3": Form(
         "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -60,6 +65,7 @@ FORMS: dict[str, Form] = {  # in the order in which they are tried
         " {{ m.content | trim }}{{ eos_token }}"
         "{% else %}[INST] {{ m.content }}[/INST]{% endif %}{% endfor %}",
         tokens=("[INST]", "[/INST]"),
+        shared=True,
     ),
     "llama2": Form(
         "{% if messages[0].role == 'system' %}{% set turns = messages[1:] %}"
@@ -79,8 +85,10 @@ FORMS: dict[str, Form] = {  # in the order in which they are tried
 
 
 def form_of(tokenizer: Tokenizer) -> str:
-    """The format whose control tokens a vocabulary has, "plain" if it has none's."""
+    """The format that a model was taught, by its control tokens; "plain" if none shows."""
     for name, form in FORMS.items():
-        if form.tokens and all(token_of(tokenizer, one) is not None for one in form.tokens):
+        has = form.tokens and all(token_of(tokenizer, one) is not None for one in form.tokens)
+        ends = form.end and token_of(tokenizer, form.end) == tokenizer.eos
+        if has and (ends or not form.shared):
             return name
     return "plain"

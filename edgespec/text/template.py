@@ -141,14 +141,14 @@ class ChatTemplate:
         self._use(name, form.source, f"the format {name}", stop=() if known else (form.end,))
 
     def _fall_back(self, why: str) -> None:
-        """Go on with a format that the vocabulary was made for, or with a plain transcript."""
+        """Go on with the format that the model was taught, or with a plain transcript."""
         if self._own:
             raise TokenizerError(why)
         name = form_of(self._tokenizer)
         self._use_form(name)
         fits = "as its vocabulary suggests"
         if name == "plain":
-            name, fits = "a plain transcript", "as its vocabulary was made for no known format"
+            name, fits = "a plain transcript", "as nothing shows that it was taught a format"
         self._say(
             f"{why}: using {name}, {fits}; --chat-template names another ({', '.join(FORMS)})"
         )

@@ -91,10 +91,15 @@ class Letters:
     bos_text = "<s>"
     chat_template: str | None
 
-    def __init__(self, chat_template: str | None = None, control: Sequence[str] = ()) -> None:
+    def __init__(
+        self, chat_template: str | None = None, control: Sequence[str] = (), *, base: bool = False
+    ) -> None:
+        """base: "</s>" ends a text, as in a model that was never taught to answer."""
         self.chat_template = chat_template
         self._control = {text: 1 + at for at, text in enumerate(("<s>", "</s>", *control))}
         self.stop_tokens = frozenset({2, len(self._control)})
+        if not base and {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"} & set(control):
+            self.eos = len(self._control)
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         out = [1] if bos and self.bos is not None else []
@@ -133,7 +138,18 @@ def test_the_next_turn_begins_with_what_the_cache_holds(name: str, opening: list
     assert template.text([*opening, *TURNS]).startswith(first + said)
 
 
-@pytest.mark.parametrize("name", CONTROL)
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "mistral"])
+def test_tokens_that_a_base_model_has_as_well_show_no_format(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their control tokens lie in the vocabulary, and nothing was trained to use them."""
+    template = ChatTemplate(Letters(None, CONTROL[name], base=True))
+    assert (template.name, template.stop) == ("plain", ("\nUser:",))
+    (record,) = caplog.records
+    assert "a plain transcript, as nothing shows that it was taught" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", sorted(CONTROL.keys() - {"mistral"}))
 def test_a_vocabulary_shows_the_format_it_was_made_for(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,7 +165,9 @@ def test_a_vocabulary_shows_the_format_it_was_made_for(
     ("file", "name"),
     [
         ("llama-bpe", "llama3"),
+        ("llama-bpe", "plain"),
         ("qwen2", "chatml"),
+        ("qwen2", "plain"),
         ("phi-3", "phi3"),
         ("llama-spm", "plain"),
         ("gpt-2", "plain"),
@@ -160,6 +178,8 @@ def test_real_vocabularies_without_a_template(
 ) -> None:
     monkeypatch.setattr(LlamaCppTokenizer, "chat_template", None)
     tokenizer = vocabulary(data_folder, file)
+    if name in ("llama3", "chatml"):  # the files are of base models: as their taught ones have it
+        (tokenizer.eos,) = tokenizer.encode(FORMS[name].end, special=True)
     template = ChatTemplate(tokenizer)
     assert template.name == name
     ids, control = template.tokens(TURNS), FORMS[name].tokens
@@ -168,9 +188,7 @@ def test_real_vocabularies_without_a_template(
         assert ids.count(token) == template.text(TURNS).count(text) > 0
     assert ids.count(tokenizer.bos) == (tokenizer.bos is not None)
     assert template.stop == (("\nUser:",) if name == "plain" else ())
-    ends = {"llama-bpe": b"<|eot_id|>", "qwen2": b"<|im_end|>", "phi-3": b"<|end|>"}
-    expected = ends.get(file, tokenizer.piece(tokenizer.eos or 0, special=True))
-    assert tokenizer.piece(end_of_turn(tokenizer) or 0, special=True) == expected
+    assert end_of_turn(tokenizer) == (32007 if file == "phi-3" else tokenizer.eos)
 
 
 def test_a_real_template_that_drops_the_system_message_gets_it_in_the_question(
