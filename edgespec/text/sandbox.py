@@ -1,16 +1,17 @@
-"""Runs chat templates, programs of strangers, in Jinja's immutable sandbox."""
+"""Runs chat templates, programs of strangers, in a sandbox: `bounded` says what it allows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from threading import Lock
 from typing import Any, NoReturn
 
 from edgespec.errors import TokenizerError
 
 Render = Callable[..., str]
+MOST_SOURCE = 1 << 16  # letters; Jinja takes 2 s to compile as many
 
 
 class Refused(TokenizerError):
@@ -23,16 +24,20 @@ def compiled(source: str, whose: str) -> Render:
     Blocks are trimmed, loops know break and continue, and the functions raise_exception(text)
     and strftime_now(format) exist. Raises: TokenizerError, here and when it runs.
     """
-    environment = sandbox()
+    environment, lock = sandbox(), Lock()
     environment.globals["raise_exception"] = partial(refuse, whose)
     try:
+        if len(source) > MOST_SOURCE:
+            raise OverflowError(f"it has {len(source):,} letters")
         template = environment.from_string(source)
     except Exception as error:  # nested deep enough, it exhausts the parser itself
         raise TokenizerError(f"{whose} does not parse: {detail(error)}") from error
 
     def render(**names: Any) -> str:
         try:
-            return str(template.render(**names))
+            with lock:
+                environment.begin(names)
+                return str(template.render(**names))
         except Refused:
             raise
         except Exception as error:  # a template can fail in any way a program can
@@ -44,7 +49,8 @@ def compiled(source: str, whose: str) -> Render:
 def sandbox() -> Any:
     """The Jinja environment that templates of Hugging Face are written for."""
     from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from edgespec.text.bounded import Bounded
 
     class Generation(Extension):
         """{% generation %} marks answers for training; here it only groups."""
@@ -55,29 +61,11 @@ def sandbox() -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = Bounded(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
-    environment.filters["tojson"] = to_json
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     return environment
-
-
-def to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is, where Jinja's own filter would escape it for a web page."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
 
 
 def refuse(whose: str, text: str) -> NoReturn:

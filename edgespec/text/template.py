@@ -1,8 +1,8 @@
 """A conversation as the text, and the ids, that a model was trained on.
 
-The model's own chat template is a program written by whoever made the file: it runs in Jinja's
-immutable sandbox, which keeps it from Python's internals but does not bound its time or its output.
-Where there is none, or it does not work, one of the well-known formats takes its place.
+The model's own chat template is a program written by whoever made the file: it runs in a sandbox
+that keeps it from Python's internals and bounds its time, memory and output. Where there is none,
+or it does not work, one of the well-known formats takes its place.
 Knows one tokenizer and nothing of models, sampling or sessions.
 """
 
