@@ -188,7 +188,9 @@ def test_a_file_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_used_is_an_error_in_one_line(tmp_path: Path) -> None:
-    for given in ("lama3", str(tmp_path), "~nobody-here/x", "a\0b"):
+    with pytest.raises(UsageError, match="~nobody-here/x: no home folder is known for it"):
+        ChatTemplate(Letters(SIMPLE), "~nobody-here/x")
+    for given in ("lama3", str(tmp_path), "a\0b"):
         with pytest.raises(UsageError, match="--chat-template .*: .*: expected chatml, llama3,"):
             ChatTemplate(Letters(SIMPLE), given)
     file = tmp_path / "bad.jinja"
