@@ -143,7 +143,8 @@ class Drafter(Protocol):
 class Tokenizer(Protocol):
     """Text to the target's token ids and back, by bytes."""
 
-    bos: int | None
+    bos: int | None  # begins every text, None if no token has to
+    bos_text: str  # what a chat template writes as bos_token, "" for nothing
     eos: int | None  # the one a chat template writes as eos_token
     stop_tokens: frozenset[int]  # every end-of-generation token
     chat_template: str | None  # Jinja source from the model's own metadata

@@ -75,6 +75,8 @@ class HfTokenizer:
         self._models_own = read_object(folder / "config.json")
         self.n_vocab = n_vocab or self._stated_size()
         self.bos = self._named("bos_token") if self._wants_bos() else None
+        stated = self._named("bos_token")
+        self.bos_text = "" if stated is None else self.piece(stated, special=True).decode()
         self.eos = self._named("eos_token")
         if self.eos is None:
             self.eos = next(iter(self._stated_ends()), None)

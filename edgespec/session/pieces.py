@@ -8,12 +8,14 @@ from edgespec.text.detokenizer import Detokenizer, StopText
 from edgespec.types import Piece, TokenScore
 
 
-def pieces_of(steps: Rounds, run: Run, tokenizer: Tokenizer, stop: StopText) -> PieceStream:
+def pieces_of(
+    steps: Rounds, run: Run, tokenizer: Tokenizer, stop: StopText, lead: str = ""
+) -> PieceStream:
     """Pieces with text; a token whose text has to wait is shown with the one that ends it.
 
-    run: ended where a stop string is met, its output cut there.
+    run: ended where a stop string is met, its output cut there. lead: left out where it begins so.
     """
-    detokenizer, scores = Detokenizer(), list[tuple[int, TokenScore]]()
+    detokenizer, scores = Detokenizer(lead), list[tuple[int, TokenScore]]()
     token, drafted, n_read = -1, False, 0
     for step in steps:
         emitted = step.verdict.tokens

@@ -15,11 +15,13 @@ class Prompt(Sequence[int]):
     """The target's ids, up to where an answer begins; for whoever wants ids, it is these.
 
     messages: what they spell, none for a raw text. It is kept, and not the drafter's ids of it,
-    because the drafter may be opened after the prompt was made.
+    because the drafter may be opened after the prompt was made. lead: what an answer begins with
+    that belongs to the chat format, a space or nothing.
     """
 
     ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
+    lead: str = ""
 
     def spelled(self, translation: Translation) -> list[int]:
         """In the drafter's own chat format, its ids; none if it reads the text as it is."""

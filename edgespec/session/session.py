@@ -32,6 +32,7 @@ from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
 from edgespec.session.request import ChatOptions, plain, request_of
 from edgespec.session.turns import Generations, PieceStream, Rounds, Run
+from edgespec.text.control import encode_rendered
 from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Options, Progress, SamplingParams, Stats
@@ -198,11 +199,12 @@ class Session:
 
         A drafter of another vocabulary will read it in its own chat format.
         """
-        return Prompt(tuple(self.template.tokens(messages)), tuple(messages))
+        ids = tuple(self.template.tokens(messages))
+        return Prompt(ids, tuple(messages), self.template.lead)
 
     def encode(self, prompt: str) -> list[int]:
-        """Ids of a raw prompt, with the model's own opening. Raises: TokenizerError."""
-        return self.tokenizer.encode(prompt, special=True, bos=True)
+        """Ids of a raw prompt, with the model's own opening once. Raises: TokenizerError."""
+        return encode_rendered(self.tokenizer, prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, control tokens left out."""
@@ -298,7 +300,8 @@ class Session:
             self._generations.take_over()
             self._adopt(self.pair.way(asked) if asked else self._default)
             run, steps = self._started(ids, params)
-        return run, pieces_of(steps, run, self.tokenizer, stop)
+        lead = ids.lead if isinstance(ids, Prompt) else ""
+        return run, pieces_of(steps, run, self.tokenizer, stop, lead)
 
     def _ended_by_template(self, config: Config) -> Config:
         """With the strings that end an answer where the vocabulary has no token for it."""

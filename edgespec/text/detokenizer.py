@@ -12,14 +12,21 @@ from edgespec.errors import TokenizerError, UsageError
 
 
 class Detokenizer:
-    """Bytes of tokens to text, a character at a time: what is incomplete waits for its rest."""
+    """Bytes of tokens to text, a character at a time: what is incomplete waits for its rest.
 
-    def __init__(self) -> None:
+    lead: left out where the text begins with it.
+    """
+
+    def __init__(self, lead: str = "") -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lead = lead
 
     def feed(self, piece: bytes) -> str:
         """The text that `piece` completes, perhaps none."""
-        return self._decoder.decode(piece)
+        text = self._decoder.decode(piece)
+        if text and self._lead:
+            text, self._lead = text.removeprefix(self._lead), ""
+        return text
 
     def flush(self) -> str:
         """What is left when no more bytes come: U+FFFD for an unfinished character."""

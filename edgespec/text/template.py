@@ -1,108 +1,32 @@
 """A conversation as the text, and the ids, that a model was trained on.
 
-The model's own chat template is a program written by whoever made the file: it runs in Jinja's
-immutable sandbox, which keeps it from Python's internals but does not bound its time or its output.
-Where there is none, or it does not work, one of the well-known formats takes its place.
+The model's own chat template is a program written by whoever made the file: it runs in a sandbox
+that keeps it from Python's internals and bounds its time, memory and output. Where there is none,
+or it does not work, one of the well-known formats takes its place.
 Knows one tokenizer and nothing of models, sampling or sessions.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.files import text_of
 from edgespec.protocols import Tokenizer
+from edgespec.text.control import control_in, encode_rendered, marked, spelling, token_of
+from edgespec.text.formats import FORMS, Form, form_of
+from edgespec.text.sandbox import Refused, compiled
 
 log = logging.getLogger("edgespec")
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 MODEL = "the model's chat template"
 TRIED = "Xyzzy"  # an unlikely word, looked for in what a template makes of it
 
 Message = Mapping[str, Any]
-Render = Callable[..., str]
-
-
-@dataclass(frozen=True)
-class Form:
-    """A well-known chat format.
-
-    source: Jinja. end: what ends an answer, "" for the tokenizer's eos. tokens: the control tokens
-    that a vocabulary made for it has; none where the format is spelled in ordinary text.
-    """
-
-    source: str
-    end: str = ""
-    tokens: tuple[str, ...] = ()
-
-
-NO_SYSTEM = "{% if m.role == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
-FORMS: dict[str, Form] = {  # in the order in which they are tried
-    "chatml": Form(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-        "<|im_end|>",
-        ("<|im_start|>", "<|im_end|>"),
-    ),
-    "llama3": Form(
-        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-        "{{ m.content | trim }}<|eot_id|>{% endfor %}"
-        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
-        "{% endif %}",
-        "<|eot_id|>",
-        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    ),
-    "gemma": Form(
-        "{{ bos_token }}{% for m in messages %}" + NO_SYSTEM + "<start_of_turn>"
-        "{{ 'model' if m.role == 'assistant' else 'user' }}\n{{ m.content | trim }}<end_of_turn>\n"
-        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
-        "<end_of_turn>",
-        ("<start_of_turn>", "<end_of_turn>"),
-    ),
-    "phi3": Form(
-        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-        "<|end|>",
-        ("<|user|>", "<|assistant|>", "<|end|>"),
-    ),
-    "zephyr": Form(
-        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-        tokens=("<|user|>", "<|assistant|>"),
-    ),
-    "mistral": Form(
-        "{{ bos_token }}{% for m in messages %}" + NO_SYSTEM + "{% if m.role == 'assistant' %}"
-        " {{ m.content | trim }}{{ eos_token }}"
-        "{% else %}[INST] {{ m.content }}[/INST]{% endif %}{% endfor %}",
-        tokens=("[INST]", "[/INST]"),
-    ),
-    "llama2": Form(
-        "{% if messages[0].role == 'system' %}{% set turns = messages[1:] %}"
-        "{% set system = '<<SYS>>\n' + messages[0].content | trim + '\n<</SYS>>\n\n' %}"
-        "{% else %}{% set turns = messages %}{% set system = '' %}{% endif %}"
-        "{% for m in turns %}{% if m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}"
-        "{% else %}{{ bos_token }}[INST] {{ system if loop.first }}{{ m.content | trim }} [/INST]"
-        "{% endif %}{% endfor %}",
-    ),
-    "plain": Form(
-        "{% for m in messages %}{% if m.role == 'system' %}{{ m.content | trim }}\n\n"
-        "{% else %}{{ m.role | capitalize }}: {{ m.content | trim }}\n{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}Assistant:{% endif %}",
-        "\nUser:",
-    ),
-}
-
-
-class Refused(TokenizerError):
-    """A template that refuses a conversation on purpose."""
 
 
 class ChatTemplate:
@@ -119,6 +43,7 @@ class ChatTemplate:
         Raises: UsageError, TokenizerError for an override that cannot be used.
         """
         self._tokenizer, self._own = tokenizer, own
+        self._lead: str | None = None
         source = tokenizer.chat_template or ""
         if override in FORMS:
             self._use_form(override)
@@ -140,7 +65,7 @@ class ChatTemplate:
 
         Raises: UsageError for a bad message, TokenizerError if the template refuses.
         """
-        checked = [check_message(message, at) for at, message in enumerate(messages)]
+        checked = [self._known(check_message(one, at)) for at, one in enumerate(messages)]
         if not checked:
             raise UsageError("messages is empty: expected at least one {'role', 'content'}")
         try:
@@ -154,13 +79,48 @@ class ChatTemplate:
         return self._rendered(self._accepted(checked), answer)
 
     def tokens(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
-        """The ids of `text`: control tokens become tokens, and there is one BOS at most."""
-        return encode_rendered(self._tokenizer, self.text(messages, answer=answer))
+        """The ids of `text`: there is one BOS at most, and control tokens are the template's alone.
+
+        What a message spells of them is text, also where the template itself looks for it.
+        """
+        ids = encode_rendered(self._tokenizer, self.text(messages, answer=answer))
+        control = control_in(self._tokenizer, ids)
+        said = [dict(one) for one in messages]
+        apart = marked(said, control)
+        if apart == said:
+            return ids
+        return encode_rendered(self._tokenizer, self.text(apart, answer=answer), control)
+
+    @property
+    def lead(self) -> str:
+        """What an answer begins with that belongs to the format: " " after "Assistant:", or ""."""
+        if self._lead is None:
+            self._lead = " " if self._leads() else ""
+        return self._lead
+
+    def _leads(self) -> bool:
+        """Whether an answer, rendered after its prompt, is spelled with a space before it."""
+        asked = {"role": "user", "content": TRIED}
+        try:
+            prompt = self.tokens([asked])
+            whole = self.tokens([asked, {"role": "assistant", "content": TRIED}], answer=False)
+        except TokenizerError:
+            return False
+        said = b"".join(map(self._tokenizer.piece, whole[len(prompt) :]))
+        return whole[: len(prompt)] == prompt and said.startswith(f" {TRIED}".encode())
+
+    def _known(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The message; who speaks as developer is the system where the template knows none."""
+        if message["role"] == "developer" and not self._knows_developer:
+            return {**message, "role": "system"}
+        return message
 
     def _use(self, name: str, source: str, whose: str, *, stop: tuple[str, ...] = ()) -> None:
         """Raises: TokenizerError if a simple conversation cannot be written with it."""
         self._render = compiled(source, whose)
         self.name, self.stop = name, stop
+        self._lead = None  # not known yet
+        self._knows_developer = "developer" in source
         self._typed = False  # whether it wants content as a list of parts
         self._takes_system: bool | None = None  # not known yet
         failed: TokenizerError | None = None
@@ -181,14 +141,14 @@ class ChatTemplate:
         self._use(name, form.source, f"the format {name}", stop=() if known else (form.end,))
 
     def _fall_back(self, why: str) -> None:
-        """Go on with a format that the vocabulary was made for, or with a plain transcript."""
+        """Go on with the format that the model was taught, or with a plain transcript."""
         if self._own:
             raise TokenizerError(why)
         name = form_of(self._tokenizer)
         self._use_form(name)
         fits = "as its vocabulary suggests"
         if name == "plain":
-            name, fits = "a plain transcript", "as its vocabulary was made for no known format"
+            name, fits = "a plain transcript", "as nothing shows that it was taught a format"
         self._say(
             f"{why}: using {name}, {fits}; --chat-template names another ({', '.join(FORMS)})"
         )
@@ -230,7 +190,7 @@ class ChatTemplate:
         return self._render(
             messages=messages,
             add_generation_prompt=answer,
-            bos_token=spelling(self._tokenizer, self._tokenizer.bos),
+            bos_token=self._tokenizer.bos_text,
             eos_token=spelling(self._tokenizer, self._tokenizer.eos),
             tools=None,  # templates ask whether it is none, not only whether it is defined
             documents=None,
@@ -239,14 +199,6 @@ class ChatTemplate:
     def _say(self, text: str) -> None:
         if not self._own:
             log.warning("%s", text)
-
-
-def form_of(tokenizer: Tokenizer) -> str:
-    """The format whose control tokens a vocabulary has, "plain" if it has none's."""
-    for name, form in FORMS.items():
-        if form.tokens and all(token_of(tokenizer, one) is not None for one in form.tokens):
-            return name
-    return "plain"
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int | None:
@@ -261,32 +213,13 @@ def end_of_turn(tokenizer: Tokenizer) -> int | None:
     return ends[-1] if ends else tokenizer.eos
 
 
-def encode_rendered(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a rendered template; a BOS that it spells out is not added a second time."""
-    opening = spelling(tokenizer, tokenizer.bos)
-    if opening and text.startswith(opening):
-        text = text[len(opening) :]
-    return tokenizer.encode(text, special=True, bos=True)
-
-
-def spelling(tokenizer: Tokenizer, token: int | None) -> str:
-    """How a control token is written, "" for none."""
-    if token is None:
-        return ""
-    return tokenizer.piece(token, special=True).decode("utf-8", "replace")
-
-
-def token_of(tokenizer: Tokenizer, text: str) -> int | None:
-    """The one token that is written so, None if there is none."""
-    try:
-        ids = tokenizer.encode(text, special=True)
-    except TokenizerError:  # a vocabulary that cannot even spell it
-        return None
-    return ids[0] if len(ids) == 1 and spelling(tokenizer, ids[0]) == text else None
-
-
 def check_message(message: Message, at: int) -> dict[str, Any]:
-    """The message as a plain dictionary. Raises: UsageError naming its place and what is wrong."""
+    """The message as a plain dictionary. Raises: UsageError naming its place and what is wrong.
+
+    One that calls tools needs no content, or None.
+    """
+    if isinstance(message, Mapping) and message.get("tool_calls"):
+        message = {**message, "content": message.get("content") or ""}
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
         raise UsageError(f"message {at} is {message!r:.80}: expected an object with role, content")
     if message["role"] not in ROLES:
@@ -304,81 +237,3 @@ def folded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             content = f"{system['content']}\n\n{message['content']}"
             return [*rest[:at], {**message, "content": content}, *rest[at + 1 :]]
     return [{**system, "role": "user"}, *rest]
-
-
-def compiled(source: str, whose: str) -> Render:
-    """A template as a function of keyword arguments, set up as Hugging Face chat templates expect.
-
-    Blocks are trimmed, loops know break and continue, and the functions raise_exception(text)
-    and strftime_now(format) exist. Raises: TokenizerError, here and when it runs.
-    """
-    environment = sandbox()
-    environment.globals["raise_exception"] = partial(refuse, whose)
-    try:
-        template = environment.from_string(source)
-    except Exception as error:  # nested deep enough, it exhausts the parser itself
-        raise TokenizerError(f"{whose} does not parse: {detail(error)}") from error
-
-    def render(**names: Any) -> str:
-        try:
-            return str(template.render(**names))
-        except Refused:
-            raise
-        except Exception as error:  # a template can fail in any way a program can
-            raise TokenizerError(f"{whose} failed: {detail(error)}") from error
-
-    return render
-
-
-def sandbox() -> Any:
-    """The Jinja environment that templates of Hugging Face are written for."""
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """{% generation %} marks answers for training; here it only groups."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
-    return environment
-
-
-def to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is, where Jinja's own filter would escape it for a web page."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def refuse(whose: str, text: str) -> NoReturn:
-    """What a template calls to refuse a conversation."""
-    raise Refused(f"{whose} refuses this conversation: {in_a_line(text)}")
-
-
-def detail(error: Exception) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {in_a_line(str(error)) or 'no reason given'}"
-
-
-def in_a_line(text: str) -> str:
-    """What a template says may be long, and in lines."""
-    return " ".join(text.split())[:200]

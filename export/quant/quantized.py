@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.text.template import encode_rendered
+from edgespec.text.control import encode_rendered
 from edgespec.types import Progress
 
 from ..gguf.file import copy_metadata, open_gguf, replacing

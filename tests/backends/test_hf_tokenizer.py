@@ -153,7 +153,8 @@ def test_limits_of_padding_and_truncation_are_ignored(demo: Path, tmp_path: Path
 
 def test_bos_is_what_the_configuration_or_the_post_processor_adds(changed, demo: Path) -> None:
     assert HfTokenizer(demo).bos == 0
-    assert HfTokenizer(changed(tokenizer_config={"add_bos_token": False})).bos is None
+    unadded = HfTokenizer(changed(tokenizer_config={"add_bos_token": False}))
+    assert (unadded.bos, unadded.bos_text) == (None, "<|begin|>")  # templates may write it
     folder = changed(tokenizer_config={"add_bos_token": None})
     assert HfTokenizer(folder).bos is None
     path = folder / "tokenizer.json"

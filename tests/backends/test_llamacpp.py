@@ -574,6 +574,8 @@ def test_the_first_token_is_added_where_the_vocabulary_wants_one(
     plain, led = tokenizer.encode("Hello"), tokenizer.encode("Hello", bos=True)
     expected = {"llama-spm": 1, "phi-3": 1, "llama-bpe": 128000}.get(path.stem[11:])
     assert tokenizer.bos == expected
+    written = [tokenizer.bos] if tokenizer.bos is not None else tokenizer.stop_tokens
+    assert tokenizer.encode(tokenizer.bos_text, special=True)[0] in written
     assert led == ([expected, *plain] if expected is not None else plain)
     assert tokenizer.n_vocab > max(plain)
 

@@ -91,6 +91,7 @@ def test_an_end_of_turn_token_inside_a_draft_ends_the_answer(session: Session):
 
 def test_an_empty_prompt_and_one_token_are_answered(session: Session):
     assert session.encode("") == [session.tokenizer.bos]
+    assert session.encode("<|begin|>Once") == session.encode("Once")
     assert said(session.generate("", max_tokens=5)) is not None
     assert len(session.output) >= 1
     list(session.generate([300], max_tokens=5))

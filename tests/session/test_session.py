@@ -627,3 +627,13 @@ def test_a_stopped_prompt_keeps_what_was_read(stories260k: Path) -> None:
         assert one.target.length == 512
         list(one.generate([one_id] * 700, max_tokens=2))
         assert one.stats.n_prompt == 188
+
+
+def test_a_transcript_gives_answers_without_the_space_before_them(session: Session) -> None:
+    ask = [{"role": "user", "content": "Hi"}]
+    assert session.template.name == "plain"
+    raw = "".join(piece.text for piece in session.generate(session.prompt(ask).ids, max_tokens=9))
+    said = "".join(piece.text for piece in session.chat(ask, max_tokens=9))
+    assert (raw[0], said) == (" ", raw[1:])
+    whole = session.create_chat_completion(ask, max_tokens=9)
+    assert whole["choices"][0]["message"]["content"] == said

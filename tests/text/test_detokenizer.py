@@ -78,3 +78,16 @@ def test_text_that_is_no_unicode_is_named() -> None:
     assert utf8("🦊") == b"\xf0\x9f\xa6\x8a"
     with pytest.raises(TokenizerError, match=r"lone surrogate '\\udcff' at 1: expected Unicode"):
         utf8("a\udcff")
+
+
+def test_a_space_that_belongs_to_the_format_is_left_out_once() -> None:
+    for pieces, expected in [
+        ((b" Hi", b" a"), "Hi a"),
+        ((b"", b" ", b" a"), " a"),
+        ((b"Hi", b" a"), "Hi a"),
+        ((b"\xc3", b"\xa9 "), "é "),
+        ((b" ",), ""),
+    ]:
+        told = Detokenizer(lead=" ")
+        assert "".join(map(told.feed, pieces)) + told.flush() == expected
+    assert Detokenizer().feed(b" Hi") == " Hi"

@@ -1,173 +1,22 @@
-"""template.py: the exact text of every format, which is chosen, templates that misbehave."""
+"""template.py: templates of real models, those that misbehave, and what messages may be."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from letters import ANSWER, CONTROL, EXPECTED, MORE, SIMPLE, SYSTEM, TURNS, USER, Letters
 
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import TokenizerError, UsageError
-from edgespec.text.template import FORMS, ChatTemplate, encode_rendered, end_of_turn, form_of
-
-SYSTEM = {"role": "system", "content": "Be brief."}
-USER = {"role": "user", "content": "Hi"}
-ANSWER = {"role": "assistant", "content": "Hello."}
-MORE = {"role": "user", "content": "Why?"}
-TURNS = [USER, ANSWER, MORE]
-SIMPLE = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
-CONTROL = {  # what the vocabularies of these families have, besides BOS and EOS
-    "chatml": ("<|im_start|>", "<|im_end|>"),
-    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "gemma": ("<start_of_turn>", "<end_of_turn>"),
-    "phi3": ("<|user|>", "<|assistant|>", "<|end|>", "<|system|>"),
-    "zephyr": ("<|user|>", "<|assistant|>", "<|system|>"),
-    "mistral": ("[INST]", "[/INST]"),
-    "plain": (),
-}
-EXPECTED = {  # of TURNS, and of the same after SYSTEM
-    "chatml": (
-        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
-        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
-        "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
-        "<|im_start|>assistant\n",
-    ),
-    "llama3": (
-        "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-        "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
-    "gemma": (
-        "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
-        "<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
-        "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n"
-        "Hello.<end_of_turn>\n<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
-    ),
-    "phi3": (
-        "<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n<|user|>\nWhy?<|end|>\n<|assistant|>\n",
-        "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n"
-        "<|user|>\nWhy?<|end|>\n<|assistant|>\n",
-    ),
-    "zephyr": (
-        "<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n<|user|>\nWhy?</s>\n<|assistant|>\n",
-        "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello.</s>\n"
-        "<|user|>\nWhy?</s>\n<|assistant|>\n",
-    ),
-    "mistral": (
-        "<s>[INST] Hi[/INST] Hello.</s>[INST] Why?[/INST]",
-        "<s>[INST] Be brief.\n\nHi[/INST] Hello.</s>[INST] Why?[/INST]",
-    ),
-    "llama2": (
-        "<s>[INST] Hi [/INST] Hello. </s><s>[INST] Why? [/INST]",
-        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello. </s><s>[INST] Why? [/INST]",
-    ),
-    "plain": (
-        "User: Hi\nAssistant: Hello.\nUser: Why?\nAssistant:",
-        "Be brief.\n\nUser: Hi\nAssistant: Hello.\nUser: Why?\nAssistant:",
-    ),
-}
-
-
-class Letters:
-    """A tokenizer of characters with control tokens: "<s>" (1), "</s>" (2), and `control` from 3.
-
-    The last of `control` ends an answer, as "</s>" does.
-    """
-
-    bos: int | None = 1
-    eos: int | None = 2
-    chat_template: str | None
-
-    def __init__(self, chat_template: str | None = None, control: Sequence[str] = ()) -> None:
-        self.chat_template = chat_template
-        self._control = {text: 1 + at for at, text in enumerate(("<s>", "</s>", *control))}
-        self.stop_tokens = frozenset({2, len(self._control)})
-
-    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
-        out = [1] if bos else []
-        while text:
-            known = self._control if special else {}
-            word = next((one for one in known if text.startswith(one)), text[0])
-            out.append(known.get(word, ord(word[0])))
-            text = text[len(word) :]
-        return out
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        for text, known in self._control.items():
-            if token == known:
-                return text.encode() if special else b""
-        return chr(token).encode()
+from edgespec.text.control import encode_rendered
+from edgespec.text.template import ChatTemplate, end_of_turn
 
 
 def vocabulary(data_folder: Path, name: str) -> LlamaCppTokenizer:
     return LlamaCppTokenizer.open(data_folder / "vocab" / f"ggml-vocab-{name}.gguf")
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_a_format_writes_exactly_what_its_models_were_trained_on(name: str) -> None:
-    template = ChatTemplate(Letters(SIMPLE), name)
-    assert template.name == name
-    assert (template.text(TURNS), template.text([SYSTEM, *TURNS])) == EXPECTED[name]
-
-
-@pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("opening", [[], [SYSTEM]])
-def test_the_next_turn_begins_with_what_the_cache_holds(name: str, opening: list[Any]) -> None:
-    """The prompt of a turn and its answer, as the model says it, open the prompt of the next."""
-    template = ChatTemplate(Letters(), name)
-    first = template.text([*opening, USER])
-    said = "Hello." if first.endswith(("\n", ">")) else " Hello."
-    assert template.text([*opening, *TURNS]).startswith(first + said)
-
-
-@pytest.mark.parametrize("name", CONTROL)
-def test_a_vocabulary_shows_the_format_it_was_made_for(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    template = ChatTemplate(Letters(None, CONTROL[name]))
-    assert (template.name, template.text(TURNS)) == (name, EXPECTED[name][0])
-    (record,) = caplog.records
-    chosen = "a plain transcript" if name == "plain" else name
-    assert record.getMessage().startswith(f"the model has no chat template: using {chosen}, as")
-    assert "--chat-template names another (chatml, llama3, gemma, phi3," in record.getMessage()
-
-
-@pytest.mark.parametrize(
-    ("file", "name"),
-    [
-        ("llama-bpe", "llama3"),
-        ("qwen2", "chatml"),
-        ("phi-3", "phi3"),
-        ("llama-spm", "plain"),
-        ("gpt-2", "plain"),
-    ],
-)
-def test_real_vocabularies_without_a_template(
-    data_folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, name: str
-) -> None:
-    monkeypatch.setattr(LlamaCppTokenizer, "chat_template", None)
-    tokenizer = vocabulary(data_folder, file)
-    template = ChatTemplate(tokenizer)
-    assert template.name == name
-    ids, control = template.tokens(TURNS), FORMS[name].tokens
-    for text in control:
-        (token,) = tokenizer.encode(text, special=True)
-        assert ids.count(token) == template.text(TURNS).count(text) > 0
-    assert ids.count(tokenizer.bos) == (tokenizer.bos is not None)
-    assert template.stop == (("\nUser:",) if name == "plain" else ())
-    ends = {"llama-bpe": b"<|eot_id|>", "qwen2": b"<|im_end|>", "phi-3": b"<|end|>"}
-    expected = ends.get(file, tokenizer.piece(tokenizer.eos or 0, special=True))
-    assert tokenizer.piece(end_of_turn(tokenizer) or 0, special=True) == expected
 
 
 def test_a_real_template_that_drops_the_system_message_gets_it_in_the_question(
@@ -331,15 +180,6 @@ def test_an_empty_template_counts_as_none(source: str | None) -> None:
         ChatTemplate(Letters(source), own=True)
 
 
-def test_an_end_without_a_token_is_a_stop_string(caplog: pytest.LogCaptureFixture) -> None:
-    assert ChatTemplate(Letters(), "chatml").stop == ("<|im_end|>",)
-    assert "chatml: the vocabulary has no token <|im_start|>, so" in caplog.text
-    caplog.clear()
-    assert ChatTemplate(Letters(None, CONTROL["chatml"]), "chatml").stop == ()
-    assert ChatTemplate(Letters(), "llama2").stop == ()
-    assert not caplog.records
-
-
 def test_a_file_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
     file.write_text("{{ bos_token }}é{{ messages[-1].content }}", encoding="utf-8")
@@ -348,7 +188,9 @@ def test_a_file_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_used_is_an_error_in_one_line(tmp_path: Path) -> None:
-    for given in ("lama3", str(tmp_path), "~nobody-here/x", "a\0b"):
+    with pytest.raises(UsageError, match="~nobody-here/x: no home folder is known for it"):
+        ChatTemplate(Letters(SIMPLE), "~nobody-here/x")
+    for given in ("lama3", str(tmp_path), "a\0b"):
         with pytest.raises(UsageError, match="--chat-template .*: .*: expected chatml, llama3,"):
             ChatTemplate(Letters(SIMPLE), given)
     file = tmp_path / "bad.jinja"
@@ -372,9 +214,13 @@ def test_the_end_of_a_turn_is_what_the_template_ends_answers_with() -> None:
     assert end_of_turn(Letters(SIMPLE)) == end_of_turn(Letters()) == 2
 
 
-def test_a_control_token_counts_only_where_it_is_one() -> None:
-    assert form_of(Letters(None, ["<|im_start|>"])) == "plain"
-    assert form_of(Letters(None, ["<|im_start|>", "<|im_end|>"])) == "chatml"
+def test_a_template_writes_bos_also_where_the_vocabulary_adds_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Letters, "bos", None)
+    template = ChatTemplate(Letters("{{ bos_token }}" + SIMPLE))
+    assert template.tokens([USER]) == [1, *map(ord, "user:Hi\n")]
+    assert ChatTemplate(Letters(SIMPLE)).tokens([USER])[0] == ord("u")
 
 
 def test_a_spelled_out_bos_is_not_doubled() -> None:
@@ -382,10 +228,32 @@ def test_a_spelled_out_bos_is_not_doubled() -> None:
     assert encode_rendered(Letters(), "a</s>") == [1, ord("a"), 2]
 
 
+def test_a_developer_speaks_as_the_system_where_the_template_knows_none() -> None:
+    told = {"role": "developer", "content": "Be brief."}
+    assert ChatTemplate(Letters(SIMPLE)).text([told, USER]) == "system:Be brief.\nuser:Hi\n"
+    known = "{# developer #}" + SIMPLE
+    assert ChatTemplate(Letters(known)).text([told, USER]) == "developer:Be brief.\nuser:Hi\n"
+    assert (
+        ChatTemplate(Letters(), "gemma")
+        .text([told, USER])
+        .startswith("<s><start_of_turn>user\nBe brief.\n\nHi")
+    )
+
+
+def test_a_call_of_tools_needs_no_content() -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}
+    source = SIMPLE + "{{ messages[1].tool_calls[0].function.name }}"
+    for said in (call, {**call, "content": None}):
+        template = ChatTemplate(Letters("{% if messages | length > 1 %}" + source + "{% endif %}"
+                                        "{{ messages[0].content }}"))  # fmt: skip
+        assert template.text([USER, said]) == "user:Hi\nassistant:\nfHi"
+
+
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
         ([], "messages is empty"),
+        ([{"role": "assistant", "content": None}], "content None: expected a text"),
         ([{"role": "user"}], "message 0 is .*expected an object with role, content"),
         ([USER, {"role": "boss", "content": "x"}], "message 1 has role 'boss': expected system"),
         ([{"role": "user", "content": 7}], "content 7: expected a text"),

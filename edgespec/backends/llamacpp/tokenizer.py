@@ -130,6 +130,14 @@ class LlamaCppTokenizer:
         return None if source is None else source.decode("utf-8", "replace")
 
     @cached_property
+    def bos_text(self) -> str:
+        """What a chat template writes as bos_token, also where no text begins with it by itself."""
+        token = self._token("llama_vocab_bos") if self._has_text else None
+        if token is None or self.piece(token):  # an ordinary one where the file names none
+            return ""
+        return self.piece(token, special=True).decode("utf-8", "replace")
+
+    @cached_property
     def stop_tokens(self) -> frozenset[int]:
         """Every end-of-generation token: eos, eot, eom and their like."""
         if not self._has_text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgespec.text.template import spelling
+from edgespec.text.control import spelling
 from edgespec.text.vocabulary import Vocabulary
 
 ROLES = ("bos", "eos", "end_of_turn")
