@@ -41,7 +41,7 @@ class Divergence:
     kind: str  # tie | bug
 
 
-def noise_of(target: LanguageModel, tokens: Sequence[int]) -> float:
+def float_error_of(target: LanguageModel, tokens: Sequence[int]) -> float:
     """Largest difference of a logit of `tokens` between decoding them one by one and in batches.
 
     Empties the target's cache.
@@ -117,7 +117,7 @@ def check_greedy(
         seen = emitted(speculative(prompt, params))
         n_tokens += len(expected)
         found = divergence_of(target, prompt, expected, seen, params)
-        noise = max(noise, noise_of(target, [*prompt, *expected][-N_NOISE_TOKENS:]))
+        noise = max(noise, float_error_of(target, [*prompt, *expected][-N_NOISE_TOKENS:]))
         if found is not None:
             divergences.append(Divergence(number, *found, kind=""))
     judged = [

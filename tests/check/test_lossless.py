@@ -14,8 +14,8 @@ from edgespec.check.lossless import (
     check_sampling,
     divergence_of,
     first_difference,
+    float_error_of,
     least_certain,
-    noise_of,
 )
 from edgespec.decode.engine import Engine
 from edgespec.pace.controller import FixedController
@@ -120,7 +120,7 @@ def test_a_text_that_ends_early_is_a_bug() -> None:
 
 def test_a_difference_within_this_devices_noise_is_a_tie() -> None:
     model = wobbly(3.0)
-    assert noise_of(model, list(range(V)) * 3) == pytest.approx(3.0, abs=1e-5)
+    assert float_error_of(model, list(range(V)) * 3) == pytest.approx(3.0, abs=1e-5)
     greedy = check_greedy(model, stream(model, None), stream(model, Guess()), PROMPTS, PARAMS)
     assert greedy["noise"] == pytest.approx(3.0, abs=1e-5)
     assert {one["kind"] for one in greedy["divergences"]} == {"tie"}
