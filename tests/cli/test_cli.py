@@ -234,7 +234,7 @@ def test_verify_reports_and_passes(
     assert_found("result: ok", capsys.readouterr().out)
     data = json.loads(file.read_text())
     assert list(data) == ["greedy", "sampling"]
-    greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise"]
+    greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise", "n_tested"]
     assert list(data["greedy"]) == greedy
     assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (16, 60)
     assert 0 < data["greedy"]["noise"] < 0.1
@@ -251,7 +251,8 @@ def test_verify_fails_on_a_bug_and_not_on_a_tie(
 ) -> None:  # fmt: skip
     found = {"prompt": 3, "position": 7, "margin": margin, "kind": kind}
     greedy = {"n_prompts": 16, "n_tokens": 9, "n_identical": 15, "divergences": [found]}
-    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_: {**greedy, "noise": 1e-4})
+    greedy |= {"noise": 1e-4, "n_tested": 5}
+    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_: greedy)
     assert main(["verify", "--draws", "0", "--drafter", "ngram", *model]) == code
     printed = capsys.readouterr().out
     assert said in printed
