@@ -145,6 +145,33 @@ def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
     assert (report["tests"]["first"]["p_value"] < 1e-4) == (token == 0)
 
 
+@pytest.mark.parametrize("n_draws", [1, 12, 60])
+def test_draws_too_few_for_two_cells_are_no_test_and_as_many_as_told_are(n_draws: int) -> None:
+    model = TableModel(law_after, V)
+
+    def drawn(n: int):  # type: ignore[no-untyped-def]
+        return check_sampling(model, stream(model, Guess()), [1], SAMPLED, n, lambda n: None)
+
+    report = drawn(n_draws)
+    assert report["kind"] == "untested"
+    assert report["tests"]["second"]["n_cells"] == 1
+    needed = report["n_draws_needed"]
+    assert drawn(needed - 1)["kind"] == "untested"
+    assert drawn(needed)["kind"] == "ok"
+
+
+def test_a_sure_next_token_is_no_test_however_often_drawn() -> None:
+    model = TableModel(lambda prefix: np.eye(V, dtype=np.float32)[prefix[-1]], V)
+    report = check_sampling(model, stream(model, Guess()), [1], SAMPLED, 100, lambda n: None)
+    assert (report["kind"], report["n_draws_needed"]) == ("untested", None)
+
+
+def test_a_drafter_that_never_drafts_leaves_the_law_untested() -> None:
+    model = TableModel(law_after, V)
+    report = check_sampling(model, stream(model, None), [1], SAMPLED, 600, lambda n: None)
+    assert (report["kind"], report["n_tested"]) == ("untested", 0)
+
+
 def test_the_least_certain_place_is_found() -> None:
     """Sure everywhere but after token 2, where all tokens are equally likely."""
 
