@@ -25,14 +25,13 @@ if TYPE_CHECKING:
         TokenizerError,
         UsageError,
     )
+    from edgespec.option import LoadOptions, Options
     from edgespec.session.conversation import Conversation
     from edgespec.session.load import load
     from edgespec.session.session import Session
     from edgespec.types import (
         Draft,
-        LoadOptions,
         ModelInfo,
-        Options,
         Piece,
         SamplingParams,
         Stats,
@@ -67,8 +66,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "types": ("Draft", "LoadOptions", "ModelInfo", "Options", "Piece", "SamplingParams", "Stats",
-              "Step", "TokenScore", "Verdict"),
+    "option": ("LoadOptions", "Options"),
+    "types": ("Draft", "ModelInfo", "Piece", "SamplingParams", "Stats", "Step", "TokenScore",
+              "Verdict"),
     "session.session": ("Session",),
     "session.load": ("load",),
     "session.conversation": ("Conversation",),

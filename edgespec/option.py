@@ -1,4 +1,4 @@
-"""What one option is, and how the text of its value is read.
+"""What one option is, how the text of its value is read, and the types that options have.
 
 A reader takes a text and gives a value or raises ArgumentTypeError, which argparse shows. Which
 options there are is config.py's business.
@@ -6,11 +6,17 @@ options there are is config.py's business.
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack as Unpack
+elif TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,58 @@ def switch(text: str) -> bool:
     if text.lower() not in found:
         raise ArgumentTypeError(f"{text!r}: expected true or false")
     return found[text.lower()]
+
+
+class CallOptions(TypedDict, total=False):
+    """What a session has for all its answers and one call may choose; None: as if absent.
+
+    json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
+    a file of GBNF. speculative: auto, on or off.
+    """
+
+    speculative: str | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repeat_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
+    verification: str | None
+    json_schema: str | Mapping[str, Any] | None
+    grammar: str | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+
+
+class Options(CallOptions, total=False):
+    """What one call of `generate` or `chat` may choose; absent or None: the session's own value.
+
+    logit_bias: added to these tokens' logits. n_top: log probabilities of each token and of so
+    many likeliest ones.
+    """
+
+    logit_bias: Mapping[int, float] | None
+    n_top: int | None
+
+
+class LoadOptions(CallOptions, total=False):
+    """The keywords of `edgespec.load`: the command line's options."""
+
+    pair: str
+    hf_repo: str
+    hf_repo_draft: str
+    offline: bool
+    device: str
+    device_draft: str
+    ctx_size: int
+    threads: int
+    threads_draft: int
+    n_gpu_layers: int | None
+    kv_type: str
+    kv_type_draft: str
+    draft_tokens: int | str
+    bridge: str
+    allow_approximate: bool
+    chat_template: str

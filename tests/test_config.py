@@ -26,8 +26,9 @@ from edgespec.config import (
     with_values,
 )
 from edgespec.errors import UsageError
+from edgespec.option import LoadOptions, Options
 from edgespec.session.load import load
-from edgespec.types import LoadOptions, Options, SamplingParams
+from edgespec.types import SamplingParams
 
 
 def flags(*words: str) -> Namespace:

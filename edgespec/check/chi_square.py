@@ -36,6 +36,13 @@ def chi_square(counts: Mapping[Hashable, int], law: Mapping[Hashable, float], n:
     return ChiSquare(len(cells), statistic, upper_tail(n_free, statistic) if n_free else 1.0)
 
 
+def draws_needed(law: Mapping[Hashable, float]) -> int | None:
+    """The fewest draws with which a test against `law` has two cells; None where one is sure."""
+    share = max(law.values())
+    rarer = min(share, 1 - share)
+    return math.ceil(LEAST_EXPECTED / rarer) if rarer > 0 else None
+
+
 def upper_tail(n_free: int, statistic: float) -> float:
     """Probability that a chi-square variable with n_free degrees of freedom exceeds `statistic`."""
     return upper_gamma(n_free / 2, statistic / 2)

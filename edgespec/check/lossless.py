@@ -1,8 +1,8 @@
 """Does speculation change a target's output on this device? Tells a numerical tie from a bug.
 
 Greedy texts are compared token by token with plain decoding; sampled ones as a law. A device adds
-numbers in another order in a batch than one by one, so two nearly equal logits may change places:
-that is a tie, and how near is near is measured too.
+numbers in another order in a batch than one by one, so two nearly equal logits may change places.
+Where texts part, both runs are done again: a tie if each finds its own token best, else a bug.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from edgespec.check.chi_square import ChiSquare, chi_square
+from edgespec.check.chi_square import ChiSquare, chi_square, draws_needed
+from edgespec.check.replay import explains, round_of, row_at, tokens_of
 from edgespec.decode.sampling import law_of, penalized
 from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, SamplingParams, Step
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
 N_NOISE_TOKENS = 48  # three of the widest batches
+FAR = 1e9  # a margin where there is none: JSON has no infinity
 ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
 
 Stream = Callable[[Sequence[int], SamplingParams], Iterator[Step]]
@@ -41,7 +43,7 @@ class Divergence:
     kind: str  # tie | bug
 
 
-def noise_of(target: LanguageModel, tokens: Sequence[int]) -> float:
+def float_error_of(target: LanguageModel, tokens: Sequence[int]) -> float:
     """Largest difference of a logit of `tokens` between decoding them one by one and in batches.
 
     Empties the target's cache.
@@ -60,43 +62,45 @@ def logits_in_batches(target: LanguageModel, tokens: Sequence[int], width: int) 
     return np.concatenate(rows)
 
 
-def emitted(steps: Iterator[Step]) -> list[int]:
-    """All tokens of a stream."""
-    return [token for step in steps for token in step.verdict.tokens]
-
-
-def first_difference(plain: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first position at which two outputs differ, None if they are equal."""
-    for at, (a, b) in enumerate(zip(plain, other, strict=False)):
-        if a != b:
-            return at
-    return None if len(plain) == len(other) else min(len(plain), len(other))
+def first_difference(plain: Sequence[int], other: Sequence[int]) -> int:
+    """The first position at which two outputs that are not equal differ."""
+    pairs = enumerate(zip(plain, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(plain), len(other)))
 
 
 def divergence_of(
     target: LanguageModel,
     prompt: Sequence[int],
-    plain: Sequence[int],
-    other: Sequence[int],
+    plain: Sequence[Step],
+    other: Sequence[Step],
     params: SamplingParams,
-) -> tuple[int, float] | None:
-    """Position and margin of the first difference, None if there is none.
+    noise: float,
+) -> tuple[int, float, str]:
+    """Position, margin and kind of the first difference of two runs. Empties the target's cache.
 
-    A text that merely ends early has no second token to compare: its margin is infinite.
-    Empties the target's cache.
+    plain: rounds of one token. It is a tie if at the widths that each run had, the token it
+    emitted was the best. A wrong cache, too, is the same when done again: what the round of
+    `other` does not give after a cache filled one by one must be near enough for both logits to
+    have moved by `noise`. A text that merely ends early has no token there to compare.
     """
-    at = first_difference(plain, other)
-    if at is None:
-        return None
-    if at >= min(len(plain), len(other)):
-        return at, float("inf")
-    target.truncate(0)
-    target.extend(prompt[:-1])
-    logits = target.forward(prompt[-1:])[-1]
-    for token in plain[:at]:
-        logits = target.forward([token])[-1]
-    logits = penalized(logits, [*prompt, *plain[:at]], params)
-    return at, float(logits[plain[at]] - logits[other[at]])
+    expected, seen = tokens_of(plain), tokens_of(other)
+    at = first_difference(expected, seen)
+    row = row_at(target, prompt, plain, at)
+    if row is None or at >= len(seen):
+        return at, FAR, "bug"
+    logits = penalized(row, [*prompt, *expected[:at]], params)
+    margin = min(float(logits[expected[at]] - logits[seen[at]]), FAR)
+    number, before = round_of(other, at)
+    clean = [*plain[:before], other[number]]
+    is_tie = (
+        explains(row, prompt, expected, at, params)
+        and explains(row_at(target, prompt, other, at), prompt, seen, at, params)
+        and (
+            margin <= 2 * noise
+            or explains(row_at(target, prompt, clean, at), prompt, seen, at, params)
+        )
+    )
+    return at, margin, "tie" if is_tie else "bug"
 
 
 def check_greedy(
@@ -111,31 +115,28 @@ def check_greedy(
     Raises: ContextError, Cancelled.
     """
     params = replace(params, temperature=0.0)
-    noise, n_tokens, divergences = 0.0, 0, list[Divergence]()
+    noise, n_tokens, n_tested = 0.0, 0, 0
+    differing = list[tuple[int, Sequence[int], list[Step], list[Step]]]()
     for number, prompt in enumerate(prompts):
-        expected = emitted(plain(prompt, params))
-        seen = emitted(speculative(prompt, params))
-        n_tokens += len(expected)
-        found = divergence_of(target, prompt, expected, seen, params)
-        noise = max(noise, noise_of(target, [*prompt, *expected][-N_NOISE_TOKENS:]))
-        if found is not None:
-            divergences.append(Divergence(number, *found, kind=""))
-    judged = [
-        replace(one, kind="tie" if one.margin <= noise else "bug", margin=finite(one.margin))
-        for one in divergences
+        expected, seen = list(plain(prompt, params)), list(speculative(prompt, params))
+        text = tokens_of(expected)
+        n_tokens += len(text)
+        n_tested += sum(step.verdict.n_tested for step in seen)
+        noise = max(noise, float_error_of(target, [*prompt, *text][-N_NOISE_TOKENS:]))
+        if text != tokens_of(seen):
+            differing.append((number, prompt, expected, seen))
+    divergences = [
+        Divergence(number, *divergence_of(target, prompt, expected, seen, params, noise))
+        for number, prompt, expected, seen in differing
     ]
     return {
         "n_prompts": len(prompts),
         "n_tokens": n_tokens,
-        "n_identical": len(prompts) - len(judged),
-        "divergences": [asdict(one) for one in judged],
+        "n_identical": len(prompts) - len(divergences),
+        "divergences": [asdict(one) for one in divergences],
         "noise": noise,
+        "n_tested": n_tested,
     }
-
-
-def finite(number: float) -> float:
-    """JSON has no infinity."""
-    return min(number, 1e9)
 
 
 def least_certain(
@@ -149,7 +150,7 @@ def least_certain(
     params = replace(params, seed=0, max_tokens=24)
     best, most = list(prompts[0]), -1.0
     for prompt in prompts:
-        text = [*prompt, *emitted(plain(prompt, params))]
+        text = [*prompt, *tokens_of(list(plain(prompt, params)))]
         n = len(prompt) - 1
         target.truncate(0)
         target.extend(text[:n])
@@ -192,19 +193,24 @@ def check_sampling(
         twos[tokens[0], tokens[1]] += 1
         tick(seed + 1)
     tests = {"first": chi_square(ones, first, n_draws), "second": chi_square(twos, pairs, n_draws)}
+    needed = [draws_needed(law) for law in (first, pairs)]
     return {
         "n_draws": n_draws,
         "temperature": params.temperature,
         "n_tested": n_tested,
         "n_accepted": n_accepted,
         "tests": {name: asdict(test) for name, test in tests.items()},
-        "kind": kind_of(tests.values()),
+        "kind": kind_of(tests.values(), n_tested),
+        "n_draws_needed": None if None in needed else max(n for n in needed if n),
     }
 
 
-def kind_of(tests: Iterable[ChiSquare]) -> str:
-    """Either ok, or bug if a test says that the law does not hold."""
-    return "bug" if any(test.p_value < ALPHA for test in tests) else "ok"
+def kind_of(tests: Iterable[ChiSquare], n_tested: int) -> str:
+    """A bug if a test says that the law does not hold; untested if one has nothing to compare."""
+    tests = list(tests)
+    if any(test.p_value < ALPHA for test in tests):
+        return "bug"
+    return "ok" if n_tested and all(test.n_cells > 1 for test in tests) else "untested"
 
 
 def laws_of_two(
@@ -212,7 +218,8 @@ def laws_of_two(
 ) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
     """p(x1), and p(x1) p(x2 | x1) for every x1 expected often enough to have cells of its own.
 
-    From plain decoding's logits. Empties the target's cache.
+    The likeliest x1 and x2 are always there. From plain decoding's logits. Empties the target's
+    cache.
     """
     law = law_of(params)
     target.truncate(0)
@@ -220,9 +227,9 @@ def laws_of_two(
     p1 = law(target.forward(prompt[-1:])[-1], prompt).astype(np.float64)
     first: dict[Hashable, float] = {int(x): float(p1[x]) for x in np.flatnonzero(p1)}
     pairs: dict[Hashable, float] = {}
-    for x1 in np.flatnonzero(p1 * n_draws >= 5):
+    for x1 in np.union1d(np.flatnonzero(p1 * n_draws >= 5), p1.argmax()):
         p2 = law(target.forward([int(x1)])[-1], [*prompt, int(x1)])
         target.truncate(len(prompt))
-        for x2 in np.flatnonzero(p1[x1] * p2 * n_draws >= 5):
+        for x2 in np.union1d(np.flatnonzero(p1[x1] * p2 * n_draws >= 5), p2.argmax()):
             pairs[int(x1), int(x2)] = float(p1[x1] * p2[x2])
     return first, pairs

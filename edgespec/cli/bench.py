@@ -152,8 +152,8 @@ def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat
             for _ in session.steps(session.prompt(messages), session.params()):
                 pass
             stats.append(session.stats)
-            outputs.append(tuple(session.output))
-            messages.append({"role": "assistant", "content": session.decode(session.output)})
+            outputs.append(tuple(session.turns.output))
+            messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
             messages.append({"role": "user", "content": later or ""})
     return Repeat(total(stats), tuple(outputs))
 

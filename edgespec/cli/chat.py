@@ -100,10 +100,10 @@ def once(question: str, config: Config, json_file: str | None) -> int:
     with opened(config) as session:
         answer(session, question, printer)
         say(stats_line(session.stats))
-        if ENDS.get(session.finish):
-            say(ENDS[session.finish])
+        if ENDS.get(session.turns.finish):
+            say(ENDS[session.turns.finish])
         if json_file:
-            row = run_row(session.method.name, session.stats, [session.output])
+            row = run_row(session.method.name, session.stats, [session.turns.output])
             write_json(session_record(session, [row]), json_file)
     return 0
 

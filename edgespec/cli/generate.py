@@ -45,9 +45,9 @@ def run(args: Namespace, config: Config) -> int:
             for pieces in turns(session, prompt, args.raw):
                 texts.append(shown(pieces, streamed=args.prompt is not None and not quiet))
                 stats.append(session.stats)
-                outputs.append(session.output)
-                if ENDS.get(session.finish):
-                    say(ENDS[session.finish])
+                outputs.append(session.turns.output)
+                if ENDS.get(session.turns.finish):
+                    say(ENDS[session.turns.finish])
             if args.prompt is None and not quiet:
                 print(json.dumps({"prompt": number, "texts": texts}, ensure_ascii=False))
         say(stats_line(total(stats)))
@@ -66,7 +66,7 @@ def turns(session: Session, prompt: Prompt, raw: bool) -> Iterator[Iterator[Piec
     for later in (*prompt.later, None):
         yield session.chat(messages)
         if later is not None:
-            messages.append({"role": "assistant", "content": session.decode(session.output)})
+            messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
             messages.append({"role": "user", "content": later})
 
 

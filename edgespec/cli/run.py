@@ -29,7 +29,7 @@ def interruptible(session: Session) -> Iterator[None]:
     """Ctrl-C asks the session to stop; a second one before it has is a KeyboardInterrupt."""
 
     def stop() -> None:
-        if session.stopping or not session.running:
+        if session.turns.stopping or not session.turns.running:
             raise KeyboardInterrupt
         session.cancel()
 

@@ -24,19 +24,29 @@ ABOUT = "Check that speculation changes nothing: greedy texts, and the law of sa
 USAGE = "[--prompts FILE] [--draws N] [options]"
 EXAMPLE = "edgespec verify --draws 20000 --json verify.json"
 DEFAULTS = Config(max_tokens=64)
+DRAWS = 2000
+RESULTS = {
+    "ok": "result: ok",
+    "bug": "result: BUG, the output is not the target's",
+    "untested": "result: UNTESTED, nothing wrong was seen but not all was tested",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument("--prompts", metavar="FILE", help="JSON lines, instead of the built-in")
     parser.add_argument(
-        "--draws", metavar="N", type=whole, default=2000, help="texts sampled, 0: none (2000)"
+        "--draws",
+        metavar="N",
+        type=whole,
+        default=DRAWS,
+        help=f"texts sampled, 0: none ({DRAWS})",
     )
     add_json(parser)
 
 
 def run(args: Namespace, config: Config) -> int:
-    """Check, report; 1 if there is a bug."""
+    """Check, report; 1 if there is a bug, or something was asked for and could not be tested."""
     asked_for = read_prompts(Path(args.prompts)) if args.prompts else built_in()
     with opened(config) as session:
         method = speculative_method(session)
@@ -55,7 +65,7 @@ def run(args: Namespace, config: Config) -> int:
         print("\n".join(summary(report)))
     if args.json:
         write_json(report, args.json)
-    return 1 if has_bug(report) else 0
+    return 0 if result_of(report) == "ok" else 1
 
 
 def built_in() -> list[Prompt]:
@@ -105,10 +115,32 @@ def sampled(
     return check_sampling(session.target, stream, prompt, params, n_draws, tick)
 
 
-def has_bug(report: dict[str, Any]) -> bool:
-    """Whether anything in the report is neither identical nor a tie."""
+def result_of(report: dict[str, Any]) -> str:
+    """Either ok, bug (something is neither identical nor a tie) or untested."""
     kinds = {one["kind"] for one in report["greedy"]["divergences"]}
-    return "bug" in kinds or report.get("sampling", {}).get("kind") == "bug"
+    kinds.add(report.get("sampling", {}).get("kind"))
+    if "bug" in kinds:
+        return "bug"
+    return "untested" if untested(report) else "ok"
+
+
+def untested(report: dict[str, Any]) -> list[str]:
+    """What shows nothing, and what to type, a line each."""
+    lines = [
+        f"  {part}: no drafted token was tested: expected some; try other --prompts or a larger -n"
+        for part, found in report.items()
+        if not found["n_tested"]
+    ]
+    sampling = report.get("sampling", {"kind": ""})
+    if sampling["kind"] == "untested" and sampling["n_tested"]:
+        needed = sampling["n_draws_needed"]
+        lines.append(
+            "  sampling: the next token is sure, so there is no law to test: raise --temp"
+            if needed is None
+            else f"  sampling: {sampling['n_draws']} draws give a test one cell, which tests "
+            f"nothing: expected {needed} or more, type --draws {max(needed, DRAWS)}"
+        )
+    return lines
 
 
 def summary(report: dict[str, Any]) -> list[str]:
@@ -134,5 +166,5 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"sampling: {sampling['n_draws']} texts at temperature {sampling['temperature']:g}, "
             f"{sampling['n_accepted']} of {sampling['n_tested']} drafted tokens accepted: {tests}"
         )
-    lines.append("result: BUG, the output is not the target's" if has_bug(report) else "result: ok")
-    return lines
+    lines += untested(report)
+    return [*lines, RESULTS[result_of(report)]]

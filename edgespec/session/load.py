@@ -6,20 +6,15 @@ with edgespec.load("target.gguf", "drafter.gguf", ctx_size=8192) as session: ...
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgespec.config import Config, check_known, options, with_values
 from edgespec.errors import UsageError
+from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
 from edgespec.session.session import Session
-from edgespec.types import LoadOptions, Progress
-
-if sys.version_info >= (3, 11):
-    from typing import Unpack
-elif TYPE_CHECKING:
-    from typing_extensions import Unpack
+from edgespec.types import Progress
 
 
 def load(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from edgespec.adapt.learned import Learned
 from edgespec.config import BRIDGES, Config, state_folder
+from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges.pairing import Translation, vocabulary_of
 from edgespec.drafters.bridges.translated import Translated
@@ -22,7 +23,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
 from edgespec.pace.cost import CostTable
 from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
-from edgespec.types import ModelInfo
+from edgespec.types import ModelInfo, SamplingParams
 
 NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
@@ -59,6 +60,15 @@ class Method:
     bridge: str = ""
     translated: Translated | None = None
     learned: Learned = NOTHING
+
+    def check_lossless(self, params: SamplingParams, config: Config) -> None:
+        """Raises: UsageError for an approximate bridge that nobody allowed."""
+        exact = self.translated is None or self.translated.bridge.lossless
+        if not (exact or rule_of(params) == "match" or config.allow_approximate):
+            raise UsageError(
+                "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "
+                "--temp 0, a --seed, or --allow-approximate"
+            )
 
 
 class Methods:

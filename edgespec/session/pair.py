@@ -5,7 +5,7 @@ Knows methods and costs; nothing of text, prompts or generations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -14,18 +14,20 @@ from pathlib import Path
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.pace import cost_store
-from edgespec.pace.cost import CostTable
+from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.protocols import Drafter
 from edgespec.session import opening
 from edgespec.session.methods import Method, Methods, OpenModel
-from edgespec.types import Progress
+from edgespec.text.template import Message
+from edgespec.types import Progress, Stats
 
 
 class OpenPair:
     """The models that `config` names; the draft model as soon as a method drafts with it.
 
     path: of the target. own: a drafter of the application's, in place of the configured one; it
-    stays the application's to close. undisturbed: within it nobody else uses the target.
+    stays the application's to close. undisturbed: within it nobody else uses the target; it tells
+    whether no generation needs what the target has read.
     Raises: as `edgespec.load`.
     """
 
@@ -34,7 +36,7 @@ class OpenPair:
         config: Config,
         own: Drafter | None,
         progress: Progress | None,
-        undisturbed: Callable[[], AbstractContextManager[None]],
+        undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
         self._config, self._own, self._progress = config, own, progress
         self._undisturbed = undisturbed
@@ -82,14 +84,23 @@ class OpenPair:
         if known is not None:
             return known
         what = "measuring what widths cost here, once"
-        with self._undisturbed(), opening.telling(self._progress, what):
+        with self._undisturbed() as is_idle, opening.telling(self._progress, what):
+            if is_idle:
+                self.target.truncate(0)  # a full cache would leave no room for wide ones
             return cost_store.measured(self.target, file)
 
-    @property
-    def known_costs(self) -> CostTable | None:
-        """`costs`, if they are known already."""
-        found: CostTable | None = self.__dict__.get("costs")
-        return found
+    def priced(self, stats: Stats) -> Stats:
+        """With what plain decoding would have taken, if costs are known already."""
+        costs: CostTable | None = self.__dict__.get("costs")
+        if costs is None or not stats.n_rounds:
+            return stats
+        return replace(stats, plain_token_s=plain_token_s(stats, costs))
+
+    def anchor(self, method: Method, ids: Sequence[int], messages: Sequence[Message]) -> None:
+        """A drafter of another vocabulary reads these messages in its own chat format."""
+        if method.translated is not None and self.translation is not None:
+            spelled = self.translation.spelled(messages) if messages else []
+            method.translated.ledger.anchor(ids if spelled else [], spelled)
 
     def forget_draft(self) -> None:
         """Empty the draft model's cache, where another drafter's text may lie."""

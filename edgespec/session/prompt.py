@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from edgespec.drafters.bridges.pairing import Translation
 from edgespec.text.template import Message
 
 
@@ -22,10 +21,6 @@ class Prompt(Sequence[int]):
     ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
     lead: str = ""
-
-    def spelled(self, translation: Translation) -> list[int]:
-        """In the drafter's own chat format, its ids; none if it reads the text as it is."""
-        return translation.spelled(self.messages) if self.messages else []
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from edgespec.config import check_known
 from edgespec.errors import UsageError
-from edgespec.types import Options
+from edgespec.option import Options
 
 Message = Mapping[str, Any]
 TYPES = ("text", "json_object", "json_schema")

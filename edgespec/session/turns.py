@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import ref
 
@@ -76,6 +77,16 @@ class Generations:
         self._cancelled = False
 
     @property
+    def finish(self) -> str:
+        """Why the last one ended: stop, length (max_tokens), context (full), cancelled."""
+        return self.last.finish
+
+    @property
+    def output(self) -> list[int]:
+        """The ids that the present or last one has emitted."""
+        return self.last.output
+
+    @property
     def running(self) -> bool:
         """Whether one is in progress."""
         return self.last.begun and not self.last.over
@@ -112,6 +123,12 @@ class Generations:
     def between_rounds(self) -> OwnLock:
         """Within it no round is computed; waits for the one that is."""
         return self._computing
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[bool]:
+        """Within it no round is computed; whether no generation is in progress."""
+        with self.guard, self.between_rounds():
+            yield not self.running
 
     def cancel(self) -> None:
         """The one in progress raises Cancelled before its next round."""

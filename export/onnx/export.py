@@ -49,7 +49,7 @@ class Demands:
     """How an export is made and judged.
 
     texts: held-out text to compare on, a few built-in lines by default. max_loss: how much the
-    perplexity may rise, as a share; by default what the precision allows (onnx_check.LOSS).
+    perplexity may rise, as a share; by default what the precision allows (check.LOSS).
     calibration: text that int4 weights are fitted to; plain rounding without. blocks: matrices by
     name that are rounded already. builder_python: one with onnxruntime-genai, for architectures
     that onnx_graph does not write.

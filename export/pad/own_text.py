@@ -33,6 +33,6 @@ def own_text(
             answer = "".join(piece.text for piece in pieces)
             messages.append({"role": "assistant", "content": answer})
             said.append(session.template.text(messages, answer=False))
-            n_said += max(1, len(session.output))
+            n_said += max(1, len(session.turns.output))
             tell(f"letting {path.name} speak, to calibrate with", min(1.0, n_said / n_tokens))
     return said

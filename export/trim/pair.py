@@ -89,7 +89,7 @@ def run_pair(
             for _ in session.chat(messages):
                 pass
             stats.append(session.stats)
-            outputs.append(outputs_sha256([session.output])[:16])
+            outputs.append(outputs_sha256([session.turns.output])[:16])
             progress(f"running {target.name} with {name}", number / len(prompts))
     sums = total(stats)
     return PairRun(

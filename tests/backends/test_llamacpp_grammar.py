@@ -249,7 +249,7 @@ def ask(session: Session, n_tokens: int, gbnf: str, **params) -> str:
     prompt = session.prompt([{"role": "user", "content": "Tell me a story about a fox."}])
     given = {"max_tokens": n_tokens, "constraint": constraint, **params}
     steps = list(session.steps(prompt, replace(session.params(), **given)))
-    assert session.finish in ("stop", "length")
+    assert session.turns.finish in ("stop", "length")
     return session.decode([token for step in steps for token in step.verdict.tokens])
 
 
@@ -272,13 +272,13 @@ def test_an_answer_that_the_limit_made_end_says_length(session):
             found = {}
             for n_tokens in (16, 24, 200):
                 json.loads(ask(one, n_tokens, gbnf, temperature=temperature, seed=1))
-                found[n_tokens] = one.finish
-                assert len(one.output) <= n_tokens
+                found[n_tokens] = one.turns.finish
+                assert len(one.turns.output) <= n_tokens
             assert found == {16: "length", 24: "length", 200: "stop"}
-        n_whole = len(plain.output)
+        n_whole = len(plain.turns.output)
         for n_left, finish in ((0, "stop"), (-1, "length")):
             ask(plain, n_whole + n_left, gbnf)
-            assert (plain.finish, len(plain.output)) == (finish, n_whole + n_left)
+            assert (plain.turns.finish, len(plain.turns.output)) == (finish, n_whole + n_left)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_text_with_a_trimmed_drafter_is_the_plain_text(tmp_path):
     for how in ({"speculative": "off"}, {"draft_model": small, "speculative": "on"}):
         with load(target, drafter="auto", **options, **how) as session:
             list(session.chat(messages))
-            said.append(session.output)
+            said.append(session.turns.output)
             stats = session.stats
     assert said[0] == said[1]
     assert stats.n_accepted > 0

@@ -14,13 +14,13 @@ from edgespec.check.lossless import (
     check_sampling,
     divergence_of,
     first_difference,
+    float_error_of,
     least_certain,
-    noise_of,
 )
 from edgespec.decode.engine import Engine
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.pace.controller import FixedController
-from edgespec.types import Draft, FloatArray, Round, SamplingParams, Step
+from edgespec.types import Draft, FloatArray, Round, SamplingParams, Step, Verdict
 
 V = 6
 PARAMS = SamplingParams(max_tokens=12)
@@ -86,7 +86,9 @@ def test_a_right_engine_is_identical_and_ok() -> None:
     greedy = check_greedy(model, stream(model, None), stream(model, Guess()), PROMPTS, PARAMS)
     assert greedy == {
         "n_prompts": 3, "n_tokens": 36, "n_identical": 3, "divergences": [], "noise": 0.0,
+        "n_tested": greedy["n_tested"],
     }  # fmt: skip
+    assert greedy["n_tested"] > 24
     sampling = check_sampling(model, stream(model, Guess()), [1], SAMPLED, 600, lambda n: None)
     assert sampling["kind"] == "ok"
     assert sampling["n_tested"] > sampling["n_accepted"] > 0
@@ -119,12 +121,12 @@ def test_a_text_that_ends_early_is_a_bug() -> None:
     assert [one["kind"] for one in report["divergences"]] == ["bug"]
 
 
-def test_a_difference_within_this_devices_noise_is_a_tie() -> None:
+def test_what_the_widths_explain_is_a_tie() -> None:
     model = wobbly(3.0)
-    assert noise_of(model, list(range(V)) * 3) == pytest.approx(3.0, abs=1e-5)
+    assert float_error_of(model, list(range(V)) * 3) == pytest.approx(3.0, abs=1e-5)
     greedy = check_greedy(model, stream(model, None), stream(model, Guess()), PROMPTS, PARAMS)
     assert greedy["noise"] == pytest.approx(3.0, abs=1e-5)
-    assert {one["kind"] for one in greedy["divergences"]} == {"tie"}
+    assert [one["kind"] for one in greedy["divergences"]] == ["tie"] * 3
 
 
 @pytest.mark.parametrize("token", [0, 1])
@@ -144,6 +146,33 @@ def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
     assert (report["tests"]["first"]["p_value"] < 1e-4) == (token == 0)
 
 
+@pytest.mark.parametrize("n_draws", [1, 12, 60])
+def test_draws_too_few_for_two_cells_are_no_test_and_as_many_as_told_are(n_draws: int) -> None:
+    model = TableModel(law_after, V)
+
+    def drawn(n: int):  # type: ignore[no-untyped-def]
+        return check_sampling(model, stream(model, Guess()), [1], SAMPLED, n, lambda n: None)
+
+    report = drawn(n_draws)
+    assert report["kind"] == "untested"
+    assert report["tests"]["second"]["n_cells"] == 1
+    needed = report["n_draws_needed"]
+    assert drawn(needed - 1)["kind"] == "untested"
+    assert drawn(needed)["kind"] == "ok"
+
+
+def test_a_sure_next_token_is_no_test_however_often_drawn() -> None:
+    model = TableModel(lambda prefix: np.eye(V, dtype=np.float32)[prefix[-1]], V)
+    report = check_sampling(model, stream(model, Guess()), [1], SAMPLED, 100, lambda n: None)
+    assert (report["kind"], report["n_draws_needed"]) == ("untested", None)
+
+
+def test_a_drafter_that_never_drafts_leaves_the_law_untested() -> None:
+    model = TableModel(law_after, V)
+    report = check_sampling(model, stream(model, None), [1], SAMPLED, 600, lambda n: None)
+    assert (report["kind"], report["n_tested"]) == ("untested", 0)
+
+
 def test_the_least_certain_place_is_found() -> None:
     """Sure everywhere but after token 2, where all tokens are equally likely."""
 
@@ -157,8 +186,7 @@ def test_the_least_certain_place_is_found() -> None:
     assert place == [4, 5, 0, 1, 2]
 
 
-def test_first_difference_of_equal_and_shorter_texts() -> None:
-    assert first_difference([1, 2], [1, 2]) is None
+def test_first_difference_of_shorter_texts() -> None:
     assert first_difference([1, 2, 3], [1, 2]) == 2
     assert first_difference([1, 2, 3], [1, 5, 3]) == 1
 
@@ -166,6 +194,8 @@ def test_first_difference_of_equal_and_shorter_texts() -> None:
 def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
     model = TableModel(law_after, V)
     params = replace(PARAMS, logit_bias={3: 10.0})
-    found = divergence_of(model, [1], [3, 3], [4, 4], params)
+    plain, other = ([Step(Verdict((token,), (), 0), Draft())] for token in (3, 4))
+    found = divergence_of(model, [1], plain, other, params, 0.0)
     law = law_after((1,))
-    assert found == (0, pytest.approx(np.log(law[3]) + 10 - np.log(law[4]), abs=1e-5))
+    margin = pytest.approx(np.log(law[3]) + 10 - np.log(law[4]), abs=1e-5)
+    assert found == (0, margin, "bug")

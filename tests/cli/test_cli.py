@@ -21,6 +21,7 @@ from edgespec import cli
 from edgespec.cli import COMMANDS, main
 from edgespec.cli.export import ARTEFACTS
 from edgespec.cli.output import write_json
+from edgespec.cli.verify import untested
 from edgespec.errors import UsageError
 from edgespec.store import pairs
 
@@ -248,11 +249,13 @@ def test_verify_reports_and_passes(
 ) -> None:
     file = tmp_path / "verify.json"
     words = ["verify", "-n", "12", "--draws", "60", "--draft-model", model[1], "--json", str(file)]
-    assert main([*words, *model]) == 0
-    assert_found("result: ok", capsys.readouterr().out)
+    assert main([*words, *model]) == 1
+    printed = capsys.readouterr().out
+    assert_found("result: UNTESTED", printed)
+    assert_found("60 draws give a test one cell, which tests nothing", printed)
     data = json.loads(file.read_text())
     assert list(data) == ["greedy", "sampling"]
-    greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise"]
+    greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise", "n_tested"]
     assert list(data["greedy"]) == greedy
     assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (16, 60)
     assert 0 < data["greedy"]["noise"] < 0.1
@@ -260,20 +263,38 @@ def test_verify_reports_and_passes(
 
 
 @pytest.mark.parametrize(
-    ("kind", "margin", "code", "said"),
-    [("bug", 2.5, 1, "result: BUG"), ("tie", 1e-5, 0, "result: ok")],
+    ("kind", "margin", "n_tested", "code", "said"),
+    [
+        ("bug", 2.5, 5, 1, "result: BUG"),
+        ("bug", 2.5, 0, 1, "result: BUG"),
+        ("tie", 1e-5, 5, 0, "result: ok"),
+        ("tie", 1e-5, 0, 1, "greedy: no drafted token was tested"),
+    ],
 )
-def test_verify_fails_on_a_bug_and_not_on_a_tie(
-    kind: str, margin: float, code: int, said: str, model: list[str],
+def test_verify_fails_on_a_bug_or_without_a_test_and_not_on_a_tie(
+    kind: str, margin: float, n_tested: int, code: int, said: str, model: list[str],
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     found = {"prompt": 3, "position": 7, "margin": margin, "kind": kind}
     greedy = {"n_prompts": 16, "n_tokens": 9, "n_identical": 15, "divergences": [found]}
-    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_: {**greedy, "noise": 1e-4})
+    greedy |= {"noise": 1e-4, "n_tested": n_tested}
+    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_: greedy)
     assert main(["verify", "--draws", "0", "--drafter", "ngram", *model]) == code
     printed = capsys.readouterr().out
     assert said in printed
     assert f"prompt 3, token 7: {kind}, the two tokens are {margin:.2g} apart" in printed
+
+
+@pytest.mark.parametrize(
+    ("n_tested", "needed", "said"),
+    [(9, None, "raise --temp"), (9, 4321, "type --draws 4321"), (0, 70, "no drafted token")],
+)
+def test_verify_says_what_a_test_of_sampling_lacked(
+    n_tested: int, needed: int | None, said: str
+) -> None:
+    sampling = {"n_draws": 60, "n_tested": n_tested, "n_draws_needed": needed, "kind": "untested"}
+    (line,) = untested({"greedy": {"n_tested": 1}, "sampling": sampling})
+    assert said in line
 
 
 def test_verify_without_a_drafter_is_refused(

@@ -164,7 +164,7 @@ def test_set_changes_sampling_from_the_next_answer_on(
     listed = told(talk, capsys, "/set")
     assert [row.split()[0] for row in listed.splitlines()] == list(PER_CALL)
     assert "[speculation on;" in told(talk, capsys, "/set speculative on")
-    assert talk.session.speculative == "on"
+    assert talk.session.config.speculative == "on"
 
 
 def test_a_conversation_is_saved_and_loaded(

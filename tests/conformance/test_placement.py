@@ -101,7 +101,7 @@ def said(session: Session, way: str) -> tuple[list[list[int]], list[Stats]]:
     for prompt in PROMPTS:
         for _ in session.generate(prompt, **WAYS[way]):
             pass
-        found.append(list(session.output))
+        found.append(list(session.turns.output))
         stats.append(session.stats)
     return found, stats
 

@@ -99,7 +99,7 @@ def test_log_probabilities_are_the_targets_own(session: Session) -> None:
     scored = logprobs["content"]
     assert len(scored) == 12
     assert "".join(one["token"] for one in scored) == answer["choices"][0]["message"]["content"]
-    ids, emitted = session.prompt(ASK), list(session.output)
+    ids, emitted = session.prompt(ASK), list(session.turns.output)
     target = session.target
     target.truncate(0)
     target.extend(ids[:-1])
@@ -144,14 +144,14 @@ def test_json_ends_before_the_token_limit_and_before_the_context(session: Sessio
     answer = session.create_chat_completion(ASK, response_format=form, max_tokens=20)["choices"][0]
     assert isinstance(json.loads(answer["message"]["content"]), dict)
     assert answer["finish_reason"] == "length"
-    assert len(session.output) <= 20
+    assert len(session.turns.output) <= 20
     n_left = 12
     n_prompt = session.target.n_context - n_left
     prompt = ([*session.prompt(ASK)] * 100)[:n_prompt]
     text = "".join(p.text for p in session.generate(prompt, json_schema="{}", max_tokens=400))
     assert isinstance(json.loads(text), dict)
-    assert session.finish == "context"
-    assert len(session.output) <= n_left + 1
+    assert session.turns.finish == "context"
+    assert len(session.turns.output) <= n_left + 1
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,9 @@ def test_closing_a_stream_ends_its_generation(session: Session) -> None:
     chunks = session.create_chat_completion(ASK, stream=True)
     assert "usage" not in next(chunks)
     next(chunks)
-    assert session.running
+    assert session.turns.running
     chunks.close()
-    assert not session.running
+    assert not session.turns.running
 
 
 @pytest.mark.parametrize(

@@ -485,7 +485,7 @@ def test_a_second_turn_reads_only_what_is_new_in_both_models(
         assert spelled[-len(read) :] == read
         # A question takes up to twice as many of its tokens; and what was refused last.
         assert len(read) <= 2 * n_new + 5
-        held = prompt + session.output[:-1]
+        held = prompt + session.turns.output[:-1]
     assert len(held) > 100
 
 
@@ -499,15 +499,15 @@ def test_tokens_that_the_tokenizer_would_not_choose_are_read_anew(
         talk = Conversation(one)
         said = follow(one.chat([question], temperature=5.0, seed=1))
         talk.messages[:] = [question, {"role": "assistant", "content": said}]
-        held = [*one.prompt([question])] + one.output[:-1]
+        held = [*one.prompt([question])] + one.turns.output[:-1]
         follow(talk.ask(QUESTIONS[1]))
-        prompt, output = one.prompt(talk.messages[:3]), one.output
+        prompt, output = one.prompt(talk.messages[:3]), one.turns.output
         same = next(at for at, one_id in enumerate(held) if prompt[at] != one_id)
         assert same < len(held) - 5
         assert one.stats.n_prompt == len(prompt) - same
     with load(**options, speculative="off", max_tokens=30) as plain:
         follow(plain.chat(talk.messages[:3]))
-        assert plain.output == output
+        assert plain.turns.output == output
 
 
 def test_many_turns_in_a_small_context(home: None) -> None:
@@ -555,5 +555,5 @@ def test_an_answer_that_was_dropped_keeps_nobody_waiting(session: Session) -> No
     talk = Conversation(session)
     for _ in talk.ask("Tell me a story."):
         break
-    assert not session.running
+    assert not session.turns.running
     assert [message["role"] for message in talk.messages] == ["user", "assistant"]

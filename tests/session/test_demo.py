@@ -54,7 +54,7 @@ def test_it_tells_a_story_and_goes_on_with_it(session: Session):
 def test_it_holds_task_dialogues(session: Session, prompt: str):
     answer = said(session.chat([{"role": "user", "content": prompt}], max_tokens=60))
     assert answer.strip()
-    assert session.finish == "stop"  # a short turn of its own, not a story
+    assert session.turns.finish == "stop"  # a short turn of its own, not a story
 
 
 def test_pieces_tell_who_proposed_them(session: Session):
@@ -66,16 +66,16 @@ def test_a_stop_string_cuts_the_text(session: Session):
     whole = said(session.chat(ASK, max_tokens=80))
     cut = said(session.chat(ASK, max_tokens=80, stop="fox"))
     assert whole.startswith(cut) and "fox" not in cut
-    assert session.finish == "stop"
+    assert session.turns.finish == "stop"
 
 
 def test_a_bias_and_penalties_change_the_text_as_they_should(session: Session):
     whole = said(session.chat(ASK, max_tokens=40))
-    first = session.output[0]
+    first = session.turns.output[0]
     said(session.chat(ASK, max_tokens=40, logit_bias={first: -100.0}))
-    assert first not in session.output
+    assert first not in session.turns.output
     assert said(session.chat(ASK, max_tokens=40, presence_penalty=100.0)) != whole
-    assert len(set(session.output)) == len(session.output)
+    assert len(set(session.turns.output)) == len(session.turns.output)
     with pytest.raises(UsageError, match="token 4096: expected 0 to 4095"):
         session.chat(ASK, logit_bias={4096: 1.0})
 
@@ -83,9 +83,9 @@ def test_a_bias_and_penalties_change_the_text_as_they_should(session: Session):
 def test_an_end_of_turn_token_inside_a_draft_ends_the_answer(session: Session):
     bye = [{"role": "user", "content": "No, that's all. Thank you, goodbye."}]
     answer = said(session.chat(bye, max_tokens=200))
-    assert session.finish == "stop"
-    assert session.output[-1] in session.tokenizer.stop_tokens
-    assert not set(session.output[:-1]) & session.tokenizer.stop_tokens
+    assert session.turns.finish == "stop"
+    assert session.turns.output[-1] in session.tokenizer.stop_tokens
+    assert not set(session.turns.output[:-1]) & session.tokenizer.stop_tokens
     assert "<|" not in answer
 
 
@@ -93,9 +93,9 @@ def test_an_empty_prompt_and_one_token_are_answered(session: Session):
     assert session.encode("") == [session.tokenizer.bos]
     assert session.encode("<|begin|>Once") == session.encode("Once")
     assert said(session.generate("", max_tokens=5)) is not None
-    assert len(session.output) >= 1
+    assert len(session.turns.output) >= 1
     list(session.generate([300], max_tokens=5))
-    assert len(session.output) == 5
+    assert len(session.turns.output) == 5
 
 
 def test_no_tokens_at_all_is_one_line(session: Session):
@@ -106,8 +106,8 @@ def test_no_tokens_at_all_is_one_line(session: Session):
 def test_a_prompt_of_the_contexts_length_gets_one_token(session: Session):
     n = session.target.n_context
     list(session.generate([300] * n, max_tokens=5))
-    assert len(session.output) == 1
-    assert session.finish == "context"
+    assert len(session.turns.output) == 1
+    assert session.turns.finish == "context"
     with pytest.raises(ContextError, match=f"{n + 1} tokens"):
         list(session.generate([300] * (n + 1), max_tokens=5))
 

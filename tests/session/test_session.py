@@ -82,14 +82,14 @@ def test_a_target_that_drafts_for_itself_accepts_everything(stories260k: Path) -
 
 
 def test_pieces_join_to_the_text_of_all_tokens(session: Session) -> None:
-    assert text_of(session) == session.decode(session.output)
-    assert (session.finish, len(session.output)) == ("length", 60)
+    assert text_of(session) == session.decode(session.turns.output)
+    assert (session.turns.finish, len(session.turns.output)) == ("length", 60)
 
 
 def test_a_stop_string_ends_the_text_before_it(session: Session, plain_text: str) -> None:
     stop = plain_text[30:37]
     assert text_of(session, stop=stop) == plain_text[: plain_text.index(stop)]
-    assert session.finish == "stop"
+    assert session.turns.finish == "stop"
     assert text_of(session) == plain_text
 
 
@@ -113,8 +113,8 @@ def test_what_waited_for_a_stop_string_that_never_came_is_shown(
 def test_a_full_context_ends_the_text_and_says_so(session: Session) -> None:
     n_prompt = len(session.encode(PROMPT))
     text_of(session, n=1000)
-    assert session.finish == "context"
-    assert n_prompt + len(session.output) == pytest.approx(256, abs=1)
+    assert session.turns.finish == "context"
+    assert n_prompt + len(session.turns.output) == pytest.approx(256, abs=1)
 
 
 def test_a_prompt_longer_than_the_context_is_refused(session: Session, plain_text: str) -> None:
@@ -139,7 +139,7 @@ def test_a_second_generation_ends_the_first(session: Session, plain_text: str) -
     assert text_of(session) == plain_text
     with pytest.raises(Cancelled, match="another generation began"):
         list(first)
-    assert session.finish == "length"  # of the second, which the first cannot touch any more
+    assert session.turns.finish == "length"  # of the second, which the first cannot touch any more
 
 
 def test_another_thread_is_told_that_the_session_is_busy(session: Session, plain_text: str) -> None:
@@ -229,7 +229,7 @@ def test_nobody_begins_while_a_round_is_computed(
     answered.set()
     thread.join()
     assert "".join(piece.text for piece in seen[1:]) == plain_text  # type: ignore[attr-defined]
-    assert len(session.output) == 60
+    assert len(session.turns.output) == 60
 
 
 def test_a_generation_that_was_ended_does_not_run(session: Session) -> None:
@@ -237,7 +237,7 @@ def test_a_generation_that_was_ended_does_not_run(session: Session) -> None:
     text_of(session)
     with pytest.raises(Cancelled, match="another generation began"):
         next(first)
-    assert not session.running
+    assert not session.turns.running
     session.generate(PROMPT, max_tokens=9)
     assert session.stats == Stats()  # it has not begun
 
@@ -266,7 +266,7 @@ def test_costs_measured_late_are_those_of_an_empty_context(stories260k: Path, ho
         file.unlink()
     with load(stories260k, speculative="off", ctx_size=256, threads=1) as one:
         text_of(one, n=1000)
-        assert one.finish == "context"
+        assert one.turns.finish == "context"
         one.speculate("auto")
         assert len(one.pair.costs.seconds) == 17
         assert text_of(one) == text_of(one, speculative="off")
@@ -321,7 +321,7 @@ def test_drafting_is_switched_without_reading_the_target_again(
         assert text_of(one) == plain_text
         assert one.stats.n_drafted > 0
         assert one.stats.n_prompt == 1
-        assert one.speculative == "on"
+        assert one.config.speculative == "on"
         assert text_of(one, speculative="off") == plain_text
         assert one.stats.n_drafted == 0
         assert text_of(one) == plain_text
@@ -391,12 +391,12 @@ def test_cancel_from_another_thread_ends_the_text_there(session: Session, plain_
     with pytest.raises(Cancelled):
         for piece in session.generate(PROMPT, max_tokens=200):
             said += piece.text
-            if len(said) > 20 and session.running:
+            if len(said) > 20 and session.turns.running:
                 thread = threading.Thread(target=session.cancel)
                 thread.start()
                 thread.join()
     assert plain_text.startswith(said)
-    assert (session.finish, session.running) == ("cancelled", False)
+    assert (session.turns.finish, session.turns.running) == ("cancelled", False)
     assert text_of(session) == plain_text
 
 

@@ -68,7 +68,9 @@ def scored(session: Session, prompt: str, schema: str, **params) -> list[tuple[i
     for step in session.steps(ids, replace(session.params(), **given)):
         scores = (score.logprob for score in step.scores)
         out += zip(step.verdict.tokens, scores, strict=True)
-    assert session.finish in ("stop", "length") and out[-1][0] in session.tokenizer.stop_tokens
+    assert (
+        session.turns.finish in ("stop", "length") and out[-1][0] in session.tokenizer.stop_tokens
+    )
     return out
 
 

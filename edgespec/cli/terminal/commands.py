@@ -259,7 +259,7 @@ def spec(talk: Talk, rest: str) -> Answer:
         raise UsageError(f"/spec is {rest!r}: expected one of {', '.join(SPECULATIVE)}")
     if rest:
         talk.session.speculate(rest)
-    note(f"[speculation {talk.session.speculative}; {talk.session.where()}]")
+    note(f"[speculation {talk.session.config.speculative}; {talk.session.where()}]")
     return None
 
 

@@ -105,7 +105,7 @@ class Talk:
 
         def stop() -> None:
             self._n_stops += 1
-            if self._n_stops > 1 or not self.session.running:
+            if self._n_stops > 1 or not self.session.turns.running:
                 raise KeyboardInterrupt
             self.session.cancel()
 
@@ -121,7 +121,7 @@ class Talk:
         cut = cut or {
             "length": f"cut at {self.session.config.max_tokens} tokens",
             "context": CONTEXT_FULL,
-        }.get(self.session.finish, "")
+        }.get(self.session.turns.finish, "")
         return answer_line(self.session.stats, self.session.where(), cut=cut)
 
 

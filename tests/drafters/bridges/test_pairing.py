@@ -122,7 +122,9 @@ def test_the_drafter_reads_a_conversation_in_its_own_format(session: Session):
 def test_a_drafter_opened_for_one_answer_reads_that_in_its_own_format(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="off", max_tokens=2) as session:
         said(session, speculative="on")
-        spelled = session.method.translated.ledger.sync([*session.prompt(ASK), *session.output])
+        spelled = session.method.translated.ledger.sync(
+            [*session.prompt(ASK), *session.turns.output]
+        )
         pieces = session.pair.draft_model.tokenizer.piece
         text = b"".join(pieces(token, special=True) for token in spelled).decode()
     assert "<|im_end|>\n<|im_start|>assistant\n" in text
@@ -219,8 +221,8 @@ def test_banned_tokens_are_never_said(session: Session, bridge: str):
     likely = [token for token in range(4096) if session.tokenizer.piece(token).startswith(b" ")]
     bans = dict.fromkeys(likely, float("-inf"))
     list(session.chat(ASK, temperature=1.0, max_tokens=30, logit_bias=bans))
-    assert session.output
-    assert not set(session.output) & set(likely)
+    assert session.turns.output
+    assert not set(session.turns.output) & set(likely)
 
 
 def test_a_chat_template_that_does_not_parse_is_done_without(home: Path, monkeypatch, caplog):
