@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+WORTH_SAVING = 32  # sightings; a save takes some milliseconds
 SHOWN = 12  # hexadecimal digits of each side's fingerprint: 48 bits
 
 
@@ -31,10 +32,10 @@ class Learned:
         for kind in self.kinds:
             kind.save()
 
-    def save_if_worth(self, at_least: int) -> None:
-        """Write the kinds that have so much new: between answers."""
+    def save_if_worth(self) -> None:
+        """Write the kinds that have much new: between answers."""
         for kind in self.kinds:
-            kind.save(at_least=at_least)
+            kind.save(at_least=WORTH_SAVING)
 
 
 def file_of(state: Path, kind: str, draft: str, target: str, ending: str) -> Path:

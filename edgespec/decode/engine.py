@@ -12,7 +12,7 @@ from edgespec.decode.follow import Follower
 from edgespec.decode.round import Decoding
 from edgespec.errors import ContextError, UsageError
 from edgespec.protocols import LanguageModel, Speculator
-from edgespec.types import Capabilities, SamplingParams, Stats, Step
+from edgespec.types import SamplingParams, Stats, Step
 
 PART = 512  # prompt tokens read in one go: what a batch of any backend holds, or a multiple
 
@@ -36,14 +36,20 @@ class Engine:
         self.use(speculator)
 
     def use(self, speculator: Speculator) -> None:
-        """Draft by `speculator` from the next generation on. Raises: UsageError if it branches
-        more than the target can read.
+        """Draft by `speculator` from the next generation on.
+
+        Raises: UsageError if it branches more than the target can read.
         """
-        able = self.target.capabilities
-        if speculator.n_leaves > 1 and not fits(speculator, able):
+        able, name, n_leaves = self.target.capabilities, speculator.name, speculator.n_leaves
+        if n_leaves > 1 and 0 < able.n_leaves < n_leaves:
             raise UsageError(
-                f"drafter {speculator.name} branches into {speculator.n_leaves} leaves: expected "
-                f"at most {able.n_leaves} with this target; set its n_leaves to that"
+                f"drafter {name} branches into {n_leaves} leaves: expected at most "
+                f"{able.n_leaves} with this target; set its n_leaves to that"
+            )
+        if n_leaves > 1 and 0 < able.n_rows <= speculator.most:
+            raise UsageError(
+                f"drafter {name} branches with {speculator.most} tokens: expected trees of at most "
+                f"{able.n_rows} rows, the last token's included; draft fewer"
             )
         self.speculator = speculator
 
@@ -95,9 +101,3 @@ class Engine:
             if self.on_read is not None and n_new > PART:
                 self.on_read((start + len(part) - n_same) / n_new)
         return n_new + 1
-
-
-def fits(speculator: Speculator, able: Capabilities) -> bool:
-    """Whether a target can read its trees: as many leaves, and the last token's row and `most`."""
-    rows_fit = able.n_rows == 0 or speculator.most < able.n_rows
-    return rows_fit and (able.n_leaves == 0 or speculator.n_leaves <= able.n_leaves)

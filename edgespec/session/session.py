@@ -33,8 +33,6 @@ from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Progress, SamplingParams, Stats
 
-WORTH_SAVING = 32  # sightings; a save takes some milliseconds
-
 
 class Session:
     """One target, perhaps a drafter, and one generation at a time.
@@ -203,7 +201,7 @@ class Session:
             self.pair.anchor(self.method, ids, messages)
             engine = self.engine
             learned = self.method.learned
-            run = Run(lambda: engine.stats, lambda: learned.save_if_worth(WORTH_SAVING))
+            run = Run(lambda: engine.stats, learned.save_if_worth)
             return run, self.turns.begin(engine.stream(ids, params), params, run)
 
     def cancel(self) -> None:

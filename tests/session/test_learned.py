@@ -23,7 +23,7 @@ class Count:
 def test_every_kind_is_saved_between_answers_if_worth_it_and_at_the_end():
     one, other = Count(), Count()
     learned = Learned([one, other])
-    learned.save_if_worth(32)
+    learned.save_if_worth()
     learned.save()
     assert one.asked == other.asked == [32, 1]
 
