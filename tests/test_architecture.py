@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ BY_NAME = {  # registries: modules that are loaded when they are needed
 }
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Full names of the modules a file imports, in functions too, for running (not only typing)."""
     names: set[str] = set()

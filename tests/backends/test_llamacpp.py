@@ -404,6 +404,7 @@ def test_quantized_models_may_be_repacked_and_others_are_mapped(
 # --- handles
 
 
+@pytest.mark.slow
 def test_fifty_openings_leak_nothing(stories260k: Path) -> None:
     psutil = pytest.importorskip("psutil")
     process = psutil.Process()

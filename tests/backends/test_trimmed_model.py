@@ -168,6 +168,7 @@ def test_a_drawn_draft_has_a_law_of_all_tokens_with_nothing_on_absent_ones(small
     drafter.close()
 
 
+@pytest.mark.slow
 def test_text_with_a_trimmed_drafter_is_the_plain_text(tmp_path):
     target, small = DEMO.with_name("target.gguf"), tmp_path / "small.gguf"
     trim(DEMO, small, range(0, 4096, 4))

@@ -23,6 +23,8 @@ from edgespec.session.load import load
 from edgespec.session.session import Session
 from edgespec.types import Stats
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = (
     "Once upon a time there was a little fox who",
     "One day, Tom and his dog went to the park and",

@@ -64,6 +64,7 @@ def test_llama_cpp_computes_the_same_from_both(small, wide):
     assert np.abs(expected).max() > 1
 
 
+@pytest.mark.slow
 def test_a_trained_model_says_the_same_when_widened(stories260k, tmp_path):
     pad.pad(stories260k, tmp_path / "wide.gguf", **SIZES)
     rows = [[1, *range(3 + 60 * i, 63 + 60 * i)] for i in range(8)]
@@ -230,6 +231,7 @@ def test_a_wrongly_stored_tensor_is_noticed(small, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", quantize.FILE_TYPES)
 def test_quantized_the_added_weights_still_write_nothing(wide, tmp_path, kind):
     quantize.quantize(wide, tmp_path / "small.gguf", kind)

@@ -26,6 +26,8 @@ from llama_reference import llama_cpp_logits, write_llama
 
 from edgespec.errors import ModelFileError, UsageError
 
+pytestmark = pytest.mark.slow
+
 DEMO = model_maker.DEMO
 STORY = (
     "Once upon a time there was a little fox who lived in a den under an old oak. One day she lost "

@@ -57,6 +57,7 @@ def test_a_vocabulary_shows_the_format_it_was_made_for(
     assert "--chat-template names another (chatml, llama3, gemma, phi3," in record.getMessage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "name"),
     [

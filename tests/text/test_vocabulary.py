@@ -59,6 +59,7 @@ def test_any_bytes_are_spelled_exactly(side, text, at, n):
     check_spelling(side, text.encode()[at : at + n])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode)))
 def test_real_vocabularies_spell_any_bytes(real, data):

@@ -72,6 +72,7 @@ def test_sampling_keeps_the_law_in_many_worlds(closed, world, k):
     assert error(world, k) < 1e-9
 
 
+@pytest.mark.slow
 @QUICK
 @given(worlds(trimmed=True), st.integers(1, 3))
 def test_a_trimmed_drafter_keeps_the_law(closed, world, k):

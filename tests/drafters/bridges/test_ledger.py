@@ -72,6 +72,7 @@ def test_the_ledger_closes_after_every_round_of_a_walk(draft, target, text, rng)
     walk(mapping, Ledger(mapping), text.encode(), rng)
 
 
+@pytest.mark.slow
 def test_real_vocabularies_close_too(data_folder):
     spm, gpt2 = (
         opened(data_folder / "vocab" / f"ggml-vocab-{name}.gguf") for name in ("llama-spm", "gpt-2")

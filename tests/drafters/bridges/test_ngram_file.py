@@ -289,6 +289,7 @@ def test_reading_a_damaged_file_says_why(saved: Path) -> None:
         read(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_a_process_killed_while_saving_leaves_a_whole_cache(tmp_path: Path) -> None:
     n_kills, _, n_found = kill(tmp_path, 5)
