@@ -169,6 +169,9 @@ class Draft:
         return tuple(reversed(out))
 
 
+NO_DRAFT = Draft()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one round emits: accepted draft nodes and, unless cut, one token of the target's own.

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.preview import Preview, preview
@@ -27,10 +27,9 @@ from edgespec.drafters.bridges.ngram_file import (
     save,
 )
 from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
-from edgespec.drafters.bridges.pairing import vocabulary_of
+from edgespec.drafters.bridges.pairing import difference, vocabulary_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.files import PART, place, text_of
-from edgespec.session.methods import OpenModel, difference
 from edgespec.session.opening import file_named
 from edgespec.store import pairs
 from edgespec.text.vocabulary import Vocabulary
@@ -280,12 +279,12 @@ def opened(config: Config) -> Opened | None:
     Raises: UsageError, ModelFileError.
     """
     draft, target = (side_of(path) for path in paths_of(config))
-    # It reads what a preview has and no more of a model.
-    if not difference(cast(OpenModel, target), cast(OpenModel, draft)):
+    one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
+    if not difference(one, other):
         return None
-    one, other = (vocabulary_of(side.tokenizer, side.n_vocab) for side in (draft, target))
     names = draft.path.name, target.path.name
-    return Opened(one, other, names, path_of(state_folder(), one, other))
+    sides = vocabulary_of(*one), vocabulary_of(*other)
+    return Opened(*sides, names, path_of(state_folder(), *sides))
 
 
 def paths_of(config: Config) -> tuple[Path, Path]:

@@ -73,7 +73,9 @@ class Decoding:
         if room and self._rule != "match":
             drawing = Drawing(self._law.drafting(), Uniforms(*self._u[:room, 0]))
         draft = self._speculator.propose(context, room, drawing)
-        self._draft = draft = self._law.cut(self._readable(draft), context)
+        if len(draft):
+            draft = self._law.cut(self._readable(draft), context)
+        self._draft = draft
         self._ask_s = perf_counter() - start
         return Ask((context[-1], *draft.tokens), rows_above(draft))
 

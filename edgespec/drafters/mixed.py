@@ -10,7 +10,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP, Plan, Planner
 from edgespec.pace.cost import DraftCosts
 from edgespec.protocols import Drafter, Drawing
-from edgespec.types import Draft, Round
+from edgespec.types import NO_DRAFT, Draft, Round
 
 FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
 
@@ -80,7 +80,7 @@ class Mixed:
         self._unused = []
         k = min(room, self.most)
         if k < 1:
-            return Draft()
+            return NO_DRAFT
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
         if payer is not None:
@@ -94,7 +94,7 @@ class Mixed:
 
     def _look_up(self, context: Sequence[int], k: int) -> tuple[Plan, Draft]:
         """The best free draft and the width of it that pays; width 0 if none does."""
-        best, draft = Plan(0, 0.0), Draft()
+        best, draft = Plan(0, 0.0), NO_DRAFT
         for one in self._free:
             if one.rests_left:
                 one.rests_left -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgespec.protocols import Controller, Drafter, Drawing
-from edgespec.types import Draft, Round
+from edgespec.types import NO_DRAFT, Draft, Round
 
 
 class Paced:
@@ -22,7 +22,7 @@ class Paced:
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
         k = min(self.controller.next_length(), room)
-        return self.drafter.draft(context, k, drawing) if k > 0 else Draft()
+        return self.drafter.draft(context, k, drawing) if k > 0 else NO_DRAFT
 
     def observe(self, done: Round) -> None:
         self.drafter.observe(done)
@@ -38,7 +38,7 @@ class Plain:
     name, most, n_leaves, reason = "", 0, 1, ""
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
-        return Draft()
+        return NO_DRAFT
 
     def observe(self, done: Round) -> None:
         """Nothing to learn."""

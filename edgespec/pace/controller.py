@@ -14,6 +14,7 @@ from typing import Protocol
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
 from edgespec.pace.evidence import BLIND, MAX_WIDTH, Evidence, conditional
+from edgespec.pace.expected import acceptance_for, rates
 from edgespec.types import Draft, Round
 
 KEEP = 0.98  # weight of evidence one round older: a change is 87 % believed after 100 rounds
@@ -193,19 +194,19 @@ class AutoPlanner:
         plain = Plan(0, 1 / self._round_s(0))
         if self._n_since_plain >= self._plain_every:
             return plain
-        rates = self._rates(known, confidence, step_s, fixed_s)
-        best = max(rates, default=0.0)
+        promised = self._rates(known, confidence, step_s, fixed_s)
+        best = max(promised, default=0.0)
         resuming = known.paused and not confidence
         pays = best > plain.tokens_per_s * (RESUME if resuming else 1.0)
         if not confidence:
             known.step_s = step_s
-            known.probing = not pays and bool(rates) and known.balance_s >= 0
+            known.probing = not pays and bool(promised) and known.balance_s >= 0
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if pays:
-            return Plan(1 + rates.index(best), best)
+            return Plan(1 + promised.index(best), best)
         if known.probing and not confidence:
-            return Plan(1, rates[0], probe=True)
+            return Plan(1, promised[0], probe=True)
         return plain
 
     def _rates(
@@ -216,12 +217,7 @@ class AutoPlanner:
             survival = known.informed.survival(conditional(confidence[: self.most]))
         else:
             survival = known.blind.survival(BLIND[: self.most])
-        out, expected, spent_s, costs = [], 1.0, self.overhead_s + fixed_s, self.costs.seconds
-        for k, alive in enumerate(survival, 1):
-            expected += alive
-            spent_s += step_s
-            out.append(expected / (costs[k] + spent_s))
-        return out
+        return rates(survival, self.costs.seconds, step_s, self.overhead_s + fixed_s)
 
     def _round_s(self, k: int) -> float:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
@@ -286,13 +282,13 @@ class AutoPlanner:
     def story(self, source: str, step_s: float, fixed_s: float = 0.0) -> str:
         """Why one source is paused, "" while it is not."""
         known = self._sources.setdefault(source, Source(PRIOR))
-        rates = self._rates(known, (), step_s, fixed_s)
-        if not rates:
+        promised = self._rates(known, (), step_s, fixed_s)
+        if not promised:
             return "drafting paused: the cost table has one width"
-        best, plain_s = max(rates), self._round_s(0)
+        best, plain_s = max(promised), self._round_s(0)
         if not known.paused:
             return ""
-        k = 1 + rates.index(best)
+        k = 1 + promised.index(best)
         verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
         need = acceptance_for(RESUME * (verify + drafting), k)
@@ -312,12 +308,3 @@ class AutoPlanner:
 def source_of(draft: Draft) -> str:
     """Who proposed the draft: its first node's source."""
     return draft.sources[0] if draft.sources else "draft"
-
-
-def acceptance_for(n_tokens: float, k: int) -> float:
-    """The acceptance per token at which k drafted tokens emit `n_tokens`; 1 if none does."""
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        a = (low + high) / 2
-        low, high = (low, a) if sum(a**i for i in range(k + 1)) > n_tokens else (a, high)
-    return high

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable
+from edgespec.pace.expected import rates
 
 SMALLEST = 256
 
@@ -29,17 +30,11 @@ class Candidate:
 def tokens_per_s(acceptance: float, step_s: float, costs: CostTable) -> tuple[float, int]:
     """Expected speed at the best draft length, and that length, 0 if drafting does not pay.
 
-    acceptance: of each drafted token, given that those before it were accepted. Expected tokens of
-    a round with k drafted: 1 + a + .. + a^k (Leviathan et al. 2022, arXiv 2211.17192, eq. 1).
+    acceptance: of each drafted token, given that those before it were accepted.
     """
-    best = (0.0, 0)
-    expected, chance = 1.0, 1.0
-    for k, target_s in enumerate(costs.seconds):
-        if k:
-            chance *= acceptance
-            expected += chance
-        best = max(best, (expected / (k * step_s + target_s), k), key=lambda found: found[0])
-    return best
+    survival = [acceptance**k for k in range(1, len(costs.seconds))]
+    speeds = [1 / costs.seconds[0], *rates(survival, costs.seconds, step_s)]
+    return max(speeds), speeds.index(max(speeds))
 
 
 def candidate(

@@ -14,9 +14,9 @@ from edgespec.pace.controller import (
     AutoController,
     AutoPlanner,
     FixedController,
-    acceptance_for,
 )
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts, interpolated, measure_costs
+from edgespec.pace.expected import acceptance_for
 from edgespec.types import Capabilities, Draft, Round, Times, Verdict
 
 # Cost of n tokens over one, measured on two Zen 4 cores with 0.55B weights, in llama.cpp.

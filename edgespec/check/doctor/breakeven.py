@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgespec.pace.controller import acceptance_for
 from edgespec.pace.cost import CostTable
 from edgespec.pace.evidence import MAX_WIDTH
+from edgespec.pace.expected import acceptance_for, tokens_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Width:
 
     def speed(self, acceptance: float) -> float:
         """Tokens per second over those of plain decoding."""
-        return float(sum(acceptance**i for i in range(self.k + 1))) / self.round
+        return tokens_of(acceptance, self.k) / self.round
 
 
 def widths_of(costs: CostTable, step_s: float) -> list[Width]:

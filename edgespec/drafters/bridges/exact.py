@@ -15,7 +15,7 @@ import numpy as np
 
 from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges.mapping import Mapping
-from edgespec.drafters.bridges.merged import MergedLaw, Place, Rows
+from edgespec.drafters.bridges.merged import DraftRows, MergedLaw, Place
 from edgespec.drafters.bridges.ngrams import MAX_PIECES, NgramCache
 from edgespec.drafters.bridges.units import Path, Units, walked
 from edgespec.protocols import Drawing
@@ -89,7 +89,7 @@ class ExactBridge:
     def _drawn(self, reader: Reader, spelled: Sequence[int], k: int, drawing: Drawing) -> Draft:
         """Units drawn one after the other; how many depends on their number of tokens alone."""
         law = drawing.law.translated(self.units.mapping.preimage)
-        rows = Rows(reader, self.units, law, spelled)
+        rows = DraftRows(reader, self.units, law, spelled)
         tokens: list[int] = []
         places: list[Place] = []
         row = rows.first(0, reader.read(spelled))
@@ -114,7 +114,7 @@ class ExactBridge:
         return Draft(tuple(tokens), sources=sources, law=MergedLaw(self.units, rows, places))
 
     def _unit(
-        self, reader: Reader, rows: Rows, row: FloatArray, ahead: int, drawing: Drawing
+        self, reader: Reader, rows: DraftRows, row: FloatArray, ahead: int, drawing: Drawing
     ) -> tuple[Path, FloatArray | None, int]:
         """One unit's tokens, and if one more had to be drawn: its law given that, and itself."""
         units, n_before = self.units, len(rows.drafted)

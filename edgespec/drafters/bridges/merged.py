@@ -33,7 +33,7 @@ class Place:
     begun: Path = ()
 
 
-class Rows:
+class DraftRows:
     """Laws [V_D] of the token after a path that may still go on, drawn or not.
 
     drafted: the tokens that were drafted, which paths branch off from. A path that was not drawn
@@ -99,7 +99,7 @@ class MergedLaw:
     but not which of the tokens that continue alike was drawn.
     """
 
-    def __init__(self, units: Units, rows: Rows, places: Sequence[Place]) -> None:
+    def __init__(self, units: Units, rows: DraftRows, places: Sequence[Place]) -> None:
         self._units, self._rows, self._places = units, rows, places
 
     def exact(self, i: int, token: int) -> float:

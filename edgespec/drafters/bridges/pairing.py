@@ -75,3 +75,20 @@ class Translation:
             f"{n_direct:,} of the drafter's {mapping.draft.n_vocab:,} tokens are tokens of the "
             f"target's {mapping.target.n_vocab:,}, {len(mapping.splits):,} split into several"
         )
+
+
+def difference(draft: tuple[Tokenizer, int], target: tuple[Tokenizer, int]) -> str:
+    """The first difference between two vocabularies in words, empty if there is none.
+
+    draft, target: each side's tokenizer and its number of tokens. Of large ones only every n-th
+    token is compared: it takes 2.5 us a token, and a difference that is missed costs acceptance,
+    never the output.
+    """
+    (one, n_one), (other, n_other) = draft, target
+    if n_one != n_other:
+        return f"{n_one} tokens, not {n_other}"
+    for token in range(0, n_one, 1 + n_one // 40_000):
+        seen, expected = one.piece(token, special=True), other.piece(token, special=True)
+        if seen != expected:
+            return f"token {token} is {seen!r}, not {expected!r}"
+    return ""
