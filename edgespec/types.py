@@ -1,13 +1,14 @@
 """The values that travel between the parts: what is drafted, what is emitted, how it is sampled.
 
-Frozen dataclasses without behaviour beyond their own consistency; each prints itself in one line.
+Values without behaviour beyond their own consistency; each prints itself in one line. What is made
+every round is a named tuple, which takes a microsecond less than a frozen dataclass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,8 +197,7 @@ class Verdict:
         return Verdict(self.tokens[:n], accepted, min(self.n_tested, len(accepted)))
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """What a round took, in seconds.
 
     ask_s: proposing the draft. target_s: the target's forward. law_s: the part of comparing in
@@ -215,8 +215,7 @@ class Times:
         return self.ask_s + self.law_s
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """A finished round, as everything that learns from rounds sees it.
 
     context: the ids up to what the round emitted; the list grows on, so read it at once.

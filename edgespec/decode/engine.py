@@ -70,12 +70,12 @@ class Engine:
         self.check_prompt(prompt)
         decoding = self._decoding = Decoding(prompt, params, self.speculator, self.target)
         decoding.tally.n_prompt = self._read(decoding.context[:-1])
+        with_states = self.target.capabilities.hidden_width > 0
         while (ask := decoding.ask()) is not None:
             start = perf_counter()
             logits = self.target.forward(ask.tokens, ask.parents)
             target_s = perf_counter() - start
-            hidden = self.target.hidden if self.target.capabilities.hidden_width else None
-            step = decoding.tell(logits, target_s, hidden)
+            step = decoding.tell(logits, target_s, self.target.hidden if with_states else None)
             self._cache.ids += decoding.context[len(self._cache.ids) : -1]
             yield step
 

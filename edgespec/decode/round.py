@@ -6,8 +6,8 @@ Whoever drives it runs the forward: an engine alone, or a scheduler with those o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 from edgespec.decode.constrained import law_of
 from edgespec.decode.sampling import Laws, score
@@ -28,8 +28,7 @@ from edgespec.types import (
 )
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """What the target has to read next: the context's last token and the draft below it.
 
     parents: as of LanguageModel.forward; None for a chain.
