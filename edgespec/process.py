@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from os import getpid
 from typing import Any
 
 from edgespec.errors import BackendError
@@ -16,27 +16,26 @@ class OwnLock:
     """
 
     def __init__(self, lock: Any = None) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock() if lock is None else lock
-        self.release = self._lock.release
+        self._pid = getpid()
+        lock = threading.Lock() if lock is None else lock
+        self._acquire, self.release = lock.acquire, lock.release
 
     @property
     def is_own(self) -> bool:
         """Whether this is the process that made the lock."""
-        return os.getpid() == self._pid
+        return getpid() == self._pid
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Raises: BackendError in a child."""
-        if not self.is_own:
+        if getpid() != self._pid:
             raise BackendError(
                 f"this model was opened in process {self._pid}, and a fork has none of its "
                 "threads: expected calls from that process; open it again in the child, or start "
                 "the child with spawn"
             )
-        return bool(self._lock.acquire(blocking))
+        return bool(self._acquire(blocking))
 
-    def __enter__(self) -> None:
-        self.acquire()
+    __enter__ = acquire
 
     def __exit__(self, *_: object) -> None:
         self.release()
