@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,18 @@ def test_modules_are_imported_by_name_in_registries_only():
         if calls and any(word.startswith("edgespec.") for word in words):
             found.add(path.relative_to(PACKAGE).as_posix())
     assert found == BY_NAME
+
+
+def test_modules_imported_by_name_are_there():
+    calls = 0
+    for path in [*SOURCES, *(ROOT / "export").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                name = getattr(node.args[0], "value", None)
+                if isinstance(name, str):  # others: names out of a registry
+                    calls += 1
+                    assert find_spec(name), f"{path.name} imports {name}"
+    assert calls
 
 
 def test_only_the_export_commands_know_the_offline_tools():

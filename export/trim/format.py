@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,8 +109,9 @@ class OnnxFormat:
         """Raises: ModelFileError for a model that cannot be exported."""
         checkpoint = open_checkpoint(path)
         self._checkpoint: Checkpoint = checkpoint
-        graph = import_module(".onnx_graph", __package__)
-        self._options = graph.GraphOptions(precision=precision, block=block)
+        from edgespec.export.onnx.graph import GraphOptions  # pulls onnx
+
+        self._options = GraphOptions(precision=precision, block=block)
         self.path, self.architecture = path, checkpoint.decoder.architecture
         self.n_vocab: int = checkpoint.decoder.n_vocab
         self.sha256 = sha256_of(path / "config.json" if path.is_dir() else path)
@@ -148,7 +148,9 @@ class OnnxFormat:
         return [out]
 
     def _export(self, checkpoint: Checkpoint, out: Path) -> None:
-        import_module(".onnx", __package__).export(checkpoint, out, self._options)
+        from edgespec.export.onnx.export import export  # pulls onnx
+
+        export(checkpoint, out, self._options)
 
 
 def tokenizer_of(path: Path, n_vocab: int = 0) -> Any:
