@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+Cell = TypeVar("Cell", bound=Hashable)
 LEAST_EXPECTED = 5.0  # the test's usual rule of thumb; rarer cells are pooled
 
 
@@ -18,7 +20,7 @@ class ChiSquare:
     p_value: float
 
 
-def chi_square(counts: Mapping[Hashable, int], law: Mapping[Hashable, float], n: int) -> ChiSquare:
+def chi_square(counts: Mapping[Cell, int], law: Mapping[Cell, float], n: int) -> ChiSquare:
     """Test `counts` of n draws against `law`; what `law` leaves out has the rest of its mass.
 
     Cells expected fewer than 5 times share one, which joins the rarest other if still too rare.
@@ -36,7 +38,7 @@ def chi_square(counts: Mapping[Hashable, int], law: Mapping[Hashable, float], n:
     return ChiSquare(len(cells), statistic, upper_tail(n_free, statistic) if n_free else 1.0)
 
 
-def draws_needed(law: Mapping[Hashable, float]) -> int | None:
+def draws_needed(law: Mapping[Cell, float]) -> int | None:
     """The fewest draws with which a test against `law` has two cells; None where one is sure."""
     share = max(law.values())
     rarer = min(share, 1 - share)

@@ -8,20 +8,24 @@ Where texts part, both runs are done again: a tie if each finds its own token be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.check.chi_square import ChiSquare, chi_square, draws_needed
 from edgespec.check.replay import explains, round_of, row_at, tokens_of
-from edgespec.decode.sampling import law_of, penalized
+from edgespec.decode.constrained import law_of
+from edgespec.decode.sampling import penalized
 from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, SamplingParams, Step
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
 N_NOISE_TOKENS = 48  # three of the widest batches
+WIDER = 8  # batches move a logit of a real model by up to 1.9, and e^1.9 is 6.7
+END = -1  # no token follows
 FAR = 1e9  # a margin where there is none: JSON has no infinity
 ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
 
@@ -144,19 +148,20 @@ def least_certain(
 ) -> list[int]:
     """The context, in texts sampled from these prompts, whose next token is least certain.
 
-    Where one token is nearly sure there is no law to test. Empties the target's cache.
+    Where one token is nearly sure there is no law to test. The context has room for two tokens,
+    and a grammar begins after it. Empties the target's cache.
     """
-    law = law_of(params)
-    params = replace(params, seed=0, max_tokens=24)
-    best, most = list(prompts[0]), -1.0
+    most_read = target.n_context - 1
+    law_params, params = params, replace(params, seed=0, max_tokens=24)
+    best, most = list(prompts[0][:most_read]), -1.0
     for prompt in prompts:
         text = [*prompt, *tokens_of(list(plain(prompt, params)))]
         n = len(prompt) - 1
         target.truncate(0)
         target.extend(text[:n])
         logits = target.forward(text[n:-1]).copy()
-        for at, row in enumerate(logits, n + 1):
-            p = law(row, text[:at]).astype(np.float64)
+        for at, row in enumerate(logits[: most_read - n], n + 1):
+            p = law_of(law_params, at)(row, text[:at]).astype(np.float64)
             p = p[p > 0]
             uncertainty = float(-(p * np.log(p)).sum())
             if uncertainty > most:
@@ -174,12 +179,14 @@ def check_sampling(
 ) -> dict[str, Any]:
     """The "sampling" part: do the first two tokens of n_draws streams follow the target's law?
 
-    Draw i has seed i, so a run can be repeated. tick: told the number of draws done.
+    Draw i has seed i, so a run can be repeated; that alone does not make the rule `match`. What
+    ends with its first token has END for a second. tick: told the number of draws done.
     """
-    params = replace(params, stop_tokens=frozenset(), max_tokens=16, verification="rejection")
-    first, pairs = laws_of_two(target, prompt, params, n_draws)
-    ones: Counter[Hashable] = Counter()
-    twos: Counter[Hashable] = Counter()
+    rule = "rejection" if params.verification == "auto" else params.verification
+    params = replace(params, max_tokens=16, verification=rule)
+    law = laws_of_two(target, prompt, params, n_draws)
+    ones: Counter[int] = Counter()
+    twos: Counter[tuple[int, int]] = Counter()
     n_tested = n_accepted = 0
     for seed in range(n_draws):
         tokens: list[int] = []
@@ -189,18 +196,25 @@ def check_sampling(
             n_accepted += len(step.verdict.accepted)
             if len(tokens) >= 2:
                 break
-        ones[tokens[0]] += 1
-        twos[tokens[0], tokens[1]] += 1
+        x1, x2, *_ = *tokens, END
+        ones[x1] += 1
+        twos[x1, x2] += 1
         tick(seed + 1)
-    tests = {"first": chi_square(ones, first, n_draws), "second": chi_square(twos, pairs, n_draws)}
-    needed = [draws_needed(law) for law in (first, pairs)]
+    n_impossible = sum(n for (x1, x2), n in twos.items() if law.forbids(x1, x2))
+    tests = {
+        "first": chi_square(ones, law.first, n_draws),
+        "second": chi_square(twos, law.pairs, n_draws),
+    }
+    needed = [draws_needed(law.first), draws_needed(law.pairs)]
     return {
         "n_draws": n_draws,
         "temperature": params.temperature,
+        "verification": rule,
         "n_tested": n_tested,
         "n_accepted": n_accepted,
         "tests": {name: asdict(test) for name, test in tests.items()},
-        "kind": kind_of(tests.values(), n_tested),
+        "n_impossible": n_impossible,
+        "kind": "bug" if n_impossible else kind_of(tests.values(), n_tested),
         "n_draws_needed": None if None in needed else max(n for n in needed if n),
     }
 
@@ -213,23 +227,61 @@ def kind_of(tests: Iterable[ChiSquare], n_tested: int) -> str:
     return "ok" if n_tested and all(test.n_cells > 1 for test in tests) else "untested"
 
 
-def laws_of_two(
-    target: LanguageModel, prompt: Sequence[int], params: SamplingParams, n_draws: int
-) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
+@dataclass(frozen=True)
+class TwoLaws:
     """p(x1), and p(x1) p(x2 | x1) for every x1 expected often enough to have cells of its own.
 
-    The likeliest x1 and x2 are always there. From plain decoding's logits. Empties the target's
-    cache.
+    may: bits [V] of what may follow these tokens; of a rare x1 it is not known.
     """
-    law = law_of(params)
+
+    first: dict[int, float]
+    pairs: dict[tuple[int, int], float]
+    may: dict[tuple[int, ...], NDArray[np.uint8]]
+
+    def forbids(self, x1: int, x2: int) -> bool:
+        """Whether one of them cannot be drawn: chi-square would pool a few with what is rare."""
+        places = [((), x1)] if x2 == END else [((), x1), ((x1,), x2)]
+        return any(
+            before in self.may and not np.unpackbits(self.may[before])[x] for before, x in places
+        )
+
+
+def laws_of_two(
+    target: LanguageModel, prompt: Sequence[int], params: SamplingParams, n_draws: int
+) -> TwoLaws:
+    """The laws of two tokens; the likeliest x1 and x2 are always there.
+
+    From plain decoding's logits. Empties the target's cache.
+    """
+    chain, wide = law_of(params, len(prompt)), law_of(widened(params), len(prompt))
+    may: dict[tuple[int, ...], NDArray[np.uint8]] = {}
     target.truncate(0)
     target.extend(prompt[:-1])
-    p1 = law(target.forward(prompt[-1:])[-1], prompt).astype(np.float64)
-    first: dict[Hashable, float] = {int(x): float(p1[x]) for x in np.flatnonzero(p1)}
-    pairs: dict[Hashable, float] = {}
-    for x1 in np.union1d(np.flatnonzero(p1 * n_draws >= 5), p1.argmax()):
-        p2 = law(target.forward([int(x1)])[-1], [*prompt, int(x1)])
+
+    def law(*tokens: int) -> FloatArray:
+        row, context = target.forward([*prompt, *tokens][-1:])[-1], [*prompt, *tokens]
+        may[tokens] = np.packbits(wide(row, context) > 0)
+        return chain(row, context)
+
+    p1 = law().astype(np.float64)
+    first = {int(x): float(p1[x]) for x in np.flatnonzero(p1)}
+    pairs: dict[tuple[int, int], float] = {}
+    for x1 in map(int, np.union1d(np.flatnonzero(p1 * n_draws >= 5), p1.argmax())):
+        if x1 in params.stop_tokens:
+            pairs[x1, END] = float(p1[x1])
+            continue
+        p2 = law(x1)
         target.truncate(len(prompt))
         for x2 in np.union1d(np.flatnonzero(p1[x1] * p2 * n_draws >= 5), p2.argmax()):
-            pairs[int(x1), int(x2)] = float(p1[x1] * p2[x2])
-    return first, pairs
+            pairs[x1, int(x2)] = float(p1[x1] * p2[x2])
+    return TwoLaws(first, pairs, may)
+
+
+def widened(params: SamplingParams) -> SamplingParams:
+    """What is left out by these even if a batch moves logits is impossible, not just near."""
+    return replace(
+        params,
+        top_k=params.top_k * WIDER,
+        top_p=1 - (1 - params.top_p) / WIDER,
+        min_p=params.min_p / WIDER,
+    )

@@ -24,7 +24,7 @@ ABOUT = "Check that speculation changes nothing: greedy texts, and the law of sa
 USAGE = "[--prompts FILE] [--draws N] [options]"
 EXAMPLE = "edgespec verify --draws 20000 --json verify.json"
 DEFAULTS = Config(max_tokens=64)
-DRAWS = 2000
+DRAWS, MOST_DRAWS = 2000, 100_000  # MOST_DRAWS: what one can be told to wait for
 RESULTS = {
     "ok": "result: ok",
     "bug": "result: BUG, the output is not the target's",
@@ -135,8 +135,8 @@ def untested(report: dict[str, Any]) -> list[str]:
     if sampling["kind"] == "untested" and sampling["n_tested"]:
         needed = sampling["n_draws_needed"]
         lines.append(
-            "  sampling: the next token is sure, so there is no law to test: raise --temp"
-            if needed is None
+            "  sampling: the next token is all but sure, so there is no law to test: raise --temp"
+            if needed is None or needed > MOST_DRAWS
             else f"  sampling: {sampling['n_draws']} draws give a test one cell, which tests "
             f"nothing: expected {needed} or more, type --draws {max(needed, DRAWS)}"
         )
@@ -164,7 +164,10 @@ def summary(report: dict[str, Any]) -> list[str]:
         )
         lines.append(
             f"sampling: {sampling['n_draws']} texts at temperature {sampling['temperature']:g}, "
-            f"{sampling['n_accepted']} of {sampling['n_tested']} drafted tokens accepted: {tests}"
+            f"{sampling['n_accepted']} of {sampling['n_tested']} drafted tokens accepted by "
+            f"{sampling['verification']}: {tests}"
         )
+        if sampling["n_impossible"]:
+            lines.append(f"  {sampling['n_impossible']} texts have a token of probability 0")
     lines += untested(report)
     return [*lines, RESULTS[result_of(report)]]

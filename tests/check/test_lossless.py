@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgespec.backends.fake import TableModel
 from edgespec.check.lossless import (
@@ -199,3 +200,95 @@ def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
     law = law_after((1,))
     margin = pytest.approx(np.log(law[3]) + 10 - np.log(law[4]), abs=1e-5)
     assert found == (0, margin, "bug")
+
+
+class Only:
+    """A constraint: the first token is one of these, then the text ends with token 0."""
+
+    def __init__(self, *first: int) -> None:
+        self.first = first
+
+    def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+        return np.isin(ids, [0] if generated else self.first)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("first", [(2,), (1, 2, 4), (0, 3)])
+def test_answers_that_follow_a_grammar_have_the_law_it_leaves(
+    first: tuple[int, ...], temperature: float
+) -> None:
+    model = TableModel(law_after, V)
+    stop = frozenset({0})
+    params = replace(SAMPLED, constraint=Only(*first), stop_tokens=stop, temperature=temperature)
+    plain, drafted = stream(model, None), stream(model, Guess())
+    greedy = check_greedy(model, plain, drafted, PROMPTS, params)
+    assert greedy["n_identical"] == 3
+    place = least_certain(model, plain, PROMPTS, params)
+    report = check_sampling(model, drafted, place, params, 300, lambda n: None)
+    assert report["kind"] == ("untested" if first == (2,) or not temperature else "ok")
+
+
+def test_the_end_of_a_text_is_a_token_of_its_law() -> None:
+    """Token 1 ends a text, so nothing follows it; an engine that went on would be wrong."""
+    model, ends = TableModel(law_after, V), replace(SAMPLED, stop_tokens=frozenset({1}))
+    right, wrong = stream(model, Guess()), stream(model, Guess())
+
+    def drawn(engine):  # type: ignore[no-untyped-def]
+        return check_sampling(model, engine, [1], ends, 600, lambda n: None)["kind"]
+
+    assert drawn(right) == "ok"
+    assert drawn(lambda ids, p: wrong(ids, replace(p, stop_tokens=frozenset()))) == "bug"
+
+
+@pytest.mark.parametrize("verification", ["block", "match", "rejection", "auto"])
+def test_sampling_is_checked_by_the_rule_that_is_configured(verification: str) -> None:
+    model, seen = TableModel(law_after, V), set[str]()
+
+    def watched(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        seen.add(params.verification)
+        return stream(model, Guess())(prompt, params)
+
+    params = replace(SAMPLED, verification=verification)
+    report = check_sampling(model, watched, [1], params, 600, lambda n: None)
+    assert report["kind"] == "ok"
+    assert seen == {report["verification"]}
+    assert report["verification"] == verification.replace("auto", "rejection")
+
+
+@pytest.mark.parametrize("prompt", [[1], list(range(V))])
+def test_the_least_certain_place_has_room_for_two_tokens(prompt: list[int]) -> None:
+    model = TableModel(law_after, V, n_context=6)
+    place = least_certain(model, stream(model, None), [prompt], SAMPLED)
+    assert len(place) < 6
+    report = check_sampling(model, stream(model, Guess()), place, SAMPLED, 600, lambda n: None)
+    assert report["kind"] == "ok"
+
+
+@pytest.mark.parametrize("token", [0, 1])
+def test_one_impossible_token_is_a_bug_though_no_test_would_notice(token: int) -> None:
+    """Token 0 is banned; one of 600 texts has it nevertheless."""
+    model, banned = TableModel(law_after, V), replace(SAMPLED, logit_bias={0: -np.inf})
+
+    def wrong(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        for at, step in enumerate(stream(model, Guess())(prompt, params)):
+            tokens = list(step.verdict.tokens)
+            if params.seed == 7 and at == 0:
+                tokens[token:] = [0]
+            yield Step(replace(step.verdict, tokens=tuple(tokens)), step.draft)
+
+    report = check_sampling(model, wrong, [1], banned, 600, lambda n: None)
+    assert (report["n_impossible"], report["kind"]) == (1, "bug")
+    assert min(test["p_value"] for test in report["tests"].values()) > 1e-3
+
+
+def test_a_token_next_to_the_last_that_top_k_keeps_is_not_impossible() -> None:
+    """A batch may let them change places."""
+    model, few = TableModel(law_after, V), replace(SAMPLED, top_k=2)
+    nearly = replace(few, top_k=3)
+    drafted = stream(model, Guess())
+
+    def other(prompt: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        return drafted(prompt, nearly if params.seed == 7 else params)
+
+    report = check_sampling(model, other, [1], few, 600, lambda n: None)
+    assert (report["n_impossible"], report["kind"]) == (0, "ok")

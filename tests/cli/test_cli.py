@@ -262,6 +262,16 @@ def test_verify_reports_and_passes(
     assert data["sampling"]["n_tested"] > 0
 
 
+def test_verify_samples_by_a_grammar_and_the_rule_that_is_configured(
+    model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--grammar", 'root ::= "yes" | "no"', "--verification", "block"]
+    main(["verify", "-n", "12", "--draws", "200", "--draft-model", model[1], *words, *model])
+    printed = capsys.readouterr().out
+    assert_found("drafted tokens accepted by block", printed)
+    assert_found("result: ok", printed)
+
+
 @pytest.mark.parametrize(
     ("kind", "margin", "n_tested", "code", "said"),
     [
@@ -287,7 +297,12 @@ def test_verify_fails_on_a_bug_or_without_a_test_and_not_on_a_tie(
 
 @pytest.mark.parametrize(
     ("n_tested", "needed", "said"),
-    [(9, None, "raise --temp"), (9, 4321, "type --draws 4321"), (0, 70, "no drafted token")],
+    [
+        (9, None, "raise --temp"),
+        (9, 263_793, "raise --temp"),
+        (9, 4321, "type --draws 4321"),
+        (0, 70, "no drafted token"),
+    ],
 )
 def test_verify_says_what_a_test_of_sampling_lacked(
     n_tested: int, needed: int | None, said: str
