@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
 from edgespec.cli.run import opened
@@ -34,6 +35,11 @@ def opened_baseline(name: str | None, config: Config) -> Iterator[Session | None
     other = replace(config, **models, draft_model="", speculative="off")  # type: ignore[arg-type]
     with opened(other) as session:
         yield session
+
+
+def model_name(given: str) -> str:
+    """The pair, or the file without its folder and ending."""
+    return Path(given).name.removesuffix(".gguf").removesuffix(".onnx")
 
 
 def costs_in_turns(sessions: Mapping[str, Session]) -> dict[str, list[float]]:

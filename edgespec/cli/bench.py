@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.check.record import model_row, run_row, total
-from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
+from edgespec.cli.baseline import cost_line, costs_in_turns, model_name, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
 from edgespec.cli.run import opened, say, session_record
@@ -74,7 +74,7 @@ def run(args: Namespace, config: Config) -> int:
         for name in names:
             session.pair.methods.named(name)  # an unknown one ends here, not after minutes
         runners = {name: (session, name) for name in names}
-        over = "plain" if other is None else f"plain@{Path(args.baseline).stem}"
+        over = "plain" if other is None else f"plain@{model_name(args.baseline)}"
         if other is not None:
             runners = {over: (other, "plain"), **runners}
         for set_name, prompts in prompt_sets(args).items():
@@ -89,7 +89,7 @@ def run(args: Namespace, config: Config) -> int:
         data = session_record(session, runs)
         data["bench"] = {"repeats": args.repeats, "ratios": ratios}
         if other is not None:
-            costs = costs_in_turns({over.partition("@")[2]: other, "target": session})
+            costs = costs_in_turns({over: other, "target": session})
             data["bench"] |= {"baseline": model_row(other.target.info()), "costs": costs}
             if not quiet:
                 print("\ncosts by width, in turns:")
@@ -171,7 +171,7 @@ def compare(
     """Speed over that of `over` repeat by repeat, and outputs that are not its own plain ones'."""
     speeds = {who: [repeat.stats.tokens_per_s for repeat in results[who]] for who in (name, over)}
     ratios = [one / other for one, other in zip(speeds[name], speeds[over], strict=True)]
-    plain = name if "@" in name else "plain"
+    plain = over if name == over else "plain"
     n_differing = max(
         sum(a != b for a, b in zip(one.outputs, own.outputs, strict=True))
         for one, own in zip(results[name], results[plain], strict=True)

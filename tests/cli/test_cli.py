@@ -19,11 +19,14 @@ import pytest
 
 from edgespec import cli
 from edgespec.cli import COMMANDS, main
+from edgespec.cli.baseline import model_name
+from edgespec.cli.bench import Repeat, compare
 from edgespec.cli.export import ARTEFACTS
 from edgespec.cli.output import write_json
 from edgespec.cli.verify import untested
 from edgespec.errors import UsageError
 from edgespec.store import pairs
+from edgespec.types import Stats
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ["--raw", "-n", "24"]
@@ -333,6 +336,40 @@ def test_bench_prints_a_table_and_one_json_line_last(
     plain = data["bench"]["ratios"][0]
     assert (plain["min"], plain["median"], plain["max"]) == (1.0, 1.0, 1.0)
     assert any(line.startswith("plain ") for line in lines)
+
+
+def test_a_baseline_of_any_name_has_a_row_and_costs_of_its_own(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "target.gguf"
+    baseline.symlink_to(model[1])
+    words = ["bench", "-n", "4", "--repeats", "1", "--set", "stories", "--methods", "plain"]
+    assert main([*words, "--baseline", str(baseline), *model]) == 0
+    data = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert [row["method"] for row in data["runs"]] == ["plain@target", "plain"]
+    assert {name: len(s) for name, s in data["bench"]["costs"].items()} == {
+        "plain@target": 16, "target": 16,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("models/llama-3.2-3b", "llama-3.2-3b"), ("a/q.gguf", "q"), ("padded-q4_0", "padded-q4_0")],
+)
+def test_a_baseline_keeps_the_points_of_its_name(given: str, name: str) -> None:
+    assert model_name(given) == name
+
+
+def test_texts_over_another_bridge_are_compared_with_plain_decoding() -> None:
+    """Those of the baseline are another model's, and have nothing to be compared with."""
+    stats = Stats(n_tokens=2, n_rounds=2, decode_s=1.0)
+    said = {"plain": (1, 2), "fixed-4@tli": (1, 3), "plain@other": (4, 5)}
+    results = {name: [Repeat(stats, (tokens,))] for name, tokens in said.items()}
+
+    def differing(name: str) -> int:
+        return int(compare(name, "plain@other", results, "set")["n_outputs_differing"])
+
+    assert [differing(name) for name in said] == [0, 1, 0]
 
 
 def test_json_answers_are_measured_and_recorded(
