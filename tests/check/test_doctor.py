@@ -29,20 +29,22 @@ from edgespec.backends.llamacpp.library import library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.backends.onnx.inputs import inputs_of
 from edgespec.backends.preview import Cache, Preview, preview
+from edgespec.check.doctor import report as reporting
+from edgespec.check.doctor import suited
 from edgespec.check.doctor import trial as trying
 from edgespec.check.doctor.advice import notes, percent, recommendation, vocabulary_line
 from edgespec.check.doctor.breakeven import fastest, least, widths_of
 from edgespec.check.doctor.memory import memory_of
 from edgespec.check.doctor.overlap import kind_of, overlap_of, text_share
 from edgespec.check.doctor.report import Report, examine, judged
-from edgespec.check.doctor.suited import known_pairs
+from edgespec.check.doctor.suited import known_pairs, suited_drafters
 from edgespec.check.doctor.trial import Trial, costs_now, step_seconds
 from edgespec.cli import doctor as command
 from edgespec.cli import main
 from edgespec.drafters.bridges.coverage import coverage
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.pairing import vocabulary_of
-from edgespec.errors import ModelFileError, UsageError
+from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.pace.cost import CostTable
 from edgespec.session.session import Session
 from edgespec.store import pairs
@@ -141,6 +143,43 @@ def spelled(path: Path) -> set[bytes]:
         for token, kind in zip(*listed(path), strict=True)
         if kind == gguf.TokenType.NORMAL
     }
+
+
+def test_a_file_beside_it_whose_vocabulary_cannot_be_read_does_not_suit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizers = list[LlamaCppTokenizer]()
+
+    def unreadable(tokenizer: LlamaCppTokenizer, n_vocab: int) -> Vocabulary:
+        tokenizers.append(tokenizer)
+        raise TokenizerError("the model has no vocabulary: expected one")
+
+    monkeypatch.setattr(suited, "vocabulary_of", unreadable)
+    assert suited_drafters(side(weights_bytes=1 << 40), vocabulary("the"), None) == []
+    assert tokenizers and all(is_closed(one) for one in tokenizers)
+
+
+def is_closed(tokenizer: LlamaCppTokenizer) -> bool:
+    try:
+        return not tokenizer.vocab
+    except TokenizerError:
+        return True
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_missing_side_leaves_no_vocabulary_open(
+    order: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[Preview]()
+
+    def noted(path: Path, options: ModelOptions) -> Preview:
+        seen.append(preview(path, options))
+        return seen[-1]
+
+    monkeypatch.setattr(reporting, "preview", noted)
+    with pytest.raises(ModelFileError, match=r"none\.gguf"):
+        judge(*[TARGET, tmp_path / "none.gguf"][::order])
+    assert [is_closed(one.tokenizer) for one in seen] == [True]
 
 
 def test_overlap_of_the_bundled_pair_is_an_independent_count() -> None:

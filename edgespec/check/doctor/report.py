@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,14 @@ def examine(
     options: of target and drafter. texts: running text. free_bytes: of memory, None if unknown.
     Raises: ModelFileError, UsageError for a file that is no model at all.
     """
-    with ThreadPoolExecutor(2) as pool:  # llama.cpp works on vocabularies without Python's lock
-        found = list(pool.map(preview, [target, draft] if draft else [target], options))
-        try:
-            return judged(found, options[0].n_context, texts, free_bytes)
-        finally:
-            list(pool.map(Preview.close, found))
+    with ExitStack() as opened:
+
+        def looked_at(path: Path, how: ModelOptions) -> Preview:
+            return opened.enter_context(closing(preview(path, how)))
+
+        with ThreadPoolExecutor(2) as pool:  # llama.cpp reads vocabularies without Python's lock
+            found = list(pool.map(looked_at, [target, draft] if draft else [target], options))
+        return judged(found, options[0].n_context, texts, free_bytes)
 
 
 def judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 from edgespec.backends import ModelOptions
@@ -47,15 +48,12 @@ def candidates(target: Preview, given: Path | None) -> list[Path]:
 def fits(vocabulary: Vocabulary, path: Path) -> bool:
     """Whether the model in `path` has these tokens, id for id, control tokens aside."""
     try:
-        found = preview(path, ModelOptions(device="cpu"))
+        with closing(preview(path, ModelOptions(device="cpu"))) as found:
+            if found.tokenizer is None or not found.n_params or found.problems:
+                return False
+            return kind_of(vocabulary, vocabulary_of(found.tokenizer, found.n_vocab)) != OTHER
     except EdgeSpecError:
         return False
-    try:
-        if found.tokenizer is None or not found.n_params or found.problems:
-            return False
-        return kind_of(vocabulary, vocabulary_of(found.tokenizer, found.n_vocab)) != OTHER
-    finally:
-        found.close()
 
 
 def known_pairs(target: Path) -> list[str]:
