@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def show(config: Config) -> Found:
         lines = [NOTHING.format(state_folder())]
     data: dict[str, Any] = {"caches": rows}
     if chosen(config) != chosen(Config()):
-        pair = opened(config)
-        more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
+        with opened(config) as pair:
+            more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
         lines += more
     return lines, data
 
@@ -166,10 +167,10 @@ def shown(piece: bytes) -> str:
 
 def erase(config: Config) -> Found:
     """Delete the cache of one pair."""
-    pair = opened(config)
-    if pair is None:
-        return [SAME], {"deleted": []}
-    found = files_of(pair.path)
+    with opened(config) as pair:
+        if pair is None:
+            return [SAME], {"deleted": []}
+        found = files_of(pair.path)
     return deleted(found) if found else ([f"no n-grams of {pair.about}"], {"deleted": []})
 
 
@@ -195,9 +196,14 @@ def deleted(files: list[Path]) -> Found:
 def warm(file: Path, config: Config, *, quiet: bool) -> Found:
     """Learn the n-grams of a text, so that the first answer already profits from them."""
     parts = parts_of(teaching(file))
-    pair = opened(config)
-    if pair is None:
-        return [SAME], {}
+    with opened(config) as pair:
+        if pair is None:
+            return [SAME], {}
+        return taught(pair, parts, file, quiet=quiet)
+
+
+def taught(pair: Opened, parts: list[bytes], file: Path, *, quiet: bool) -> Found:
+    """The pair's cache, with the n-grams of these parts of `file`, is saved."""
     cache = load(pair.path, pair.draft, pair.target)
     n_before, before = len(cache), targets_of(cache)
     save(cache, pair.path, pair.draft, pair.target, names=pair.names)  # fails before the work
@@ -273,18 +279,21 @@ def parts_of(text: str) -> list[bytes]:
     return out
 
 
-def opened(config: Config) -> Opened | None:
+@contextmanager
+def opened(config: Config) -> Iterator[Opened | None]:
     """The vocabularies that a configuration names, None if they are the same.
 
     Raises: UsageError, ModelFileError.
     """
-    draft, target = (side_of(path) for path in paths_of(config))
-    one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
-    if not difference(one, other):
-        return None
-    names = draft.path.name, target.path.name
-    sides = vocabulary_of(*one), vocabulary_of(*other)
-    return Opened(*sides, names, path_of(state_folder(), *sides))
+    with ExitStack() as stack:
+        draft, target = (stack.enter_context(closing(side_of(path))) for path in paths_of(config))
+        one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
+        if not difference(one, other):
+            yield None
+            return
+        names = draft.path.name, target.path.name
+        sides = vocabulary_of(*one), vocabulary_of(*other)
+        yield Opened(*sides, names, path_of(state_folder(), *sides))
 
 
 def paths_of(config: Config) -> tuple[Path, Path]:

@@ -20,8 +20,10 @@ from onnx import TensorProto, helper
 from onnx_maker import dynamic_folder, exported, opened
 
 from edgespec.backends import ModelOptions, open_model
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.backends.onnx.model import OnnxModel
 from edgespec.backends.preview import preview
+from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.cli import main
 from edgespec.errors import (
     BackendError,
@@ -30,6 +32,7 @@ from edgespec.errors import (
     EdgeSpecError,
     ModelFileError,
     ShapeError,
+    TokenizerError,
     UsageError,
 )
 
@@ -335,6 +338,23 @@ def test_a_damaged_folder_is_refused_in_one_line(
         opened(copied)
     assert "\n" not in str(caught.value)
     assert ": expected" in str(caught.value)
+
+
+def test_a_graph_that_does_not_open_leaves_no_tokenizer_open(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "model.onnx").write_bytes(b"no graph")
+    seen = list[LlamaCppTokenizer]()
+
+    def noted(*given: Any, **options: Any) -> LlamaCppTokenizer:
+        seen.append(open_tokenizer(*given, **options))
+        return seen[-1]
+
+    monkeypatch.setattr("edgespec.backends.onnx.model.open_tokenizer", noted)
+    with pytest.raises(ModelFileError, match="no complete ONNX graph"):
+        opened(copied)
+    with pytest.raises(TokenizerError, match="the model is closed"):
+        _ = seen[0].vocab
 
 
 def test_the_command_line_says_it_too(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,9 @@ import pytest
 from edgespec.export.trim.head import trim
 
 import edgespec
+from edgespec.backends import ModelOptions
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from edgespec.backends.preview import Preview, preview
 from edgespec.cli import main
 from edgespec.cli.adapt import ago, parts_of, text_of
 from edgespec.drafters.bridges.ledger import Ledger
@@ -327,3 +329,19 @@ def test_ages_are_told_in_their_largest_unit() -> None:
         "just now", "just now", "1 minute ago", "1 hour ago", "23 hours ago", "1 day ago",
         "4 days ago",
     ]  # fmt: skip
+
+
+def test_no_vocabulary_stays_open(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[Preview]()
+
+    def noted(path: Path, options: ModelOptions) -> Preview:
+        seen.append(preview(path, options))
+        return seen[-1]
+
+    monkeypatch.setattr("edgespec.cli.adapt.preview", noted)
+    for words in (["warm", str(story)], ["show"], ["reset"]):
+        assert main(["adapt", *words, *PAIR]) == 0
+    assert len(seen) == 6
+    for one in seen:
+        with pytest.raises(TokenizerError, match="the model is closed"):
+            _ = one.tokenizer.vocab

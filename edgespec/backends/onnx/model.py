@@ -1,7 +1,7 @@
 """ONNX models on ONNX Runtime: what was read, what counts of it, and errors in one line.
 
 A model is the folder that `edgespec export onnx` writes. Which graph it has, and how its cache is
-kept, is in onnx_dynamic (any length, CPUs and GPUs) and onnx_static (fixed shapes, NPUs).
+kept, is in dynamic (any length, CPUs and GPUs) and static (fixed shapes, NPUs).
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class OnnxModel:
         self.n_context = context_of(about, options)
         self.tokenizer = open_tokenizer(self.path, about["tokenizer"], n_vocab=self.n_vocab)
         n_columns = self.n_vocab if self.token_ids is None else len(self.token_ids)
-        if about["kind"] == "static":
-            self._graph = StaticGraph(self.path, about, options)
-        else:
-            sizes = Sizes(self.n_context, n_columns, self.n_embd)
-            self._graph = DynamicGraph(self.path / onnx_folder.GRAPH, sizes, options)
+        try:
+            self._graph = self._open_graph(Sizes(self.n_context, n_columns, self.n_embd), options)
+        except BaseException:
+            self.tokenizer.close()
+            raise
         self.kv_bytes = self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
         self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in self.placement)
@@ -71,6 +71,11 @@ class OnnxModel:
         self._length = 0
         self._last = (0, 0)  # where the last forward began and how many rows it has
         self._tree: Tree | None = None  # of a forking forward until keep
+
+    def _open_graph(self, sizes: Sizes, options: ModelOptions) -> StaticGraph | DynamicGraph:
+        if self.about["kind"] == "static":
+            return StaticGraph(self.path, self.about, options)
+        return DynamicGraph(self.path / onnx_folder.GRAPH, sizes, options)
 
     @property
     def length(self) -> int:
