@@ -50,7 +50,7 @@ class Chain:
 
 
 def law_of(params: SamplingParams) -> Chain:
-    """The chain bound to its parameters; `grammar.constrained.law_of` heeds their constraint too.
+    """The chain bound to its parameters; `decode.constrained.law_of` heeds their constraint too.
 
     Raises: UsageError for parameters out of range, before any logits are seen.
     """
@@ -81,6 +81,8 @@ def check_params(params: SamplingParams) -> None:
 
 def biases(given: Mapping[Any, float], n_vocab: int) -> dict[int, float]:
     """Logit biases by token id; ids may be text, as JSON has them. Raises: UsageError."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"logit_bias is {given!r:.60}: expected biases by id, as in {{42: -1.0}}")
     out = {}
     for token, bias in given.items():
         try:
@@ -117,10 +119,18 @@ def penalized(logits: FloatArray, context: Sequence[int], params: SamplingParams
 
 
 def probabilities(logits: FloatArray, params: SamplingParams) -> FloatArray:
-    """Law [V] of the next token: a point mass when greedy (lowest id among equals)."""
+    """Law [V] of the next token: a point mass when greedy (lowest id among equals).
+
+    Raises: UsageError where every token is banned.
+    """
+    top = int(np.argmax(logits))
+    if logits[top] == -np.inf:
+        raise UsageError(
+            f"logit_bias leaves none of {len(logits)} tokens: expected at least one; ban fewer"
+        )
     if params.greedy:
         out = np.zeros(len(logits), np.float32)
-        out[int(np.argmax(logits))] = 1.0
+        out[top] = 1.0
         return out
     kept = support(logits, params)
     scaled = logits[kept].astype(np.float64) / params.temperature

@@ -104,3 +104,10 @@ def test_rows_after_draft_nodes_are_penalised_for_their_path():
 def test_parameters_out_of_range_are_named(params, message):
     with pytest.raises(UsageError, match=message):
         check_params(SamplingParams(**params))
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 2}])
+def test_a_ban_of_every_token_is_refused(changes: dict[str, float]) -> None:
+    banned = SamplingParams(logit_bias=dict.fromkeys(range(4), -np.inf), **changes)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="logit_bias leaves none of 4 tokens: expected at least"):
+        law_of(banned)(np.zeros(4, np.float32), [0])
