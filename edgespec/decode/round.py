@@ -73,7 +73,7 @@ class Decoding:
             drawing = Drawing(self._law.drafting(), Uniforms(*self._u[:room, 0]))
         draft = self._speculator.propose(context, room, drawing)
         if len(draft):
-            draft = self._law.cut(self._readable(draft), context)
+            draft = self._law.cut(self._readable(draft, room), context)
         self._draft = draft
         self._ask_s = perf_counter() - start
         return Ask((context[-1], *draft.tokens), rows_above(draft))
@@ -102,8 +102,16 @@ class Decoding:
         self.tally.observe(done)
         return Step(verdict, draft, scores)
 
-    def _readable(self, draft: Draft) -> Draft:
-        """The draft itself. Raises: UsageError if it has more leaves than its drafter declared."""
+    def _readable(self, draft: Draft, room: int) -> Draft:
+        """The draft itself.
+
+        Raises: UsageError if it has more tokens than asked for, or leaves than declared.
+        """
+        if len(draft) > room:
+            raise UsageError(
+                f"drafter {self._speculator.name} proposed {len(draft)} tokens: expected at most "
+                f"the {room} it was asked for"
+            )
         if not draft.is_chain and draft.n_leaves > self._speculator.n_leaves:
             raise UsageError(
                 f"drafter {self._speculator.name} proposed a tree of {draft.n_leaves} leaves: "
