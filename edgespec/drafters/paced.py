@@ -21,6 +21,8 @@ class Paced:
         return self.controller.reason
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
+        if room < 1:  # a controller that is asked takes no draft for a failure
+            return NO_DRAFT
         k = min(self.controller.next_length(), room)
         return self.drafter.draft(context, k, drawing) if k > 0 else NO_DRAFT
 

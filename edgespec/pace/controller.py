@@ -148,7 +148,7 @@ class AutoController:
         self.planner = AutoPlanner(costs, overhead_s=overhead_s)
         self.most = self.planner.most
         self.draft_costs = DraftCosts(costs.seconds[0] / 20 if step_s is None else step_s)
-        self._asked = 0  # tokens the drafter was last asked for
+        self._asked = 0  # tokens the drafter was asked for in this round
         self._n_undrafted = CATCH_UP  # rounds since the last draft
 
     def next_length(self) -> int:
@@ -164,6 +164,7 @@ class AutoController:
             self.draft_costs.observe(n_drafted, done.times.draft_s, at_most=behind)
         self._n_undrafted = 0 if asked else self._n_undrafted + 1
         self.planner.account(done, "", in_vain=self._asked > 0 and not n_drafted)
+        self._asked = 0
 
     @property
     def reason(self) -> str:

@@ -13,7 +13,7 @@ from edgespec.decode.round import Ask, Decoding
 from edgespec.decode.verify import Dense
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
-from edgespec.pace.controller import FixedController
+from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.types import Capabilities, Draft, Round, SamplingParams, Times
 
@@ -139,6 +139,32 @@ def test_a_drafter_that_branches_more_than_it_declared_is_told_so():
     engine = Engine(TableModel(table, V), Paced(Tree(), FixedController(3)))
     with pytest.raises(UsageError, match="a tree of 3 leaves: expected at most the 1 of its n_lea"):
         next(engine.stream([0], SamplingParams(max_tokens=5)))
+
+
+def test_a_drafter_that_proposes_more_than_it_was_asked_for_is_told_so():
+    class Eager(Lazy):
+        def draft(self, context, k, drawing=None):
+            return Draft((0,) * (k + 2))
+
+    model = TableModel(table, V)
+    engine = Engine(model, Paced(Eager(), FixedController(3)))
+    with pytest.raises(UsageError, match="drafter lazy proposed 5 tokens: expected at most the 3"):
+        next(engine.stream([0], SamplingParams(max_tokens=5)))
+    assert model.length == 0  # nothing was read for it
+
+
+def test_a_round_without_room_is_no_failure_of_the_drafter():
+    """The last round of an answer has no room; the answers after it draft as the first did."""
+    controller = AutoController(CostTable((1e-9, 1e-9, 1e-9)))
+    engine = Engine(TableModel(table, V), Paced(Wordless(), controller))
+    for _ in range(40):
+        list(engine.stream([0], SamplingParams(max_tokens=1)))
+    assert controller.reason == ""
+
+
+class Wordless(Lazy):
+    def draft(self, context, k, drawing=None):
+        raise AssertionError(f"asked for {k} tokens")
 
 
 def test_times_of_a_draft_are_asking_and_its_law():
