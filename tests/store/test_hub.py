@@ -133,6 +133,14 @@ def test_an_attempt_that_brings_nothing_is_made_once_more(
     assert n_idle == 0
 
 
+def test_a_file_larger_than_the_library_expects_is_fetched_and_checked(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 50_000)
+    server.breaks = [30_000]
+    assert hub.fetch(f"{REPO}:Q4_K_M").read_bytes() == BIG
+
+
 def test_a_hub_that_ignores_ranges_costs_time_only(server: Hub) -> None:
     server.breaks, server.ranges = [50_000], False
     for _ in range(3):  # older libraries append what they should have replaced, and are caught

@@ -184,6 +184,9 @@ def _stream(listed: Listing, file: RemoteFile, to: Path, at: Callable[[int], Non
     # From the hub and not from where it redirects to: that address is soon out of date.
     url = hf_hub_url(listed.repo, file.name, revision=listed.commit)
     headers = {**utils().build_hf_headers(user_agent=AGENT), "Accept-Encoding": "identity"}
+    # Beyond that the library refuses to expect a size; length and sum are looked at here anyway.
+    most: int = import_module("huggingface_hub.constants").MAX_HTTP_DOWNLOAD_SIZE
+    size = file.n_bytes if file.n_bytes <= most else None
     n_idle, said = 0, set[int]()  # attempts that brought nothing; where it broke
 
     def broke() -> None:
@@ -194,7 +197,7 @@ def _stream(listed: Listing, file: RemoteFile, to: Path, at: Callable[[int], Non
     with _PartialFile(to, at) as out, _in_our_way(broke):
         while (have := out.tell()) < file.n_bytes:
             try:
-                http_get(url, out, resume_size=have, headers=headers, expected_size=file.n_bytes)
+                http_get(url, out, resume_size=have, headers=headers, expected_size=size)
             except failures() as error:
                 if status_of(error) or is_local(error):
                     raise
