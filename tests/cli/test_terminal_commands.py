@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from edgespec.cli.terminal.plain import Silent
 from edgespec.cli.terminal.talk import Leave, Talk
 from edgespec.config import PER_CALL, Config, with_values
 from edgespec.errors import BackendError, Cancelled, ModelFileError
+from edgespec.session.opening import file_named
 from edgespec.session.session import Session
 from edgespec.types import Piece, Progress, Stats
 
@@ -250,6 +252,23 @@ def test_the_drafter_is_exchanged_and_paced(
     assert talk.session.method.speculator.name == ""
     assert "no drafter" in said
     assert "[speculation off;" in said
+
+
+def test_a_drafter_that_is_not_wanted_is_not_fetched(
+    talk: Talk, stories260k: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    named = list[str]()
+
+    def noted(file: str, repo: str, flag: str, *given: Any) -> Path | None:
+        named.append(flag)
+        return file_named(file, repo, flag, *given)
+
+    monkeypatch.setattr("edgespec.session.opening.file_named", noted)
+    told(talk, capsys, "/draft 2", f"/draft {stories260k}")  # speculation is off
+    assert "-md" not in named
+    told(talk, capsys, "/spec on")
+    assert "-md" in named
 
 
 def test_show_names_models_template_context_and_settings(

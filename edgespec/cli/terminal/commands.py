@@ -247,7 +247,8 @@ def on_the_hub(text: str) -> bool:
 
 def reopen(talk: Talk, config: Config) -> None:
     """Open what `config` names; what can be told without closing the old models is told first."""
-    for path in opening.paths_of(config, show_progress):
+    wanted = opening.drafts_with_a_model(config)
+    for path in opening.paths_of(config, show_progress, drafter=wanted):
         if path is not None and not path.exists():
             raise ModelFileError(f"{path}: no such file: expected a model; name another")
     talk.reopen(config)
