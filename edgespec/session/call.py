@@ -10,6 +10,7 @@ from edgespec.decode.sampling import biases, check_params
 from edgespec.option import Options
 from edgespec.session import opening
 from edgespec.session.methods import OpenModel
+from edgespec.session.request import checked_count
 from edgespec.types import SamplingParams
 
 OF_A_CALL = ("logit_bias", "n_top")  # a session has none of its own
@@ -38,8 +39,8 @@ def params_of(
     constraint = opening.open_constraint(config, target.tokenizer, room)
     params = replace(config.sampling(target.tokenizer.stop_tokens), constraint=constraint)
     if options is not None:
-        n_top = options.get("n_top")
+        n_top = checked_count("n_top", -1 if (n := options.get("n_top")) is None else n, -1)
         bias = biases(options.get("logit_bias") or {}, target.n_vocab)
-        params = replace(params, logit_bias=bias, n_top=-1 if n_top is None else n_top)
+        params = replace(params, logit_bias=bias, n_top=n_top)
     check_params(params)
     return params

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from numbers import Integral
 from typing import Any, cast
 
 from edgespec.config import check_known
@@ -67,10 +69,10 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
     form = given.get("response_format")
     if form is not None:
         out["json_schema"], out["grammar"] = schema_of(form), ""
-    n_tokens, seed = limit_of(given), out.get("seed")
+    n_tokens, seed = limit_of(given), given.get("seed")
     if n_tokens is not None:
         out["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
-    if seed is not None and seed < 0:
+    if seed is not None and checked_count("seed", seed) < 0:
         out["seed"] = None
     if given.get("typical_p") not in (None, 1):
         raise UsageError(
@@ -83,7 +85,11 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
 
 def limit_of(given: ChatOptions) -> int | None:
     """max_tokens by either name. Raises: UsageError where both are given and differ."""
-    found = {given.get("max_tokens"), given.get("max_completion_tokens")} - {None}
+    asked = {
+        "max_tokens": given.get("max_tokens"),
+        "max_completion_tokens": given.get("max_completion_tokens"),
+    }
+    found = {checked_count(name, n) for name, n in asked.items() if n is not None}
     if len(found) > 1:
         raise UsageError(
             f"max_tokens is {given['max_tokens']!r}, max_completion_tokens "
@@ -102,11 +108,12 @@ def wants_usage(options: Mapping[str, Any] | None, *, stream: bool) -> bool:
     return bool(options.get("include_usage"))
 
 
-def checked_count(name: str, n: object, least: int) -> int:
+def checked_count(name: str, n: object, least: float = -inf) -> int:
     """A whole number that was given. Raises: UsageError."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < least:
-        raise UsageError(f"{name} is {n!r}: expected a whole number, {least} or more")
-    return n
+    if isinstance(n, bool) or not isinstance(n, Integral) or int(n) < least:
+        more = f", {least} or more" if least > -inf else ""
+        raise UsageError(f"{name} is {n!r:.60}: expected a whole number{more}")
+    return int(n)
 
 
 def plain(messages: Sequence[Message]) -> list[Message]:
