@@ -66,7 +66,7 @@ class Method:
         exact = self.translated is None or self.translated.bridge.lossless
         if not (exact or rule_of(params) == "match" or config.allow_approximate):
             raise UsageError(
-                "the bridge omnidraft is not lossless when sampling: expected --bridge exact, "
+                f"the bridge {self.bridge} is not lossless when sampling: expected --bridge exact, "
                 "--temp 0, a --seed, or --allow-approximate"
             )
 

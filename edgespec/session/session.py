@@ -98,10 +98,10 @@ class Session:
         """Decode the next generation by `method`."""
         if method is self.method:
             return
+        self.engine.use(method.speculator)  # it may refuse: then nothing has changed
         if method.speculator.name:
             self.pair.forget_draft()
         self.method = method
-        self.engine.use(method.speculator)
 
     @cached_property
     def template(self) -> ChatTemplate:

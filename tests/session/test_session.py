@@ -8,12 +8,14 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import edgespec
 from edgespec.config import Config
+from edgespec.drafters.paced import Plain
 from edgespec.errors import (
     BackendError,
     BusyError,
@@ -26,9 +28,10 @@ from edgespec.errors import (
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.session.load import load
+from edgespec.session.methods import Method
 from edgespec.session.opening import options_of
 from edgespec.session.session import Session
-from edgespec.types import Draft, FloatArray, Round, Stats
+from edgespec.types import Draft, FloatArray, Round, SamplingParams, Stats
 
 PROMPT = "Once upon a time, there was a little"
 
@@ -332,6 +335,25 @@ def test_drafting_is_switched_without_reading_the_target_again(
             text_of(one, temprature=1.0)
 
 
+def test_a_way_of_decoding_that_was_refused_is_refused_again(
+    stories260k: Path, plain_text: str
+) -> None:
+    tree = Parrot()
+    tree.n_leaves = 1 << 20  # more than any target reads
+    with load(stories260k, drafter=tree, speculative="off", ctx_size=256, threads=1) as one:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="parrot branches into 1048576 leaves"):
+                text_of(one, speculative="on")
+        assert text_of(one) == plain_text
+
+
+def test_a_bridge_that_is_not_lossless_is_named() -> None:
+    rough: Any = SimpleNamespace(bridge=SimpleNamespace(lossless=False))
+    method = Method("auto", Plain(), "rough", rough)
+    with pytest.raises(UsageError, match="the bridge rough is not lossless when sampling"):
+        method.check_lossless(SamplingParams(temperature=1.0), Config())
+
+
 def test_the_gain_over_plain_decoding_is_measured_not_assumed(stories260k: Path) -> None:
     with load(stories260k, stories260k, speculative="on", threads=1) as one:
         text_of(one)
@@ -544,6 +566,10 @@ def test_a_model_drafter_without_a_model_is_refused(stories260k: Path) -> None:
 def test_bad_values_of_a_call_are_refused_when_called(session: Session) -> None:
     with pytest.raises(UsageError, match="generate: top_k is '-1'"):
         session.generate(PROMPT, top_k=-1)
+    with pytest.raises(UsageError, match="n_top is '3': expected a whole number"):
+        session.generate(PROMPT, n_top="3")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"logit_bias is \[1, 2\]: expected biases by id"):
+        session.generate(PROMPT, logit_bias=[1, 2])  # type: ignore[arg-type]
     with pytest.raises(TokenizerError, match="lone surrogate .* at 1"):
         session.generate("a\udcff")
     with pytest.raises(UsageError, match="role 'king'"):
