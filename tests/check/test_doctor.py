@@ -179,7 +179,7 @@ def test_a_missing_side_leaves_no_vocabulary_open(
     monkeypatch.setattr(reporting, "preview", noted)
     with pytest.raises(ModelFileError, match=r"none\.gguf"):
         judge(*[TARGET, tmp_path / "none.gguf"][::order])
-    assert [is_closed(one.tokenizer) for one in seen] == [True]
+    assert all(is_closed(one.tokenizer) for one in seen)
 
 
 def test_overlap_of_the_bundled_pair_is_an_independent_count() -> None:
