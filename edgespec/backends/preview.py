@@ -1,7 +1,7 @@
 """What a model's files say before it is opened: its kind, memory and vocabulary, no weights read.
 
 A model that cannot run here still has a preview, with the reasons in `problems`. How each kind of
-file is read is in gguf_preview and onnx_preview.
+file is read is in llamacpp/preview.py and onnx/preview.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgespec.backends import ModelOptions, backend_of
 from edgespec.config import DEFAULT_CONTEXT
 
 PREVIEWS = {
-    "llamacpp": "edgespec.backends.gguf.preview:preview_of",
+    "llamacpp": "edgespec.backends.llamacpp.preview:preview_of",
     "onnx": "edgespec.backends.onnx.preview:preview_of",
 }
 

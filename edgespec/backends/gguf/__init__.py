@@ -1,1 +1,1 @@
-"""GGUF files without llama.cpp: read, checked, previewed, tried in a child process first."""
+"""GGUF files without llama.cpp: read, checked, tried in a child process first."""
