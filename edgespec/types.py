@@ -234,14 +234,12 @@ class Capabilities:
     """What a model can do beyond reading chains, declared when it is opened.
 
     n_leaves: most leaves of a forking forward; 1: chains only, 0: any number. n_rows: most rows of
-    one, 0: any number. hidden_width: of the states it gives beside logits, 0: none. rewinds: how
-    many tokens its cache can be cut back, -1: all of them.
+    one, 0: any number. hidden_width: of the states it gives beside logits, 0: none.
     """
 
     n_leaves: int = 1
     n_rows: int = 0
     hidden_width: int = 0
-    rewinds: int = -1
 
 
 @dataclass(frozen=True)
