@@ -3,7 +3,7 @@
 The field `draft_tokens` is `--draft-tokens`, `EDGESPEC_DRAFT_TOKENS` and, in config.toml,
 `draft_tokens = 4`. Precedence: config file < environment < flag. A `per_call` field is also what
 /set and one call of generate or chat may choose, and one that SamplingParams has gets there by
-its name. For type checkers types.LoadOptions and types.Options repeat the names; a test compares.
+its name. For type checkers option.LoadOptions and option.Options repeat the names; a test compares.
 Knows nothing of models.
 """
 

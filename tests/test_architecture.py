@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -213,6 +214,60 @@ def test_every_folder_of_the_package_is_installed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("*.py")}
     assert {".".join(folder.parts) for folder in folders} <= set(listed)
+
+
+DOCUMENTED = [*SOURCES, *sorted((ROOT / "export").rglob("*.py"))]
+
+
+@cache
+def docstrings(path: Path) -> list[str]:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [ast.get_docstring(node, clean=False) or "" for node in nodes if isinstance(node, kinds)]
+
+
+def names_in(path: Path) -> set[str]:
+    """What a file defines at its top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    defined = [n for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))]
+    return {node.name for node in defined} | {ast.unparse(target) for target in targets}
+
+
+def test_recipes_in_docstrings_run_as_far_as_their_imports():
+    n_names = 0
+    for path in DOCUMENTED:
+        text = "\n".join(docstrings(path))
+        bare = re.search(r"^(from|import) edgespec", text, re.MULTILINE)
+        assert not bare, f"{path.name}: the example is not indented"
+        for module, names in re.findall(r"^ +from (edgespec\S*) import (.+)$", text, re.MULTILINE):
+            for name in names.split(", "):
+                assert resolve_name(f"{module}:{name}"), path.name
+                n_names += 1
+    assert n_names >= 10
+
+
+def test_names_in_docstrings_are_where_they_say():
+    """As in types.Draft, `decode.verify.accept` or edgespec.cli.doctor."""
+    defined: dict[str, set[str]] = {}
+    for path in DOCUMENTED:
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        defined.setdefault(stem, set()).update(names_in(path))
+    rooms, wrong = {path.name for path in PACKAGE.iterdir() if path.is_dir()}, set()
+    for path in DOCUMENTED:
+        text = "\n".join(docstrings(path))
+        for module, name in re.findall(r"\b([a-z]\w+)\.([A-Z]\w+)", text):
+            if not (name in defined[module] if module in defined else find_spec(module)):
+                wrong.add(f"{path.name}: {module}.{name}")
+        full = re.findall(r"\bedgespec((?:\.[a-z_0-9]+)+)(?!\w|/|\.[\w*])", text)
+        deep = re.findall(r"`(\w+)(\.\w+\.\w+)`", text)
+        full += [f".{room}{rest}" for room, rest in deep if room in rooms]
+        for name in set(full) - {".json"}:
+            try:
+                resolve_name(f"edgespec{name}")
+            except (ImportError, AttributeError):
+                wrong.add(f"{path.name}: edgespec{name}")
+    assert wrong == set()
 
 
 MAP = (PACKAGE / "ARCHITECTURE.md").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
 """The way in: `edgespec.load` makes a session from keywords.
 
-import edgespec
-with edgespec.load("target.gguf", "drafter.gguf", ctx_size=8192) as session: ...
+    import edgespec
+    with edgespec.load("target.gguf", "drafter.gguf", ctx_size=8192) as session: ...
+
+Neither a configuration file nor variables are read.
 """
 
 from __future__ import annotations
@@ -27,9 +29,8 @@ def load(
 ) -> Session:
     """A session with the bundled demo pair, a pair by name, or models by path or on the hub.
 
-    The keywords are the command line's options, with its defaults; see types.LoadOptions. drafter:
-    a name, or an object of yours that follows the `Drafter` protocol. Neither config.toml nor
-    EDGESPEC_* variables are read.
+    The keywords are the command line's options, with its defaults; see option.LoadOptions.
+    drafter: a name, or an object of yours that follows the `Drafter` protocol.
     Raises: UsageError, ModelFileError, ContextError, TokenizerError; BackendError where the hub or
     a library fails.
     """

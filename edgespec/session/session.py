@@ -118,7 +118,7 @@ class Session:
         return self.pair.where(self.method)
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> PieceStream:
-        """Pieces that continue `prompt`, a text or token ids; see types.Options.
+        """Pieces that continue `prompt`, a text or token ids; see option.Options.
 
         Raises: UsageError, ContextError, TokenizerError, BusyError when called, and what
         `speculate` raises; Cancelled while streaming.

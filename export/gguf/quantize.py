@@ -3,7 +3,7 @@
 A process because the quantizer cannot be interrupted, writes its log straight to stderr and may
 abort on a bad file; here Ctrl-C stops it, its log goes to `logging`, an abort becomes an error.
 
-    from edgespec.export.quantize import quantize
+    from edgespec.export.gguf.quantize import quantize
     quantize(Path("model-f16.gguf"), Path("model-q4_0.gguf"), "q4_0")
 """
 

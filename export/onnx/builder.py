@@ -1,9 +1,9 @@
-"""Graphs of architectures that onnx_graph does not write, by onnxruntime-genai's model builder.
+"""Graphs of architectures that graph.py does not write, by onnxruntime-genai's model builder.
 
 The builder needs torch and transformers 5, so it runs in a child process, with a Python that may be
 of another environment. Its graphs know neither trees nor chosen rows.
 
-    from edgespec.export.builder import write_built
+    from edgespec.export.onnx.builder import write_built
     write_built(checkpoint, folder / "model.onnx", GraphOptions("int4"), Path("builder/bin/python"))
 """
 

@@ -1,8 +1,10 @@
 """Export a checkpoint to a folder for ONNX Runtime, checked against the original before it counts.
 
-from edgespec.export.gguf_checkpoint import open_gguf_checkpoint
-from edgespec.export.onnx import export
-print(export(open_gguf_checkpoint(Path("model-q4_0.gguf")), Path("model-int4")))
+    from edgespec.export.onnx.export import export
+    from edgespec.export.read.gguf import open_gguf_checkpoint
+    print(export(open_gguf_checkpoint(Path("model-q4_0.gguf")), Path("model-int4")))
+
+The graph is graph.py's, the comparison check.py's.
 """
 
 from __future__ import annotations

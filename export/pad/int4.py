@@ -3,7 +3,7 @@
 Block 32 comes as a graph for ONNX Runtime and, with the same weights, as a Q4_0 file for llama.cpp;
 block 128 as a graph.
 
-    from edgespec.export.pad_int4 import padded_int4, q4_0_of
+    from edgespec.export.pad.int4 import padded_int4, q4_0_of
     folder = padded_int4(Path("small.gguf"), Path("cache"), 32)   # made once, then found
     file = q4_0_of(folder)
 """

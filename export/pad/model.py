@@ -3,7 +3,7 @@
 For measuring on a device what a real target would cost, with a trained model's text and without
 a download. widen.py says why the function is the same; the file is read back and compared.
 
-    from edgespec.export.pad import pad, padded
+    from edgespec.export.pad.model import pad, padded
     print(pad(Path("small.gguf"), Path("large.gguf")))
     path = padded("q4_0", Path("small.gguf"), Path("cache"))   # made once, then found
 """

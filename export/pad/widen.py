@@ -1,7 +1,7 @@
 """The wide model's shape and weights: the small model's in one corner, the rest without effect.
 
-Pure arithmetic on shapes and arrays; pad.py reads and writes the files. Why the wide model computes
-what the small one does:
+Pure arithmetic on shapes and arrays; model.py reads and writes the files. Why the wide model
+computes what the small one does:
 
 - The residual has more dimensions, and they stay exactly 0: no row of token_embd, attn_output
   or ffn_down writes to them. So weights that read them may be anything.

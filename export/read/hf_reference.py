@@ -1,7 +1,7 @@
 """What a Hugging Face checkpoint itself says, computed in numpy: the original that exports are
 compared with. Needs neither torch nor transformers, and shares no code with the graphs it judges.
 
-    from edgespec.export.hf_reference import logits
+    from edgespec.export.read.hf_reference import logits
     rows, = logits(Path("SmolLM2-135M"), [[1, 2, 3]])
 """
 

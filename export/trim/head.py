@@ -4,7 +4,7 @@ Proposals change, what is emitted does not: the target verifies as before, and a
 row has probability 0 in the draft. Input is not touched: every token keeps its vector, in the
 vocabulary file. Source: Goel et al. 2025, arXiv 2506.22694; which rows is rows.py.
 
-    from edgespec.export.trim import trim
+    from edgespec.export.trim.head import trim
     trim(Path("drafter.gguf"), Path("small.gguf"), ids)   # and small.vocab.gguf
 """
 

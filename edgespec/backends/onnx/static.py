@@ -81,7 +81,7 @@ class BoundGraph:
 
 
 class StaticGraph:
-    """Both graphs over one cache; the same face as onnx_dynamic.DynamicGraph.
+    """Both graphs over one cache; the same face as dynamic.DynamicGraph.
 
     The context is the graphs': a larger one cannot be had, a smaller one only limits it.
     placement: nodes of both graphs by provider.
