@@ -360,9 +360,10 @@ def test_every_pair_is_listed_in_two_columns(
     assert main(["models", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert 60 < max(map(len, lines)) <= 72
-    assert [line[:20].strip() for line in lines if line[0] != " "] == pairs.names()
-    assert all(line[19] == " " != line[20] for line in lines)
-    told = " ".join(line[20:] for line in lines)
+    at = 2 + max(map(len, pairs.names()))
+    assert [line[:at].strip() for line in lines if line[0] != " "] == pairs.names()
+    assert all(line[at - 1] == " " != line[at] for line in lines)
+    told = " ".join(line[at:] for line in lines)
     assert all(pairs.find(name).about in told for name in pairs.names())
 
 
