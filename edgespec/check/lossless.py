@@ -16,12 +16,15 @@ import numpy as np
 
 from edgespec.check.chi_square import ChiSquare, chi_square, draws_needed
 from edgespec.check.replay import explains, round_of, row_at, tokens_of
-from edgespec.decode.sampling import law_of, penalized
+from edgespec.decode.constrained import law_of
+from edgespec.decode.sampling import penalized
+from edgespec.errors import ContextError
 from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, SamplingParams, Step
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
 N_NOISE_TOKENS = 48  # three of the widest batches
+N_SAMPLED = 24  # tokens of a text in which a place is looked for
 FAR = 1e9  # a margin where there is none: JSON has no infinity
 ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
 
@@ -144,23 +147,34 @@ def least_certain(
 ) -> list[int]:
     """The context, in texts sampled from these prompts, whose next token is least certain.
 
-    Where one token is nearly sure there is no law to test. Empties the target's cache.
+    Where one token is nearly sure there is no law to test. Two tokens fit after it. A constraint
+    begins anew there, so with one it is the end of a prompt. Empties the target's cache.
+    Raises: ContextError if no prompt leaves that room.
     """
-    law = law_of(params)
-    params = replace(params, seed=0, max_tokens=24)
-    best, most = list(prompts[0]), -1.0
+    params = replace(params, seed=0, max_tokens=N_SAMPLED)
+    room = target.n_context - 1
+    best, most = list[int](), -1.0
     for prompt in prompts:
-        text = [*prompt, *tokens_of(list(plain(prompt, params)))]
+        if len(prompt) > room:
+            continue
+        text = list(prompt)
+        if params.constraint is None:
+            text = [*text, *tokens_of(list(plain(prompt, params)))][:room]
         n = len(prompt) - 1
         target.truncate(0)
         target.extend(text[:n])
-        logits = target.forward(text[n:-1]).copy()
+        logits = target.forward(text[n:]).copy()
         for at, row in enumerate(logits, n + 1):
-            p = law(row, text[:at]).astype(np.float64)
+            p = law_of(params, at)(row, text[:at]).astype(np.float64)
             p = p[p > 0]
             uncertainty = float(-(p * np.log(p)).sum())
             if uncertainty > most:
                 best, most = text[:at], uncertainty
+    if not best:
+        raise ContextError(
+            f"no prompt leaves room for two tokens in the context of {target.n_context}: expected "
+            "one to sample after; raise it with -c, or --draws 0"
+        )
     return best
 
 
@@ -174,9 +188,15 @@ def check_sampling(
 ) -> dict[str, Any]:
     """The "sampling" part: do the first two tokens of n_draws streams follow the target's law?
 
-    Draw i has seed i, so a run can be repeated. tick: told the number of draws done.
+    Draw i has seed i, so a run can be repeated. tick: told the number of draws done. A text that
+    a stop token ends has None for its second token. Raises: ContextError if two do not fit.
     """
-    params = replace(params, stop_tokens=frozenset(), max_tokens=16, verification="rejection")
+    if len(prompt) + 1 > target.n_context:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens, the context holds {target.n_context}: expected "
+            f"room for two more; shorten it or type -c {len(prompt) + 2}"
+        )
+    params = replace(params, max_tokens=16, verification="rejection")
     first, pairs = laws_of_two(target, prompt, params, n_draws)
     ones: Counter[Hashable] = Counter()
     twos: Counter[Hashable] = Counter()
@@ -190,7 +210,7 @@ def check_sampling(
             if len(tokens) >= 2:
                 break
         ones[tokens[0]] += 1
-        twos[tokens[0], tokens[1]] += 1
+        twos[tokens[0], tokens[1] if len(tokens) > 1 else None] += 1
         tick(seed + 1)
     tests = {"first": chi_square(ones, first, n_draws), "second": chi_square(twos, pairs, n_draws)}
     needed = [draws_needed(law) for law in (first, pairs)]
@@ -221,13 +241,16 @@ def laws_of_two(
     The likeliest x1 and x2 are always there. From plain decoding's logits. Empties the target's
     cache.
     """
-    law = law_of(params)
+    law = law_of(params, len(prompt))
     target.truncate(0)
     target.extend(prompt[:-1])
     p1 = law(target.forward(prompt[-1:])[-1], prompt).astype(np.float64)
     first: dict[Hashable, float] = {int(x): float(p1[x]) for x in np.flatnonzero(p1)}
     pairs: dict[Hashable, float] = {}
     for x1 in np.union1d(np.flatnonzero(p1 * n_draws >= 5), p1.argmax()):
+        if int(x1) in params.stop_tokens:
+            pairs[int(x1), None] = float(p1[x1])
+            continue
         p2 = law(target.forward([int(x1)])[-1], [*prompt, int(x1)])
         target.truncate(len(prompt))
         for x2 in np.union1d(np.flatnonzero(p1[x1] * p2 * n_draws >= 5), p2.argmax()):

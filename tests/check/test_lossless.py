@@ -19,6 +19,7 @@ from edgespec.check.lossless import (
 )
 from edgespec.decode.engine import Engine
 from edgespec.drafters.paced import Paced, Plain
+from edgespec.errors import ContextError
 from edgespec.pace.controller import FixedController
 from edgespec.types import Draft, FloatArray, Round, SamplingParams, Step, Verdict
 
@@ -69,6 +70,17 @@ def wobbly(noise: float) -> Wobbly:
     model = Wobbly(law_after, V)
     model.noise = noise
     return model
+
+
+class Only:
+    """A constraint: the i-th token is of the i-th set, then the text has to end."""
+
+    def __init__(self, *sets: set[int]) -> None:
+        self.sets = sets
+
+    def allowed(self, generated, ids):  # type: ignore[no-untyped-def]
+        n = len(generated)
+        return np.isin(ids, list(self.sets[n]) if n < len(self.sets) else [])
 
 
 def stream(model: TableModel, drafter: Guess | None):  # type: ignore[no-untyped-def]
@@ -184,6 +196,41 @@ def test_the_least_certain_place_is_found() -> None:
     model = TableModel(law, V)
     place = least_certain(model, stream(model, None), [[4], [3]], SAMPLED)
     assert place == [4, 5, 0, 1, 2]
+
+
+@pytest.mark.parametrize("n_prompt", [5, 6, 7, 8])
+def test_the_law_is_tested_where_two_more_tokens_fit(n_prompt: int) -> None:
+    """The least certain place is at the end of the context, as all are equally uncertain but it."""
+
+    def law(prefix: tuple[int, ...]) -> FloatArray:
+        return np.full(V, 1 / V, np.float32) if len(prefix) >= 7 else law_after(prefix)
+
+    model = TableModel(law, V, n_context=8)
+    plain = stream(model, None)
+    place = least_certain(model, plain, [[1] * n_prompt, [2]], SAMPLED)
+    assert len(place) == 7
+    report = check_sampling(model, stream(model, Guess()), place, SAMPLED, 600, lambda n: None)
+    assert report["kind"] == "ok"
+
+
+def test_a_prompt_with_room_for_one_token_is_no_place_to_sample_at() -> None:
+    model = TableModel(law_after, V, n_context=8)
+    with pytest.raises(ContextError, match="8 tokens.*holds 8: .* two more; .* -c 10"):
+        check_sampling(model, stream(model, Guess()), [1] * 8, SAMPLED, 9, lambda n: None)
+    with pytest.raises(ContextError, match="no prompt leaves room"):
+        least_certain(model, stream(model, None), [[1] * 8], SAMPLED)
+
+
+def test_sampling_under_a_grammar_is_compared_with_the_law_under_it() -> None:
+    """Tokens 1, 2 or the end, then 3 or 4, then the end: its law begins where the text does."""
+    model = TableModel(law_after, V)
+    only = Only({1, 2, 5}, {3, 4}, {5})
+    params = replace(SAMPLED, constraint=only, stop_tokens=frozenset({5}))
+    place = least_certain(model, stream(model, None), [[1], [2]], params)
+    assert place in ([1], [2])
+    report = check_sampling(model, stream(model, Guess()), place, params, 600, lambda n: None)
+    assert report["kind"] == "ok"
+    assert [report["tests"][name]["n_cells"] for name in ("first", "second")] == [3, 5]
 
 
 def test_first_difference_of_shorter_texts() -> None:
