@@ -87,7 +87,8 @@ def test_general_help_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
         (["generate", "--prompts", "/no/such"], "/no/such: No such file"),
         (["bench", "--repeats", "0"], "--repeats is 0: expected at least 1"),
         (["bench", "-n", "0"], "--max-tokens is 0: expected at least 1"),
-        (["bench", "--set", "poems"], "invalid choice: 'poems'"),
+        (["bench", "--set", "json,poems"], "no set is called 'poems': expected some of stories"),
+        (["bench", "--first", "0"], "--first is 0: expected at least 1 prompt"),
         (["verify", "--draws", "x"], "'x': expected a whole number"),
         (["models", "show"], "expected `edgespec models list`, or"),
         (["models", "show", "dmeo"], "no pair is called 'dmeo': did you mean demo"),
@@ -256,7 +257,7 @@ def test_verify_reports_and_passes(
     data = json.loads(file.read_text())
     assert list(data) == ["greedy", "sampling"]
     greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise", "n_tested"]
-    assert list(data["greedy"]) == greedy
+    assert list(data["greedy"]) == [*greedy, "n_skipped"]
     assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (16, 60)
     assert 0 < data["greedy"]["noise"] < 0.1
     assert data["sampling"]["n_tested"] > 0
