@@ -16,7 +16,7 @@ from typing import Any
 from edgespec.check.record import model_row, run_row, total
 from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
-from edgespec.cli.prompts import ASSISTANT, GROUPS, Prompt, built_in, read_prompts, set_names
+from edgespec.cli.prompts import Prompt, built_in, read_prompts, set_names, usual
 from edgespec.cli.run import fitting, opened, say, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
@@ -30,7 +30,6 @@ ABOUT = "Measure plain and speculative decoding side by side on this device."
 USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
 EXAMPLE = "edgespec bench --methods plain,auto,fixed-4,ngram --set stories"
 DEFAULTS = Config(max_tokens=64)
-FEW = 4  # of each kind, where nothing was chosen
 HEADER = (
     f"{'method':<18}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
     f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
@@ -113,24 +112,12 @@ def run(args: Namespace, config: Config) -> int:
 
 
 def prompt_sets(args: Namespace, config: Config) -> dict[str, list[Prompt]]:
-    """The prompts to run, by the name of their set.
-
-    Where none is chosen: what the demo models can do, for them; for others a few of each kind.
-    """
+    """The prompts to run, by the name of their set."""
     if args.prompts:
         path = Path(args.prompts)
         return {path.stem: read_prompts(path)[: args.first]}
-    names, first = args.set, args.first
-    if (
-        not names
-        and not config.model
-        and not config.hf_repo
-        and not pairs.find(config.pair).target.repo
-    ):
-        names = GROUPS["demo"]
-    elif not names:
-        names, first = ASSISTANT, first or FEW
-    return {name: built_in(name)[:first] for name in names}
+    sets = {name: built_in(name) for name in args.set} if args.set else usual(config)
+    return {name: prompts[: args.first] for name, prompts in sets.items()}
 
 
 def measured(

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.files import text_of
+from edgespec.store import pairs
 from edgespec.text.template import Message, check_message
 
 EXPECTED = 'an object with "prompt", "messages", "turns" or "question"'
@@ -40,6 +42,7 @@ DIALOGUES = (
 )
 SETS = {"stories": STORIES, "dialogues": DIALOGUES}
 ASSISTANT = ("questions", "code", "rewriting", "summarising", "json")
+FEW = 4  # of each kind, where nothing was chosen
 GROUPS = {"demo": tuple(SETS), "assistant": ASSISTANT, "all": (*SETS, *ASSISTANT)}
 
 
@@ -78,6 +81,13 @@ def built_in(name: str) -> list[Prompt]:
     if name in SETS:
         return [asked(text) for text in SETS[name]]
     return read_prompts(Path(__file__).with_name("sets") / f"{name}.jsonl")
+
+
+def usual(config: Config) -> dict[str, list[Prompt]]:
+    """What is asked where nothing was chosen: what the demo models can do, others some of each."""
+    is_demo = not (config.model or config.hf_repo or pairs.find(config.pair).target.repo)
+    names, first = (GROUPS["demo"], None) if is_demo else (ASSISTANT, FEW)
+    return {name: built_in(name)[:first] for name in names}
 
 
 def interleaved(names: Sequence[str]) -> list[Prompt]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgespec.check.lossless import Stream, check_greedy, check_sampling, least_certain
 from edgespec.cli.output import add_json, show_progress, write_json
-from edgespec.cli.prompts import GROUPS, Prompt, built_in, read_prompts
+from edgespec.cli.prompts import Prompt, read_prompts, usual
 from edgespec.cli.run import fitting, opened
 from edgespec.config import Config
 from edgespec.errors import UsageError
@@ -50,7 +50,7 @@ def run(args: Namespace, config: Config) -> int:
     if args.prompts:
         asked_for = read_prompts(Path(args.prompts))
     else:
-        asked_for = [prompt for name in GROUPS["demo"] for prompt in built_in(name)]
+        asked_for = [prompt for prompts in usual(config).values() for prompt in prompts]
     with opened(config) as session:
         method = speculative_method(session)
         first_turns = [Prompt(prompt.messages) for prompt in asked_for]

@@ -249,8 +249,10 @@ def test_verify_reports_and_passes(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "verify.json"
-    words = ["verify", "-n", "12", "--draws", "60", "--draft-model", model[1], "--json", str(file)]
-    assert main([*words, *model]) == 1
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "Tell me a story."}\n' * 3)
+    words = ["verify", "-n", "12", "--draws", "60", "--prompts", str(asked), "--json", str(file)]
+    assert main([*words, "--draft-model", model[1], *model]) == 1
     printed = capsys.readouterr().out
     assert_found("result: UNTESTED", printed)
     assert_found("60 draws give a test one cell, which tests nothing", printed)
@@ -258,7 +260,7 @@ def test_verify_reports_and_passes(
     assert list(data) == ["greedy", "sampling"]
     greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise", "n_tested"]
     assert list(data["greedy"]) == [*greedy, "n_skipped"]
-    assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (16, 60)
+    assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (3, 60)
     assert 0 < data["greedy"]["noise"] < 0.1
     assert data["sampling"]["n_tested"] > 0
 

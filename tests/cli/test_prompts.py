@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgespec.cli import main
-from edgespec.cli.bench import FEW, prompt_sets
-from edgespec.cli.prompts import ASSISTANT, GROUPS, built_in, interleaved, set_names
+from edgespec.cli.bench import prompt_sets
+from edgespec.cli.prompts import ASSISTANT, FEW, GROUPS, built_in, interleaved, set_names
 from edgespec.config import Config
 
 LONG = "and the fox ran " * 400

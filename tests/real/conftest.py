@@ -34,5 +34,5 @@ def pair(home: Path, request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="package")
 def session(pair: str) -> Iterator[edgespec.Session]:
     """A pair, found by its name and open."""
-    with edgespec.load(pair=pair, ctx_size=N_CONTEXT, max_tokens=32) as opened:
+    with edgespec.load(pair=pair, ctx_size=N_CONTEXT, max_tokens=20) as opened:
         yield opened
