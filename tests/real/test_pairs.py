@@ -44,7 +44,8 @@ def test_greedy_text_is_the_targets_own_but_for_numerical_ties(
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lossless, "N_NOISE_TOKENS", 4)
+    monkeypatch.setattr(lossless, "N_NOISE_TOKENS", 8)
+    monkeypatch.setattr(lossless, "WIDTHS", (4, 8))  # one of either class, for time's sake
     prompts, said = [prompt for prompt, _ in plain], [steps for _, steps in plain]
     report = check_greedy(
         session.target,
@@ -105,17 +106,23 @@ def test_a_foreign_drafter_can_say_nearly_all_that_the_target_reads(
 def test_doctor_judges_the_pair(
     pair: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """That of one vocabulary by its files alone, for time's sake."""
     file = tmp_path / "doctor.json"
-    assert main(["doctor", "--pair", pair, "-c", "512", "--json", str(file)]) == 0
+    quick = [] if "smol" in pair else ["--quick"]
+    assert main(["doctor", "--pair", pair, "-c", "512", "--json", str(file), *quick]) == 0
     report = json.loads(file.read_text())
     print(capsys.readouterr().out)
     assert report["works"] and not report["problems"]
     assert report["overlap"]["kind"] == ("other" if "smol" in pair else "same")
     assert report["target"]["quant"].startswith("Q4_K")
+    assert report["recommendation"]
+    if quick:
+        assert report["measured"] is None
+        return
     measured = report["measured"]
     assert len(measured["verify_s"]) >= 8
-    assert 0 < measured["draft_step_s"] < 5 * measured["verify_s"][0]
-    assert report["recommendation"]
+    assert measured["draft_step_s"] > 0
+    assert measured["trial"]["n_tested"] > 0
 
 
 def test_the_files_are_found_in_the_users_folder(
