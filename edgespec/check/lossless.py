@@ -19,6 +19,7 @@ from edgespec.check.chi_square import ChiSquare, chi_square, draws_needed
 from edgespec.check.replay import explains, round_of, row_at, tokens_of
 from edgespec.decode.constrained import law_of
 from edgespec.decode.sampling import penalized
+from edgespec.errors import ContextError
 from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, SamplingParams, Step
 
@@ -26,6 +27,7 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
 N_NOISE_TOKENS = 48  # three of the widest batches
 WIDER = 8  # batches move a logit of a real model by up to 1.9, and e^1.9 is 6.7
 END = -1  # no token follows
+N_SAMPLED = 24  # tokens of a text in which a place is looked for
 FAR = 1e9  # a margin where there is none: JSON has no infinity
 ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
 
@@ -148,24 +150,34 @@ def least_certain(
 ) -> list[int]:
     """The context, in texts sampled from these prompts, whose next token is least certain.
 
-    Where one token is nearly sure there is no law to test. The context has room for two tokens,
-    and a grammar begins after it. Empties the target's cache.
+    Where one token is nearly sure there is no law to test. Two tokens fit after it. A constraint
+    begins anew there, so with one it is the end of a prompt. Empties the target's cache.
+    Raises: ContextError if no prompt leaves that room.
     """
-    most_read = target.n_context - 1
-    law_params, params = params, replace(params, seed=0, max_tokens=24)
-    best, most = list(prompts[0][:most_read]), -1.0
+    params = replace(params, seed=0, max_tokens=N_SAMPLED)
+    room = target.n_context - 1
+    best, most = list[int](), -1.0
     for prompt in prompts:
-        text = [*prompt, *tokens_of(list(plain(prompt, params)))]
+        if len(prompt) > room:
+            continue
+        text = list(prompt)
+        if params.constraint is None:
+            text = [*text, *tokens_of(list(plain(prompt, params)))][:room]
         n = len(prompt) - 1
         target.truncate(0)
         target.extend(text[:n])
-        logits = target.forward(text[n:-1]).copy()
-        for at, row in enumerate(logits[: most_read - n], n + 1):
-            p = law_of(law_params, at)(row, text[:at]).astype(np.float64)
+        logits = target.forward(text[n:]).copy()
+        for at, row in enumerate(logits, n + 1):
+            p = law_of(params, at)(row, text[:at]).astype(np.float64)
             p = p[p > 0]
             uncertainty = float(-(p * np.log(p)).sum())
             if uncertainty > most:
                 best, most = text[:at], uncertainty
+    if not best:
+        raise ContextError(
+            f"no prompt leaves room for two tokens in the context of {target.n_context}: expected "
+            "one to sample after; raise it with -c, or --draws 0"
+        )
     return best
 
 
@@ -181,7 +193,13 @@ def check_sampling(
 
     Draw i has seed i, so a run can be repeated; that alone does not make the rule `match`. What
     ends with its first token has END for a second. tick: told the number of draws done.
+    Raises: ContextError if two tokens do not fit.
     """
+    if len(prompt) + 1 > target.n_context:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens, the context holds {target.n_context}: expected "
+            f"room for two more; shorten it or type -c {len(prompt) + 2}"
+        )
     rule = "rejection" if params.verification == "auto" else params.verification
     params = replace(params, max_tokens=16, verification=rule)
     law = laws_of_two(target, prompt, params, n_draws)

@@ -16,8 +16,8 @@ from typing import Any
 from edgespec.check.record import model_row, run_row, total
 from edgespec.cli.baseline import cost_line, costs_in_turns, model_name, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
-from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
-from edgespec.cli.run import opened, say, session_record
+from edgespec.cli.prompts import Prompt, built_in, read_prompts, set_names, usual
+from edgespec.cli.run import fitting, opened, say, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import whole
@@ -52,9 +52,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--set", choices=(*SETS, "all"), default="all", help="built-in prompts: stories, dialogues"
-    )
+        "--set", metavar="NAMES", type=set_names, action="extend",
+        help="built-in prompts, as code,json; or demo, assistant, all",
+    )  # fmt: skip
     source.add_argument("--prompts", metavar="FILE", help="JSON lines: prompt, messages or turns")
+    parser.add_argument("--first", metavar="N", type=whole, help="of each set, only N prompts")
     parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
     parser.add_argument(
         "--baseline", metavar="PAIR|FILE", help="compare with this model's plain decoding instead"
@@ -68,6 +70,9 @@ def run(args: Namespace, config: Config) -> int:
         raise UsageError("--repeats is 0: expected at least 1")
     if config.max_tokens < 1:
         raise UsageError("--max-tokens is 0: expected at least 1, there is nothing to measure")
+    if args.first == 0:
+        raise UsageError("--first is 0: expected at least 1 prompt of each set")
+    sets = prompt_sets(args, config)
     names = list(dict.fromkeys(["plain", *args.methods.split(",")]))
     quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
     with opened(config) as session, opened_baseline(args.baseline, config) as other:
@@ -77,9 +82,13 @@ def run(args: Namespace, config: Config) -> int:
         over = "plain" if other is None else f"plain@{model_name(args.baseline)}"
         if other is not None:
             runners = {over: (other, "plain"), **runners}
-        for set_name, prompts in prompt_sets(args).items():
+        for set_name, given in sets.items():
+            prompts = given
+            for reader in filter(None, (session, other)):
+                prompts = fitting(reader, prompts, args.prompts or set_name)
             results = measured(runners, prompts, args.repeats, set_name)
-            rows = [row_of(name, results[name], set_name) for name in runners]
+            skipped = {"n_skipped": len(given) - len(prompts)}
+            rows = [row_of(name, results[name], set_name) | skipped for name in runners]
             compared = [compare(name, over, results, set_name) for name in runners]
             runs, ratios = runs + rows, ratios + compared
             if not quiet:
@@ -102,13 +111,13 @@ def run(args: Namespace, config: Config) -> int:
     return 0
 
 
-def prompt_sets(args: Namespace) -> dict[str, list[Prompt]]:
+def prompt_sets(args: Namespace, config: Config) -> dict[str, list[Prompt]]:
     """The prompts to run, by the name of their set."""
     if args.prompts:
         path = Path(args.prompts)
-        return {path.stem: read_prompts(path)}
-    chosen = SETS if args.set == "all" else {args.set: SETS[args.set]}
-    return {name: [asked(text) for text in texts] for name, texts in chosen.items()}
+        return {path.stem: read_prompts(path)[: args.first]}
+    sets = {name: built_in(name) for name in args.set} if args.set else usual(config)
+    return {name: prompts[: args.first] for name, prompts in sets.items()}
 
 
 def measured(
@@ -215,6 +224,11 @@ def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]
     lines.append(f"costs:   one token {session.pair.costs}")
     sampling = "greedy" if session.params().greedy else f"temperature {config.temperature}"
     lines.append(f"params:  {sampling}, at most {config.max_tokens} tokens an answer")
+    skipped = {row["prompt_set"]: row["n_skipped"] for row in data["runs"] if row["n_skipped"]}
+    lines += [
+        f"skipped: {n} of {name}, too long for the context of {session.target.n_context}"
+        for name, n in skipped.items()
+    ]
     if not config.model and pairs.find(config.pair).target.pad:
         lines.append(f"note:    {pairs.PADDED_NOTE}")
     return lines

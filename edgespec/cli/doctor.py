@@ -37,7 +37,7 @@ from edgespec.check.doctor.special import Special
 from edgespec.check.doctor.texts import TEXTS
 from edgespec.check.doctor.trial import Trial, load_now, tried
 from edgespec.cli.output import add_json, folded, show_progress, write_json
-from edgespec.cli.prompts import DIALOGUES, STORIES
+from edgespec.cli.prompts import usual
 from edgespec.config import Config
 from edgespec.device import device_card, free_memory, version
 from edgespec.errors import Cancelled, EdgeSpecError, UsageError
@@ -49,7 +49,6 @@ USAGE = "-m TARGET -md DRAFTER [--quick] [--json FILE] [options]"
 EXAMPLE = "edgespec doctor -m target.gguf -md drafter.gguf"
 DEFAULTS = Config()
 SCHEMA = "edgespec.doctor/1"
-QUESTIONS = [text for both in zip(STORIES, DIALOGUES, strict=True) for text in both]
 INDENT = 12
 SUPPOSED = 0.8  # acceptance that the table supposes where none was measured
 
@@ -95,12 +94,18 @@ def measured(report: Report, config: Config, quick: bool) -> Report:
 
     try:
         with opened(config) as session:
-            return replace(report, trial=replace(tried(session, QUESTIONS), load=load))
+            return replace(report, trial=replace(tried(session, questions(config)), load=load))
     except (Cancelled, UsageError):
         raise
     except EdgeSpecError as error:
         show_progress.clear()
         return replace(report, problems=(str(error),), untried="it failed")
+
+
+def questions(config: Config) -> list[str]:
+    """Built-in prompts of all kinds that suit the target, in turns."""
+    in_turns = zip(*usual(config).values(), strict=True)
+    return [str(prompt.messages[0]["content"]) for prompts in in_turns for prompt in prompts]
 
 
 def lines_of(report: Report) -> list[str]:

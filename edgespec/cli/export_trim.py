@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.cli.output import add_json, show_progress, write_json
-from edgespec.cli.prompts import SETS, asked, read_prompts
+from edgespec.cli.prompts import GROUPS, built_in, read_prompts
 from edgespec.errors import UsageError
 from edgespec.files import place
 from edgespec.option import real, whole
@@ -118,6 +118,6 @@ def questions(args: Namespace) -> tuple[Any, ...]:
     if args.prompts:
         prompts = read_prompts(Path(args.prompts))
     else:
-        prompts = [asked(text) for texts in SETS.values() for text in texts]
+        prompts = [prompt for name in GROUPS["demo"] for prompt in built_in(name)]
     n = args.samples or (1 if args.prompts else BUILT_IN_SAMPLES)
     return tuple(question(one.messages, one.later, i) for i in range(n) for one in prompts)

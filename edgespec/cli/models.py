@@ -103,23 +103,24 @@ def called(model: CachedModel, all_here: Sequence[CachedModel]) -> str:
     return f"{model.repo}:{asked[model.name]}"
 
 
-def extent(pair: pairs.Pair) -> dict[str, int]:
-    """Bytes a pair takes beyond what is bundled, as far as known, and how many of them are here."""
+def extent(pair: pairs.Pair) -> dict[str, Any]:
+    """Bytes a pair takes beyond what is bundled, as far as known; how many are here, and where."""
     made = sum(map(pairs.n_bytes, pairs.made(pair.target, cache_folder())))
-    held = [hub.held(entry.spec) for entry in pair.entries if entry.repo]
+    held = [pairs.held(entry) for entry in pair.entries if entry.repo]
     return {
         "size_bytes": sum(entry.size for entry in pair.entries) or made,
         "here_bytes": made + sum(one.n_bytes for one in held if one is not None),
+        "places": sorted({one.place for one in held if one is not None}),
     }
 
 
-def in_short(pair: pairs.Pair, extent: Mapping[str, int]) -> str:
+def in_short(pair: pairs.Pair, extent: Mapping[str, Any]) -> str:
     """What a pair takes and what of it is here, after what it is."""
     size, here = extent["size_bytes"], extent["here_bytes"]
     if not size:
         return ""
     if here >= size:
-        words = f"{in_words(here)}, here"
+        words = " ".join([f"{in_words(here)}, here", *(f"in {p}" for p in extent["places"])])
     else:
         words = in_words(size) + (f", {in_words(here)} of it here" if here else " to fetch")
     return f"{words}." if pair.tried else f"{words}; not tried by us."
@@ -145,10 +146,10 @@ def shown(name: str) -> Shown:
 def state(entry: pairs.ModelEntry, name: str) -> str:
     """Whether a file is there, and if bundled, is the one the manifest names."""
     if entry.repo:
-        held = hub.held(entry.spec)
+        held = pairs.held(entry)
         if held is None:
             return f"{in_words(entry.size)} to fetch: `edgespec models pull {name}`"
-        return f"{in_words(held.n_bytes)}, at {held.path}"
+        return f"{in_words(held.n_bytes)}, in {held.place} at {held.path}"
     try:
         path = pairs.bundled(entry)
     except ModelFileError:
@@ -200,6 +201,8 @@ def removed(name: str) -> Shown:
             raise UsageError(f"{pair.name} comes with EdgeSpec: expected a pair that was fetched")
         freed, kept = pairs.remove(pair, cache_folder())
     if not freed and not kept:
-        raise UsageError(f"nothing of {name} is here: see `edgespec models list`")
+        raise UsageError(
+            f"nothing of {name} is here that was fetched or made: see `edgespec models list`"
+        )
     lines = [f"freed {in_words(freed)}", *(f"kept {one}, which uses it" for one in kept)]
     return {"freed_bytes": freed, "kept": kept}, lines

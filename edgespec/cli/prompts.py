@@ -1,18 +1,22 @@
 """Built-in prompts, and prompt files in JSON Lines.
 
-A line has `prompt` or `messages`; Spec-Bench's `turns` and GSM8K's `question` are read too.
+A line has `prompt` or `messages`; Spec-Bench's `turns` and GSM8K's `question` are read too. Stories
+and dialogues are what the demo models can do; the sets for assistants are files in sets/.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.files import text_of
+from edgespec.store import pairs
 from edgespec.text.template import Message, check_message
 
 EXPECTED = 'an object with "prompt", "messages", "turns" or "question"'
@@ -37,6 +41,9 @@ DIALOGUES = (
     "I have to transfer some money to my sister.",
 )
 SETS = {"stories": STORIES, "dialogues": DIALOGUES}
+ASSISTANT = ("questions", "code", "rewriting", "summarising", "json")
+FEW = 4  # of each kind, where nothing was chosen
+GROUPS = {"demo": tuple(SETS), "assistant": ASSISTANT, "all": (*SETS, *ASSISTANT)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,37 @@ class Prompt:
 def asked(text: str, *later: str) -> Prompt:
     """A prompt of one question and perhaps later ones."""
     return Prompt(({"role": "user", "content": text},), later)
+
+
+def set_names(text: str) -> list[str]:
+    """The sets of a comma list, groups spelled out. Raises: ArgumentTypeError."""
+    names: list[str] = []
+    for name in filter(None, map(str.strip, text.split(","))):
+        if name not in (*GROUPS["all"], *GROUPS):
+            known = ", ".join((*GROUPS["all"], *GROUPS))
+            raise ArgumentTypeError(f"no set is called {name!r}: expected some of {known}")
+        names += GROUPS.get(name, (name,))
+    return names
+
+
+def built_in(name: str) -> list[Prompt]:
+    """The prompts of a set."""
+    if name in SETS:
+        return [asked(text) for text in SETS[name]]
+    return read_prompts(Path(__file__).with_name("sets") / f"{name}.jsonl")
+
+
+def usual(config: Config) -> dict[str, list[Prompt]]:
+    """What is asked where nothing was chosen: what the demo models can do, others some of each."""
+    is_demo = not (config.model or config.hf_repo or pairs.find(config.pair).target.repo)
+    names, first = (GROUPS["demo"], None) if is_demo else (ASSISTANT, FEW)
+    return {name: built_in(name)[:first] for name in names}
+
+
+def interleaved(names: Sequence[str]) -> list[Prompt]:
+    """All prompts of these sets, which are equally large, in turns."""
+    sets = zip(*map(built_in, names), strict=True)
+    return [prompt for prompts in sets for prompt in prompts]
 
 
 def read_prompts(path: Path) -> list[Prompt]:

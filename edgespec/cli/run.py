@@ -10,8 +10,11 @@ from typing import Any
 
 from edgespec.check.record import model_row, record
 from edgespec.cli.output import show_progress
+from edgespec.cli.prompts import Prompt
 from edgespec.config import Config
+from edgespec.errors import ContextError
 from edgespec.session.session import Session
+from edgespec.text.template import Message
 from edgespec.types import Stats
 
 ENDS = {"context": "the context is full: the answer ends here (-c makes it larger)"}
@@ -45,6 +48,35 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def fitting(session: Session, prompts: Sequence[Prompt], source: str) -> list[Prompt]:
+    """The prompts that fit the context; of several turns only if the longest answers do, too.
+
+    So what is left out does not depend on what is answered. Said in a line, with their number.
+    Raises: ContextError if none fits.
+    """
+    room, longest = session.target.n_context, session.config.max_tokens
+    lengths = [n_tokens(session, prompt, longest) for prompt in prompts]
+    kept = [prompt for prompt, n in zip(prompts, lengths, strict=True) if n <= room]
+    if not kept:
+        raise ContextError(
+            f"{source}: of {len(prompts)} prompts the shortest takes {min(lengths)} tokens, the "
+            f"context holds {room}: expected one that fits; raise it with -c {min(lengths) + 256}"
+        )
+    if len(kept) < len(prompts):
+        n = len(prompts) - len(kept)
+        say(f"{source}: skipped {n} of {len(prompts)}, too long for the context of {room}")
+    return kept
+
+
+def n_tokens(session: Session, prompt: Prompt, longest: int) -> int:
+    """Tokens of a prompt up to its last answer, those before supposed to be of `longest` tokens."""
+    messages: list[Message] = list(prompt.messages)
+    for later in prompt.later:
+        messages.append({"role": "assistant", "content": ""})
+        messages.append({"role": "user", "content": later})
+    return len(session.prompt(messages)) + longest * len(prompt.later)
 
 
 def say(text: str) -> None:

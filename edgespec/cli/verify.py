@@ -11,8 +11,8 @@ from typing import Any
 
 from edgespec.check.lossless import Stream, check_greedy, check_sampling, least_certain
 from edgespec.cli.output import add_json, show_progress, write_json
-from edgespec.cli.prompts import SETS, Prompt, asked, read_prompts
-from edgespec.cli.run import opened
+from edgespec.cli.prompts import Prompt, read_prompts, usual
+from edgespec.cli.run import fitting, opened
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import whole
@@ -47,15 +47,21 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, config: Config) -> int:
     """Check, report; 1 if there is a bug, or something was asked for and could not be tested."""
-    asked_for = read_prompts(Path(args.prompts)) if args.prompts else built_in()
+    if args.prompts:
+        asked_for = read_prompts(Path(args.prompts))
+    else:
+        asked_for = [prompt for prompts in usual(config).values() for prompt in prompts]
     with opened(config) as session:
         method = speculative_method(session)
-        prompts = [session.prompt(prompt.messages) for prompt in asked_for]
+        first_turns = [Prompt(prompt.messages) for prompt in asked_for]
+        kept = fitting(session, first_turns, args.prompts or "the built-in ones")
+        prompts = [session.prompt(prompt.messages) for prompt in kept]
         plain = fresh(session, session.pair.methods.named("plain"))
         params = session.params()
         report: dict[str, Any] = {
             "greedy": check_greedy(session.target, plain, fresh(session, method), prompts, params)
         }
+        report["greedy"]["n_skipped"] = len(asked_for) - len(kept)
         if args.draws:
             if params.greedy:
                 params = replace(params, temperature=1.0)
@@ -66,11 +72,6 @@ def run(args: Namespace, config: Config) -> int:
     if args.json:
         write_json(report, args.json)
     return 0 if result_of(report) == "ok" else 1
-
-
-def built_in() -> list[Prompt]:
-    """The built-in prompts of all sets."""
-    return [asked(text) for texts in SETS.values() for text in texts]
 
 
 def speculative_method(session: Session) -> Method:
@@ -151,6 +152,8 @@ def summary(report: dict[str, Any]) -> list[str]:
         f"decoding ({greedy['n_tokens']} tokens); batches move a logit by up to "
         f"{greedy['noise']:.2g} here"
     ]
+    if greedy["n_skipped"]:
+        lines.append(f"  skipped: {greedy['n_skipped']}, too long for the context")
     lines += [
         f"  prompt {one['prompt']}, token {one['position']}: {one['kind']}, "
         f"the two tokens are {one['margin']:.2g} apart"

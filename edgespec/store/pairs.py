@@ -1,7 +1,8 @@
 """Known pairs of target and drafter: their manifests in models/, and the files they name.
 
 A model is bundled, made from a bundled one on first use (a padded target, by what the package
-offers as an entry point for it, loaded for that alone), or fetched from the Hugging Face hub.
+offers as an entry point for it, loaded for that alone), or one of the Hugging Face hub: found in
+the user's own folder (shelf.py), found in the hub's cache, or fetched, in this order.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.errors import ModelFileError, UsageError, is_own, not_installed
-from edgespec.store import hub
+from edgespec.store import hub, shelf
 from edgespec.types import Progress
 
 if sys.version_info >= (3, 11):
@@ -75,6 +76,32 @@ class Pair:
         return self.target, self.drafter
 
 
+@dataclass(frozen=True)
+class Held:
+    """A hub's model that is here. place: the user's folder, or the hub's cache."""
+
+    paths: tuple[Path, ...]
+    place: str
+
+    @property
+    def path(self) -> Path:
+        """What is opened: the first part."""
+        return self.paths[0]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.paths)
+
+
+def held(entry: ModelEntry) -> Held | None:
+    """A hub's model if it is in the user's folder or the hub's cache; the network is not asked."""
+    paths = shelf.find(entry.file, entry.size, entry.sha256)
+    if paths:
+        return Held(paths, shelf.VARIABLE)
+    here = hub.held(entry.spec, sha256=entry.sha256)
+    return None if here is None else Held(here.paths, "the hub's cache")
+
+
 def folder() -> Path:
     """Where manifests and bundled files lie: edgespec.models, or models/ of a source tree."""
     try:
@@ -121,7 +148,7 @@ def bundled(entry: ModelEntry) -> Path:
     Raises: ModelFileError if it is not there; UsageError if it was not fetched.
     """
     if entry.repo:
-        here = hub.held(entry.spec, sha256=entry.sha256)
+        here = held(entry)
         if here is None:
             raise UsageError(
                 f"{entry.spec} is not downloaded yet: type `edgespec models pull "
@@ -154,6 +181,8 @@ def file_of(
     done. Raises: ModelFileError, UsageError, BackendError if the hub or the network fails.
     """
     if entry.repo:
+        if found := shelf.find(entry.file, entry.size, entry.sha256, progress):
+            return found[0]
         return hub.fetch(
             entry.spec,
             offline=offline,
@@ -209,7 +238,7 @@ def remove(pair: Pair, cache: Path) -> tuple[int, list[str]]:
         if not entry.repo and not made(entry, cache):
             continue
         users = _users(entry, pair, cache)
-        if users and is_here(entry, cache):
+        if users and (made(entry, cache) or hub.held(entry.spec)):
             name = entry.file if entry.repo else ", ".join(p.name for p in made(entry, cache))
             kept.append(f"{name} ({', '.join(users)})")
         elif entry.repo:
@@ -220,9 +249,9 @@ def remove(pair: Pair, cache: Path) -> tuple[int, list[str]]:
 
 
 def is_here(entry: ModelEntry, cache: Path) -> bool:
-    """Whether a model is bundled, was made or was fetched; the network is not asked."""
+    """Whether a model is bundled, was made, was fetched or is found; the network is not asked."""
     if entry.repo:
-        return hub.held(entry.spec) is not None
+        return hub.held(entry.spec) is not None or held(entry) is not None
     return bool(made(entry, cache)) if entry.pad else (folder() / entry.file).is_file()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import edgespec
-from edgespec.cli.prompts import SETS
+from edgespec.cli.prompts import GROUPS, interleaved
 from edgespec.types import Progress
 
 # In all (twice as many fit a model of 8 M parameters no better); of an answer.
@@ -21,13 +21,13 @@ def own_text(
     model. threads: 0 for all cores. Raises: ModelFileError, UsageError.
     """
     tell = progress or (lambda what, share: None)
-    prompts = [prompt for texts in zip(*SETS.values(), strict=True) for prompt in texts]
+    prompts = interleaved(GROUPS["demo"])
     said: list[str] = []
     n_said = 0
     with edgespec.load(path, speculative="off", threads=threads, max_tokens=LONGEST) as session:
         while n_said < n_tokens:
             turn = len(said)
-            messages = [{"role": "user", "content": prompts[turn % len(prompts)]}]
+            messages = list(prompts[turn % len(prompts)].messages)
             heat = 1.0 if turn >= len(prompts) else 0.0
             pieces = session.chat(messages, temperature=heat, seed=turn)
             answer = "".join(piece.text for piece in pieces)

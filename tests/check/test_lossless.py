@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from edgespec.backends.fake import TableModel
 from edgespec.check.lossless import (
@@ -20,6 +19,7 @@ from edgespec.check.lossless import (
 )
 from edgespec.decode.engine import Engine
 from edgespec.drafters.paced import Paced, Plain
+from edgespec.errors import ContextError
 from edgespec.pace.controller import FixedController
 from edgespec.types import Draft, FloatArray, Round, SamplingParams, Step, Verdict
 
@@ -70,6 +70,17 @@ def wobbly(noise: float) -> Wobbly:
     model = Wobbly(law_after, V)
     model.noise = noise
     return model
+
+
+class Only:
+    """A constraint: the i-th token is of the i-th set, then the text has to end."""
+
+    def __init__(self, *sets: set[int]) -> None:
+        self.sets = sets
+
+    def allowed(self, generated, ids):  # type: ignore[no-untyped-def]
+        n = len(generated)
+        return np.isin(ids, list(self.sets[n]) if n < len(self.sets) else [])
 
 
 def stream(model: TableModel, drafter: Guess | None):  # type: ignore[no-untyped-def]
@@ -187,6 +198,41 @@ def test_the_least_certain_place_is_found() -> None:
     assert place == [4, 5, 0, 1, 2]
 
 
+@pytest.mark.parametrize("n_prompt", [5, 6, 7, 8])
+def test_the_law_is_tested_where_two_more_tokens_fit(n_prompt: int) -> None:
+    """The least certain place is at the end of the context, as all are equally uncertain but it."""
+
+    def law(prefix: tuple[int, ...]) -> FloatArray:
+        return np.full(V, 1 / V, np.float32) if len(prefix) >= 7 else law_after(prefix)
+
+    model = TableModel(law, V, n_context=8)
+    plain = stream(model, None)
+    place = least_certain(model, plain, [[1] * n_prompt, [2]], SAMPLED)
+    assert len(place) == 7
+    report = check_sampling(model, stream(model, Guess()), place, SAMPLED, 600, lambda n: None)
+    assert report["kind"] == "ok"
+
+
+def test_a_prompt_with_room_for_one_token_is_no_place_to_sample_at() -> None:
+    model = TableModel(law_after, V, n_context=8)
+    with pytest.raises(ContextError, match="8 tokens.*holds 8: .* two more; .* -c 10"):
+        check_sampling(model, stream(model, Guess()), [1] * 8, SAMPLED, 9, lambda n: None)
+    with pytest.raises(ContextError, match="no prompt leaves room"):
+        least_certain(model, stream(model, None), [[1] * 8], SAMPLED)
+
+
+def test_sampling_under_a_grammar_is_compared_with_the_law_under_it() -> None:
+    """Tokens 1, 2 or the end, then 3 or 4, then the end: its law begins where the text does."""
+    model = TableModel(law_after, V)
+    only = Only({1, 2, 5}, {3, 4}, {5})
+    params = replace(SAMPLED, constraint=only, stop_tokens=frozenset({5}))
+    place = least_certain(model, stream(model, None), [[1], [2]], params)
+    assert place in ([1], [2])
+    report = check_sampling(model, stream(model, Guess()), place, params, 600, lambda n: None)
+    assert report["kind"] == "ok"
+    assert [report["tests"][name]["n_cells"] for name in ("first", "second")] == [3, 5]
+
+
 def test_first_difference_of_shorter_texts() -> None:
     assert first_difference([1, 2, 3], [1, 2]) == 2
     assert first_difference([1, 2, 3], [1, 5, 3]) == 1
@@ -202,16 +248,6 @@ def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
     assert found == (0, margin, "bug")
 
 
-class Only:
-    """A constraint: the first token is one of these, then the text ends with token 0."""
-
-    def __init__(self, *first: int) -> None:
-        self.first = first
-
-    def allowed(self, generated: Sequence[int], ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-        return np.isin(ids, [0] if generated else self.first)
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("first", [(2,), (1, 2, 4), (0, 3)])
 def test_answers_that_follow_a_grammar_have_the_law_it_leaves(
@@ -219,7 +255,9 @@ def test_answers_that_follow_a_grammar_have_the_law_it_leaves(
 ) -> None:
     model = TableModel(law_after, V)
     stop = frozenset({0})
-    params = replace(SAMPLED, constraint=Only(*first), stop_tokens=stop, temperature=temperature)
+    params = replace(
+        SAMPLED, constraint=Only(set(first), {0}), stop_tokens=stop, temperature=temperature
+    )
     plain, drafted = stream(model, None), stream(model, Guess())
     greedy = check_greedy(model, plain, drafted, PROMPTS, params)
     assert greedy["n_identical"] == 3
@@ -255,10 +293,9 @@ def test_sampling_is_checked_by_the_rule_that_is_configured(verification: str) -
     assert report["verification"] == verification.replace("auto", "rejection")
 
 
-@pytest.mark.parametrize("prompt", [[1], list(range(V))])
-def test_the_least_certain_place_has_room_for_two_tokens(prompt: list[int]) -> None:
+def test_the_least_certain_place_has_room_for_two_tokens() -> None:
     model = TableModel(law_after, V, n_context=6)
-    place = least_certain(model, stream(model, None), [prompt], SAMPLED)
+    place = least_certain(model, stream(model, None), [[1]], SAMPLED)
     assert len(place) < 6
     report = check_sampling(model, stream(model, Guess()), place, SAMPLED, 600, lambda n: None)
     assert report["kind"] == "ok"

@@ -90,7 +90,8 @@ def test_general_help_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
         (["generate", "--prompts", "/no/such"], "/no/such: No such file"),
         (["bench", "--repeats", "0"], "--repeats is 0: expected at least 1"),
         (["bench", "-n", "0"], "--max-tokens is 0: expected at least 1"),
-        (["bench", "--set", "poems"], "invalid choice: 'poems'"),
+        (["bench", "--set", "json,poems"], "no set is called 'poems': expected some of stories"),
+        (["bench", "--first", "0"], "--first is 0: expected at least 1 prompt"),
         (["verify", "--draws", "x"], "'x': expected a whole number"),
         (["models", "show"], "expected `edgespec models list`, or"),
         (["models", "show", "dmeo"], "no pair is called 'dmeo': did you mean demo"),
@@ -251,16 +252,18 @@ def test_verify_reports_and_passes(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "verify.json"
-    words = ["verify", "-n", "12", "--draws", "60", "--draft-model", model[1], "--json", str(file)]
-    assert main([*words, *model]) == 1
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "Tell me a story."}\n' * 3)
+    words = ["verify", "-n", "12", "--draws", "60", "--prompts", str(asked), "--json", str(file)]
+    assert main([*words, "--draft-model", model[1], *model]) == 1
     printed = capsys.readouterr().out
     assert_found("result: UNTESTED", printed)
     assert_found("60 draws give a test one cell, which tests nothing", printed)
     data = json.loads(file.read_text())
     assert list(data) == ["greedy", "sampling"]
     greedy = ["n_prompts", "n_tokens", "n_identical", "divergences", "noise", "n_tested"]
-    assert list(data["greedy"]) == greedy
-    assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (16, 60)
+    assert list(data["greedy"]) == [*greedy, "n_skipped"]
+    assert (data["greedy"]["n_prompts"], data["sampling"]["n_draws"]) == (3, 60)
     assert 0 < data["greedy"]["noise"] < 0.1
     assert data["sampling"]["n_tested"] > 0
 
@@ -412,9 +415,10 @@ def test_every_pair_is_listed_in_two_columns(
     assert main(["models", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert 60 < max(map(len, lines)) <= 72
-    assert [line[:20].strip() for line in lines if line[0] != " "] == pairs.names()
-    assert all(line[19] == " " != line[20] for line in lines)
-    told = " ".join(line[20:] for line in lines)
+    at = 2 + max(map(len, pairs.names()))
+    assert [line[:at].strip() for line in lines if line[0] != " "] == pairs.names()
+    assert all(line[at - 1] == " " != line[at] for line in lines)
+    told = " ".join(line[at:] for line in lines)
     assert all(pairs.find(name).about in told for name in pairs.names())
 
 

@@ -24,6 +24,7 @@ from edgespec.export.quant.moments import matrices, moments, readers
 from edgespec.export.read.gguf import open_gguf_checkpoint
 from llama_reference import llama_cpp_logits, write_llama
 
+from edgespec.cli.prompts import asked
 from edgespec.errors import ModelFileError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -249,7 +250,7 @@ def test_conversations_are_read_as_the_template_spells_them(demo, texts):
 
 @pytest.mark.slow
 def test_own_text_is_the_same_again_and_no_two_answers_are(monkeypatch):
-    monkeypatch.setattr(own_text_module, "SETS", {"one": ("Tell me a story.",)})
+    monkeypatch.setattr(own_text_module, "interleaved", lambda _: [asked("Tell me a story.")])
     texts = own_text(DEMO, n_tokens=500, threads=1)
     assert texts == own_text(DEMO, n_tokens=500, threads=1)
     assert len(set(texts)) == len(texts) > 1  # the likeliest answer, then drawn ones
