@@ -46,6 +46,9 @@ DEFAULT_CONTEXT = 4096
 # stay the same; q4_0 takes 28 %, and all three differ. Quantized, more ties are met: `edgespec
 # verify` sees batches move a logit by 0.007 in f16, 0.04 in q8_0, 0.3 in q4_0.
 KV_TYPES = {"f16": (1, 1, 2), "q8_0": (8, 32, 34), "q4_0": (2, 32, 18)}
+# Weights on the CPU: the fastest here, as they lie in the file, reordered as llama.cpp chooses, or
+# reordered without AMX (backends/llamacpp/layout.py).
+LOADING = ("auto", "map", "repack", "cpu-repack")
 SPECULATIVE = ("auto", "on", "off")
 GROUPS = {"pair": "models", "temperature": "sampling", "system": "conversation"}  # by first field
 
@@ -85,6 +88,10 @@ class Config:
     n_gpu_layers: int | None = option(
         None, "-ngl --n-gpu-layers", whole, "N", "target's layers on the GPU (all)", rare=True
     )
+    loading: str = option(
+        "auto", "--loading", one_of(*LOADING), "WAY",
+        f"weights of GGUF models on the CPU: {', '.join(LOADING)}", rare=True,
+    )  # fmt: skip
     kv_type: str = option(
         "f16", "--kv-type", one_of(*KV_TYPES), "TYPE", f"target's cache: {', '.join(KV_TYPES)}",
         rare=True,

@@ -153,6 +153,7 @@ class LoadOptions(CallOptions, total=False):
     threads: int
     threads_draft: int
     n_gpu_layers: int | None
+    loading: str
     kv_type: str
     kv_type_draft: str
     draft_tokens: int | str

@@ -23,8 +23,11 @@ class ModelOptions:
     """How a model is opened.
 
     n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
-    size of the vocabulary that n_context is counted in, 0 for the model's own. progress: told the
-    share of a file that is loaded, where the library says so.
+    size of the vocabulary that n_context is counted in, 0 for the model's own. loading: of
+    config.LOADING. widths: of the forwards that should be fast. progress: told the share of a file
+    that is loaded, where the library says so; trying: of finding out how it is loaded best. known:
+    told the context and the size of the vocabulary before a CPU loads the weights, where another
+    model may be opened meanwhile. alone: returns once nothing else computes that would be timed.
     """
 
     n_context: int = 0
@@ -35,7 +38,12 @@ class ModelOptions:
     hidden_states: bool = False
     max_leaves: int = 8  # most leaves of a forking forward
     counted_by: int = 0
+    loading: str = "auto"
+    widths: tuple[int, ...] = (1,)
     progress: Callable[[float], None] | None = None
+    trying: Callable[[float], None] | None = None
+    known: Callable[[int, int], None] | None = None
+    alone: Callable[[], object] | None = None
 
 
 def open_model(path: Path, options: ModelOptions) -> Any:

@@ -26,14 +26,15 @@ SWEEP_S = 8.0  # the first answer of a large model waits this long at most, once
 REPEATS_S = 0.25  # a small one's widths are measured several times in this
 
 
-def key_of(model: Path, config: Config) -> str:
-    """A file name that changes with everything a table depends on."""
+def key_of(model: Path, config: Config, *, device: str = "") -> str:
+    """A file name that changes with all that a table depends on; device: where it runs."""
     status = model.stat()
     parts = (
         str(model.resolve()),
         status.st_size,
         status.st_mtime_ns,
         (config.threads, config.device, config.n_gpu_layers, config.kv_type),
+        device,
         platform.processor() or platform.machine(),
         os.cpu_count(),
         sorted(library_versions().items()),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgespec.adapt.learned import Learned
-from edgespec.config import BRIDGES, Config, state_folder
+from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
@@ -194,4 +194,5 @@ def translation_of(
             f"--bridge same, but the drafter's vocabulary differs from the target's ({what}): "
             "expected the same one; use --bridge auto"
         )
-    return Translation(vocabulary_of(*one), vocabulary_of(*other), state_folder(), names)
+    sides = vocabulary_of(*one), vocabulary_of(*other)
+    return Translation(*sides, state_folder(), names, cache=cache_folder())

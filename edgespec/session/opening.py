@@ -5,7 +5,7 @@ Knows nothing of generation. Whatever takes long is told to a Progress.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
-from edgespec.grammar.schema import gbnf_of
 from edgespec.protocols import Tokenizer
+from edgespec.session.meanwhile import Meanwhile
 from edgespec.session.methods import OpenModel, translation_of
 from edgespec.store import hub, pairs
 from edgespec.types import Constraint, Progress
@@ -64,9 +64,15 @@ def drafts_with_a_model(config: Config) -> bool:
     return wanted and config.speculative != "off" and config.draft_tokens != 0
 
 
-def open_target(path: Path, config: Config, progress: Progress | None = None) -> OpenModel:
-    """The target. Raises: UsageError, ModelFileError, ContextError."""
-    target: OpenModel = told(path, options_of(config)[0], progress)
+def open_target(
+    path: Path,
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    known: Callable[[int, int], None] | None = None,
+) -> OpenModel:
+    """The target; known: see ModelOptions. Raises: UsageError, ModelFileError, ContextError."""
+    target: OpenModel = told(path, replace(options_of(config)[0], known=known), progress)
     if target.token_ids is not None:
         n_rows = len(target.token_ids)
         target.close()
@@ -92,27 +98,46 @@ def options_of(config: Config) -> tuple[ModelOptions, ModelOptions]:
             device=config.device,
             n_gpu_layers=-1 if config.n_gpu_layers is None else config.n_gpu_layers,
             kv_type=config.kv_type,
+            loading=config.loading,
+            widths=(1,) if config.speculative == "off" else (1, 4),
         ),
         ModelOptions(
             n_threads=config.threads_draft,
             device="cpu" if follows else config.device_draft,
             kv_type=config.kv_type_draft,
+            loading=config.loading,
         ),
     )
 
 
+def meanwhile(path: Path, config: Config, progress: Progress | None) -> Meanwhile:
+    """The draft model in `path`, to be opened beside the target."""
+    return Meanwhile(path, options_of(config)[1], trying(path, progress))
+
+
 def open_drafter(
-    path: Path, config: Config, target: OpenModel, target_name: str, progress: Progress | None
-) -> tuple[OpenModel, Translation | None]:
-    """The draft model, with the target's context, and what translates its tokens if need be.
+    path: Path, config: Config, target: OpenModel, progress: Progress | None
+) -> OpenModel:
+    """The draft model, with the target's context.
 
     Raises: UsageError, ModelFileError, ContextError.
     """
     options = replace(options_of(config)[1], n_context=target.n_context, counted_by=target.n_vocab)
     model: OpenModel = told(path, options, progress)
+    return model
+
+
+def translation(
+    config: Config, target: OpenModel, model: OpenModel, names: tuple[str, str],
+    progress: Progress | None,
+) -> Translation | None:  # fmt: skip
+    """What translates a drafter's tokens, if need be; the model is closed if nothing can.
+
+    Raises: UsageError.
+    """
     try:
         with telling(progress, "comparing the vocabularies"):
-            return model, translation_of(config, target, model, (path.name, target_name))
+            return translation_of(config, target, model, names)
     except BaseException:
         model.close()
         raise
@@ -129,6 +154,7 @@ def open_constraint(config: Config, tokenizer: Tokenizer, n_tokens: int) -> Cons
         raise UsageError("--json-schema and --grammar: expected one of them")
     from edgespec.backends.llamacpp.grammar import constraint_of
     from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+    from edgespec.grammar.schema import gbnf_of
 
     flag = "--json-schema" if config.json_schema else "--grammar"
     if not isinstance(tokenizer, LlamaCppTokenizer):
@@ -152,9 +178,20 @@ def told(path: Path, options: ModelOptions, progress: Progress | None) -> Any:
     """The open model; `progress` hears of it."""
     what = f"loading {path.name}"
     if progress is not None:
-        options = replace(options, progress=lambda share: progress(what, min(share, 0.99)))
+        options = replace(
+            options,
+            progress=lambda share: progress(what, min(share, 0.99)),
+            trying=trying(path, progress),
+        )
     with telling(progress, what):
         return open_model(path, options)
+
+
+def trying(path: Path, progress: Progress | None) -> Callable[[float], None] | None:
+    """What tells `progress` of a trial of ways to load a model."""
+    if progress is None:
+        return None
+    return lambda share: progress(f"trying how {path.name} runs fastest here, once", share)
 
 
 @contextmanager

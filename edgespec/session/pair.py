@@ -46,18 +46,30 @@ class OpenPair:
         with_model = own is None and opening.drafts_with_a_model(config)
         self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
         with ExitStack() as self._opened:
-            self.target: OpenModel = opening.open_target(self.path, config, progress)
+            begin = None
+            if draft_path is not None:
+                meanwhile = opening.meanwhile(draft_path, config, progress)
+                self._opened.callback(meanwhile.drop)
+                begin = meanwhile.begin
+            self.target: OpenModel = opening.open_target(self.path, config, progress, known=begin)
             self._opened.callback(self.target.close)
-            self._open_drafter(draft_path)
+            self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
 
-    def _open_drafter(self, path: Path | None) -> None:
-        """The draft model in `path`, if any, and the methods that draft with what is open now."""
+    def _open_drafter(self, path: Path | None, model: OpenModel | None = None) -> None:
+        """The draft model in `path`, if any, and the methods that draft with what is open now.
+
+        model: it, if it is open already.
+        """
         if path is not None:
-            self.draft_model, self.translation = opening.open_drafter(
-                path, self._config, self.target, self.path.name, self._progress
+            if model is None:
+                model = opening.open_drafter(path, self._config, self.target, self._progress)
+            self._opened.callback(model.close)
+            names = path.name, self.path.name
+            self.translation = opening.translation(
+                self._config, self.target, model, names, self._progress
             )
-            self._opened.callback(self.draft_model.close)
+            self.draft_model = model
         self.methods = Methods(
             self._config, self.draft_model, self.translation, self._own, lambda: self.costs
         )
@@ -78,12 +90,12 @@ class OpenPair:
     @cached_property
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""
-        name = cost_store.key_of(self.path, self._config)
+        name = cost_store.key_of(self.path, self._config, device=self.target.device)
         file = cache_folder() / "costs" / name
         known = cost_store.load(file)
         if known is not None:
             return known
-        what = "measuring what widths cost here, once"
+        what = f"measuring what widths cost here, once (at most {cost_store.SWEEP_S:.0f} s)"
         with self._undisturbed() as is_idle, opening.telling(self._progress, what):
             if is_idle:
                 self.target.truncate(0)  # a full cache would leave no room for wide ones

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,13 @@ ABORTS = "import os; os.abort()"
 ABORTS_REPACKED = "import os, sys; sys.argv[2] == 'repack' and os.abort()"
 REFUSES = "import sys; print('m.gguf is odd: expected even'); sys.exit(3)"
 SLEEPS = "import time; time.sleep(60)"
+TIMED = """
+import json, os, sys
+ways = {"repack": None, "cpu-repack": (62, 105, 900), "map": (60, 168, 700)}
+times = ways[sys.argv[2]] or os.abort()
+seconds = dict(zip(("1", "4", "64"), times)) if sys.argv[4] else {}
+print(json.dumps({"seconds": seconds, "busy": os.path.exists(sys.argv[1] + ".busy")}))
+"""
 
 
 class TestTrial:
@@ -228,7 +237,7 @@ class TestTrial:
 
     @staticmethod
     def way(file: Path, *ways: str) -> str:
-        return gguf_trial.first_safe([file], ways or ("repack", "map"), "1")
+        return gguf_trial.best_way([file], ways or ("repack", "map"), "1", ModelOptions())
 
     def test_the_first_way_that_survives_is_taken(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
@@ -274,7 +283,7 @@ class TestTrial:
     def test_another_library_tries_again(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.way(written(file, b"x")) == "repack"
         monkeypatch.setattr(gguf_trial, "CHILD", ABORTS_REPACKED)
-        assert gguf_trial.first_safe([file], ("repack", "map"), "2") == "map"
+        assert gguf_trial.best_way([file], ("repack", "map"), "2", ModelOptions()) == "map"
 
     def test_without_children_the_last_way_is_taken(
         self, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -282,6 +291,50 @@ class TestTrial:
         monkeypatch.setattr(gguf_trial.sys, "executable", "")
         assert self.way(written(file, b"x")) == "map"
         assert "opened untried" in caplog.text
+
+    WAYS = ("repack", "cpu-repack", "map")
+
+    @pytest.mark.parametrize(("widths", "way"), [((1,), "map"), ((1, 4), "cpu-repack")])
+    def test_the_fastest_way_for_the_widths_in_use_is_taken(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, widths: tuple[int, ...], way: str
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        options, heard = ModelOptions(widths=widths), list[float]()
+        options = replace(options, trying=heard.append)
+        assert gguf_trial.best_way([written(file, b"x")], self.WAYS, "1", options) == way
+        said = gguf_trial.in_words(gguf_trial.timed_ways()[str(file.resolve())])
+        assert said.startswith("repack fails; cpu-repack 1: 62000.0 ms, 4: 105000.0 ms, 64")
+        assert heard == sorted(heard)
+        assert heard[-1] == 1
+
+    def test_what_a_busy_device_measured_is_measured_again(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        now, busy = time.time(), file.with_name(file.name + ".busy")
+        busy.write_text("")
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        busy.unlink()
+        monkeypatch.setattr(gguf_trial, "CHILD", ABORTS)
+        assert self.way(file, *self.WAYS) == "map"
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
+        monkeypatch.setattr(gguf_trial.time, "time", lambda: now + 4000)
+        assert self.way(file, *self.WAYS) == "cpu-repack"
+
+    def test_a_way_that_died_before_is_refused_where_it_is_the_only_one(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        with pytest.raises(ModelFileError, match=r"opened by repack: .*; use --loading auto"):
+            self.way(file, "repack")
+
+    def test_a_way_that_was_not_timed_is_timed_where_there_is_a_choice(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
+        assert self.way(written(file, b"x"), "map") == "map"
+        assert self.way(file, *self.WAYS) == "cpu-repack"
 
     def test_a_spoilt_memory_is_forgotten(
         self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -385,16 +385,16 @@ def test_quantized_models_may_be_repacked_and_others_are_mapped(
 ) -> None:
     seen: list[tuple[str, ...]] = []
 
-    def first_safe(files: Any, ways: tuple[str, ...], version: str) -> str:
+    def best_way(files: Any, ways: tuple[str, ...], *_: Any) -> str:
         seen.append(ways)
         return ways[0]
 
-    monkeypatch.setattr(llamacpp_opening, "first_safe", first_safe)
+    monkeypatch.setattr(llamacpp_opening, "best_way", best_way)
     opened_library = LlamaCppModel(stories260k, ModelOptions(n_threads=1))
     library = opened_library._lib
     opened_library.close()
     header = check_file(stories260k)
-    monkeypatch.setattr(llamacpp_opening, "gains_from_repacking", lambda _: True)
+    monkeypatch.setattr(llamacpp_opening, "ways_of", lambda *_: ("repack", "map"))
     llamacpp_opening.safe_loading(header, ModelOptions(), library)
     monkeypatch.setattr(llamacpp_opening, "free_memory", lambda: 1000)
     llamacpp_opening.safe_loading(header, ModelOptions(), library)
@@ -554,6 +554,17 @@ def test_texts_become_the_ids_of_the_reference(vocabulary: tuple[LlamaCppTokeniz
         assert ids == [int(word) for word in line.split()], repr(text)
         whole = b"".join(tokenizer.piece(token) for token in ids).decode()
         assert whole.lstrip(" ") == text.lstrip(" ")
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_tokens_read_at_once_are_what_each_is_alone(
+    vocabulary: tuple[LlamaCppTokenizer, Path], special: bool
+) -> None:
+    tokenizer, _ = vocabulary
+    read = [tokenizer.piece(token, special=special) for token in range(tokenizer.n_vocab)]
+    assert len(tokenizer._pieces[special]) == tokenizer.n_vocab
+    for token in range(0, tokenizer.n_vocab, 7):
+        assert tokenizer._piece(token, special) == read[token]
 
 
 def test_special_tokens_are_text_unless_asked_for(

@@ -37,7 +37,7 @@ def corpus(tmp_path):
 @pytest.fixture
 def untried(monkeypatch):
     """Files are opened without a trial in a child process, and timed for moments only."""
-    monkeypatch.setattr(llamacpp_opening, "first_safe", lambda files, ways, version: ways[-1])
+    monkeypatch.setattr(llamacpp_opening, "best_way", lambda files, ways, *_: ways[-1])
     monkeypatch.setattr("edgespec.export.trim.pair.STEPS_S", 0.03)
 
 

@@ -97,17 +97,18 @@ class Header:
             dtype = np.dtype(SCALARS[value.kind]).newbyteorder("<")
             return np.frombuffer(file.read(value.count * dtype.itemsize), dtype)
 
-    def strings(self, key: str) -> Iterator[bytes]:
+    def strings(self, key: str) -> list[bytes]:
         """The elements of an array of strings."""
         value = self.metadata[key]
         with self.path.open("rb") as file:
             file.seek(value.offset)
             raw = file.read(value.end - value.offset)
-        unpack, at = struct.Struct("<Q").unpack_from, 0
+        unpack, at, found = struct.Struct("<Q").unpack_from, 0, list[bytes]()
         for _ in range(value.count):
             start = at + 8
             at = start + unpack(raw, at)[0]
-            yield raw[start:at]
+            found.append(raw[start:at])
+        return found
 
 
 def refusal(path: Path, seen: str, expected: str, do: str = "") -> ModelFileError:

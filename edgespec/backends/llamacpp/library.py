@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import itertools
 import logging
 import re
 import sys
@@ -175,6 +176,20 @@ class Library:
                 return int(self._at(i))
         names = ", ".join(["auto", "cpu", *(d.name for d in found if d.kind in ("gpu", "igpu"))])
         raise UsageError(f"device {name!r} is not here: expected one of {names}; see `devices`")
+
+    def layouts(self) -> dict[str, int]:
+        """How the CPU can keep weights besides as they are in the file: AMX, CPU_REPACK."""
+        cpu = self.bind("ggml_backend_dev_by_type", ctypes.c_void_p, (ctypes.c_int,))(0)
+        registry = self.bind("ggml_backend_dev_backend_reg")(cpu)
+        text = (ctypes.c_void_p, ctypes.c_char_p)
+        look_up = self.bind("ggml_backend_reg_get_proc_address", ctypes.c_void_p, text)
+        at = look_up(registry, b"ggml_backend_dev_get_extra_bufts")
+        if not at:
+            return {}
+        kinds = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), *POINTER)(at)(cpu)
+        name_of = self.bind("ggml_backend_buft_name", ctypes.c_char_p)
+        found = itertools.takewhile(bool, (kinds[i] for i in itertools.count()))
+        return {name_of(kind).decode(): kind for kind in found}
 
     def _at(self, index: int) -> int:
         get = self.bind("ggml_backend_dev_get", ctypes.c_void_p, (ctypes.c_size_t,))

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import check_file, parts
+from edgespec.backends.gguf.trial import is_known
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
@@ -53,7 +54,7 @@ class LlamaCppModel:
     token_ids = None
 
     def __init__(self, path: Path, options: ModelOptions, *, loading: str | None = None) -> None:
-        """Open the model. loading: "map" or "repack"; None finds out by a trial (gguf/trial.py).
+        """Open the model. loading: a way of layout.py, untried; None tries (gguf/trial.py).
 
         Raises: ModelFileError, ContextError, UsageError, all before much memory is taken.
         """
@@ -61,14 +62,17 @@ class LlamaCppModel:
         self._weights: Any = None
         self._lock = OwnLock()
         self._stop_flag = ctypes.create_string_buffer(2)  # read by the abort callback
-        header = self._header = check_file(Path(path))
+        self._lib = library()
+        known = is_known([Path(path)], self._lib.version)
+        header = self._header = check_file(Path(path), spelled=not known)
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
         opening.check_memory(self.kv_bytes, self.n_context, header.path)
-        self._lib = library()
-        self.device = opening.placed(self._lib, options)
         loading = loading or opening.safe_loading(header, options, self._lib)
+        self.device = opening.placed(self._lib, options, loading)
+        if options.known is not None and not opening.on_gpu(self._lib, options):
+            options.known(self.n_context, header.tensors["token_embd.weight"].shape[-1])
         try:
             with held_interrupts() as held:
                 self._open(loading, held)
@@ -79,7 +83,7 @@ class LlamaCppModel:
     def _open(self, loading: str, held: HeldInterrupts) -> None:
         api = self._lib.api
         told = opening.Loading(self._options.progress, held)
-        params, kept = opening.model_params(self._lib, self._options, loading, told)
+        params, kept = opening.model_params(self._lib, self._options, self._header, loading, told)
         try:
             self._weights = Weights(self._header.path, params)
         except ModelFileError:

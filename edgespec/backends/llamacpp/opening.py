@@ -14,8 +14,9 @@ from typing import Any
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import MAX_CONTEXT, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Header
-from edgespec.backends.gguf.trial import first_safe
+from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
+from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
 from edgespec.backends.llamacpp.library import Library
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
 from edgespec.device import free_memory, n_cores
@@ -29,13 +30,6 @@ MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
 MOST_ROWS, LEAST_ROWS, ROWS_BYTES = 64, 32, 32 << 20
 # Prompt tokens per batch: on CPUs 256 read as fast as 512 and halve the graph's buffers.
 BATCH_CPU, BATCH_GPU = 256, 512
-LOAD_READ, LOAD_MMAP = 0, 1  # LLAMA_LOAD_MODE_NONE, _MMAP
-MAP, REPACK = "map", "repack"
-# Types whose rows llama.cpp reorders for its CPU kernels. Measured on one core, 16 layers of
-# 1024: Q4_0 4 tokens 44.8 -> 32.6 ms, 16 tokens 125 -> 81; Q4_K_M 4 tokens 52 -> 36; Q8_0 and
-# F16 gain nothing and stay mapped. The reordered copy is private memory: beside a mapped file
-# a 141 MB model took 315 MB, read without mapping 209, as much as mapped and not reordered.
-REPACKED = ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "IQ4_NL")
 
 
 def checked(options: ModelOptions, header: Header) -> ModelOptions:
@@ -96,26 +90,21 @@ def check_memory(needed: int, n_context: int, path: Path) -> None:
 
 
 def safe_loading(header: Header, options: ModelOptions, library: Library) -> str:
-    """MAP or REPACK: the faster that a child process survived (gguf/trial.py).
+    """The way of layout.py that is asked for, or else the fastest, if a child process survived it.
 
     Files that come with EdgeSpec need no trial and are mapped.
     """
+    if options.loading != "auto":
+        return best_way(parts(header), [options.loading], library.version, options)
     package = Path(__file__).resolve().parents[2]
     if any(header.path.resolve().is_relative_to(p) for p in (package, package.parent / "models")):
         return MAP
     ways: tuple[str, ...] = (MAP,)
-    on_cpu = options.device == "cpu" or not library.has_gpu()
-    if on_cpu and gains_from_repacking(header):
+    if options.device == "cpu" or not library.has_gpu():
         free = free_memory()
         if free is None or free > 1.2 * header.n_bytes:
-            ways = (REPACK, MAP)
-    return first_safe(parts(header), ways, library.version)
-
-
-def gains_from_repacking(header: Header) -> bool:
-    """Whether most weights are of types that llama.cpp reorders with profit."""
-    gaining = sum(t.n_bytes for t in header.tensors.values() if t.kind in REPACKED)
-    return gaining * 2 > sum(t.n_bytes for t in header.tensors.values())
+            ways = ways_of(header, library)
+    return best_way(parts(header), ways, library.version, options)
 
 
 class Loading:
@@ -138,25 +127,24 @@ class Loading:
 
 
 def model_params(
-    library: Library, options: ModelOptions, loading: str, told: Loading
+    library: Library, options: ModelOptions, header: Header, loading: str, told: Loading
 ) -> tuple[Any, list[Any]]:
     """llama_model_params, and what they point to, to be kept until the model is open."""
     params = library.api.llama_model_default_params()
     tell = type(params.progress_callback)(told)
     params.progress_callback = tell
-    params.load_mode = LOAD_READ if loading == REPACK else LOAD_MMAP
-    params.use_extra_bufts = loading == REPACK
+    layout = set_layout(params, loading, header, library)
     params.n_gpu_layers = options.n_gpu_layers
     handles: list[int | None] = [None]
     if options.device == "cpu":
         params.n_gpu_layers = 0
     elif options.device == "auto":
-        return params, [tell]  # all GPUs that llama.cpp finds
+        return params, [tell, layout]  # all GPUs that llama.cpp finds
     else:
         handles = [library.device_handle(options.device), None]
     array = (ctypes.c_void_p * len(handles))(*handles)
     params.devices = ctypes.cast(array, ctypes.c_void_p)
-    return params, [tell, array]
+    return params, [tell, layout, array]
 
 
 def context_params(library: Library, options: ModelOptions, n_context: int, n_vocab: int) -> Any:
@@ -185,13 +173,14 @@ def on_gpu(library: Library, options: ModelOptions) -> bool:
     return options.device != "cpu" and options.n_gpu_layers != 0 and library.has_gpu()
 
 
-def placed(library: Library, options: ModelOptions) -> str:
+def placed(library: Library, options: ModelOptions, loading: str) -> str:
     """Where the model runs, in words."""
     cache = "" if options.kv_type == "f16" else f", {options.kv_type} cache"
     if on_gpu(library, options):
         return ("GPU" if options.device == "auto" else options.device) + cache
     n_threads = options.n_threads or n_cores()
-    return f"CPU, {n_threads} thread{'s' * (n_threads > 1)}{cache}"
+    layout = "" if loading == MAP else f", weights reordered ({loading})"
+    return f"CPU, {n_threads} thread{'s' * (n_threads > 1)}{layout}{cache}"
 
 
 def rows_of(n_vocab: int, options: ModelOptions) -> int:

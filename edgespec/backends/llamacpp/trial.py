@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from time import perf_counter
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.gguf.trial import REFUSED
+from edgespec.backends.gguf.trial import PROMPT, REFUSED, Times
 from edgespec.backends.llamacpp.model import LlamaCppModel
-from edgespec.device import n_cores
+from edgespec.device import waited_s
 from edgespec.errors import EdgeSpecError
 
+WIDTHS, REPEATS, MOST_S = (1, 4, 8), 5, 3.0
+BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 
-def trial(path: str, loading: str) -> None:
-    """Open `path` and run a few tokens, in a process that may die.
+
+def trial(path: str, loading: str, n_threads: str, timed: str) -> None:
+    """Open `path` and run a few tokens, in a process that may die; timed: print what they take.
 
     Exits with trial.REFUSED and the reason on stdout when the file is refused.
     """
-    large = Path(path).is_file() and Path(path).stat().st_size > 100 << 20
-    n_threads = min(4, n_cores()) if large else 1
-    options = ModelOptions(n_context=512, device="cpu", n_threads=n_threads)
+    options = ModelOptions(n_context=512, device="cpu", n_threads=int(n_threads))
     try:
         model = LlamaCppModel(Path(path), options, loading=loading)
         n_vocab = model.n_vocab
         # One row, a draft's worth and a prompt's worth take different kernels.
-        for n in (1, 9, 64):
+        for n in (1, 9, PROMPT):
             model.truncate(0)
             model.extend([i % n_vocab for i in range(n)])
             model.forward([i % n_vocab for i in range(n)])
+        if timed:
+            print(json.dumps(_measured(model)))
         model.close()
     except EdgeSpecError as error:
         print(error)
         sys.exit(REFUSED)
+
+
+def _measured(model: LlamaCppModel) -> dict[str, Times | bool]:
+    """The least a forward takes by width, and whether others computed here meanwhile."""
+    ids = [i % model.n_vocab for i in range(PROMPT)]
+    seconds: Times = {}
+    start, waited = perf_counter(), waited_s()
+    for i in range(REPEATS):
+        for n in (PROMPT, *WIDTHS):
+            model.truncate(0 if n == PROMPT else PROMPT)
+            begin = perf_counter()
+            (model.extend if n == PROMPT else model.forward)(ids[:n])
+            took_s = perf_counter() - begin
+            seconds[str(n)] = min(seconds.get(str(n), took_s), took_s)
+        if i and perf_counter() > start + MOST_S:
+            break
+    return {"seconds": seconds, "busy": waited_s() - waited > BUSY * (perf_counter() - start)}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.adapt.learned import file_of
+from edgespec.drafters.bridges import split_file
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
 from edgespec.errors import TokenizerError
 from edgespec.text.vocabulary import Vocabulary
@@ -19,11 +22,11 @@ class Mapping:
     """Between a drafter's vocabulary D and a target's T.
 
     image: [V_D] the target's id with the same bytes or role, -1 for none; no two have the same.
-    preimage: [V_T] its inverse.
+    preimage: [V_T] its inverse. cache: the folder in which splits are kept, if they are.
     """
 
-    def __init__(self, draft: Vocabulary, target: Vocabulary) -> None:
-        self.draft, self.target = draft, target
+    def __init__(self, draft: Vocabulary, target: Vocabulary, *, cache: Path | None = None) -> None:
+        self.draft, self.target, self._cache = draft, target, cache
         self.image: NDArray[np.int32] = np.full(draft.n_vocab, -1, np.int32)
         self.preimage: NDArray[np.int32] = np.full(target.n_vocab, -1, np.int32)
         for piece, token in draft.by_bytes.items():
@@ -49,8 +52,19 @@ class Mapping:
         return self._splits.get(token)
 
     @cached_property
-    def _splits(self) -> dict[int, tuple[int, ...]]:
-        found: dict[int, tuple[int, ...]] = {}
+    def _splits(self) -> split_file.Splits:
+        if self._cache is None:
+            return self._found_splits()
+        draft, target = self.draft, self.target
+        file = file_of(self._cache, "splits", draft.fingerprint, target.fingerprint, ".npy")
+        found = split_file.load(file, draft.n_vocab, target.n_vocab)
+        if found is None:
+            found = self._found_splits()
+            split_file.save(found, file)
+        return found
+
+    def _found_splits(self) -> split_file.Splits:
+        found: split_file.Splits = {}
         for piece, token in self.draft.by_bytes.items():
             if self.image[token] < 0:
                 pieces = self._split(piece)

@@ -34,12 +34,19 @@ class Translation:
     """From one draft model's vocabulary to one target's, by any bridge.
 
     state: the folder that holds the n-gram caches. names: of drafter and target, kept with theirs.
+    cache: the folder of what can be found again.
     """
 
     def __init__(
-        self, draft: Vocabulary, target: Vocabulary, state: Path, names: tuple[str, str]
+        self,
+        draft: Vocabulary,
+        target: Vocabulary,
+        state: Path,
+        names: tuple[str, str],
+        *,
+        cache: Path,
     ) -> None:
-        self.mapping = Mapping(draft, target)
+        self.mapping = Mapping(draft, target, cache=cache)
         self._path, self._names = path_of(state, draft, target), names
         self._warned = False
 

@@ -1,0 +1,64 @@
+"""A draft model that opens in a thread of its own while its target does.
+
+Loading is a single thread of C and some of Python, so two models load in little more than the time
+of the larger one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from edgespec.backends import ModelOptions, open_model
+from edgespec.session.methods import OpenModel
+
+
+class Meanwhile:
+    """The model in `path`, begun once its target tells its context, to be taken when that is open.
+
+    trying: told how far a trial is, which waits until the target is open.
+    """
+
+    def __init__(
+        self, path: Path, options: ModelOptions, trying: Callable[[float], None] | None
+    ) -> None:
+        self._path, self._target_is_open = path, threading.Event()
+        self._options = replace(options, trying=trying, alone=self._target_is_open.wait)
+        self._thread: threading.Thread | None = None
+        self._model: OpenModel | None = None
+        self._error: BaseException | None = None
+
+    def begin(self, n_context: int, n_vocab: int) -> None:
+        """Open it with the target's context, counted in tokens of a vocabulary of n_vocab."""
+        options = replace(self._options, n_context=n_context, counted_by=n_vocab)
+        self._thread = threading.Thread(target=self._open, args=[options], daemon=True)
+        self._thread.start()
+
+    def _open(self, options: ModelOptions) -> None:
+        try:
+            self._model = open_model(self._path, options)
+        except BaseException as error:  # raised where it is taken
+            self._error = error
+
+    def take(self) -> OpenModel | None:
+        """The open model, now the caller's; None if it was never begun.
+
+        Raises: what opening it raised.
+        """
+        self._target_is_open.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        model, self._model = self._model, None
+        return model
+
+    def drop(self) -> None:
+        """Close it, unless it was taken; waits until it is open."""
+        self._target_is_open.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._model is not None:
+            self._model.close()
