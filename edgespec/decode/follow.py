@@ -12,8 +12,6 @@ import numpy as np
 from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray
 
-FEW = 8  # new tokens up to which one forward, with logits nobody reads, beats extend + forward
-
 
 class Follower:
     """What a model's cache holds. ids: the record of it."""
@@ -37,9 +35,9 @@ class Follower:
         self.model.extend(tokens)
         self.ids += tokens
 
-    def forward(self, tokens: list[int]) -> FloatArray:
-        """Read more; logits [n, K] after each, a view."""
-        logits = self.model.forward(tokens)
+    def forward(self, tokens: list[int], n: int) -> FloatArray:
+        """Read more; logits [n, K] after each of the last n, a view."""
+        logits = self.model.forward(tokens, n_rows=n)[-n:]
         self.ids += tokens
         return logits
 
@@ -69,17 +67,13 @@ class Reader:
 
     def step(self, token: int) -> FloatArray:
         """Logits [K] after one more token; a view."""
-        last: FloatArray = self._cache.forward([token])[0]
+        last: FloatArray = self._cache.forward([token], 1)[0]
         return last
 
     def rows(self, context: Sequence[int], n: int) -> FloatArray:
         """Logits [n, K] after each of the context's last n tokens; a view."""
         context = list(context)
-        new = context[self._cache.cut(context, len(context) - n) :]
-        if len(new) > max(FEW, n):
-            self._cache.extend(new[:-n])
-            new = new[-n:]
-        return self._cache.forward(new)[-n:]
+        return self._cache.forward(context[self._cache.cut(context, len(context) - n) :], n)
 
     def whole(self, logits: FloatArray) -> FloatArray:
         """Logits [V] for logits [K]; those of a trimmed head are overwritten by the next."""

@@ -38,16 +38,11 @@ class Counted(TableModel):
 
     def __init__(self, n_context: int = 64) -> None:
         super().__init__(table, V, n_context)
-        self.forwards: list[int] = []
-        self.extends: list[int] = []
+        self.forwards: list[tuple[int, int | None]] = []
 
-    def forward(self, tokens, parents=None):
-        self.forwards.append(len(tokens))
+    def forward(self, tokens, parents=None, *, n_rows=None):
+        self.forwards.append((len(tokens), n_rows))
         return super().forward(tokens, parents)
-
-    def extend(self, tokens):
-        self.extends.append(len(tokens))
-        super().extend(tokens)
 
 
 def test_a_chain_of_likeliest_tokens_with_cumulative_confidence():
@@ -62,14 +57,13 @@ def test_a_round_reads_only_what_the_last_one_got_wrong():
     model = Counted()
     drafter = ModelDrafter(model)
     drafter.draft([0] * 20, 4)
-    assert (model.extends, model.forwards) == ([19], [1, 1, 1, 1])
+    assert model.forwards == [(20, 1), *[(1, 1)] * 3]
     model.forwards.clear()
     drafter.draft([*[0] * 20, 1, 2, 3, 0, 2], 4)  # all four accepted, one of the target's own
-    assert model.forwards == [2, 1, 1, 1]
+    assert model.forwards == [(2, 1), *[(1, 1)] * 3]
     model.forwards.clear()
     drafter.draft([*[0] * 20, 1, 2, 3, 0, 2, 3, 1], 4)  # one accepted
-    assert model.forwards == [1, 1, 1, 1]
-    assert model.extends == [19]
+    assert model.forwards == [(1, 1)] * 4
 
 
 def test_the_draft_ends_below_p_min_and_where_the_context_does():
