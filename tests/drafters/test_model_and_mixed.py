@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from time import sleep
@@ -20,7 +21,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoPlanner, FixedController, Plan
 from edgespec.pace.cost import CostTable
 from edgespec.protocols import Drawing
-from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
+from edgespec.types import Draft, Round, SamplingParams, Spent, Times, Verdict
 
 V = 4
 LAW = law_of(SamplingParams(temperature=1.0))
@@ -64,6 +65,14 @@ def test_a_round_reads_only_what_the_last_one_got_wrong():
     model.forwards.clear()
     drafter.draft([*[0] * 20, 1, 2, 3, 0, 2, 3, 1], 4)  # one accepted
     assert model.forwards == [(1, 1)] * 4
+
+
+def test_a_draft_tells_reading_from_stepping(monkeypatch):
+    seconds = itertools.count()  # each look at the clock is a second later
+    monkeypatch.setattr("edgespec.decode.follow.perf_counter", lambda: float(next(seconds)))
+    drafter = ModelDrafter(Counted())
+    assert drafter.draft([0] * 20, 4).spent == Spent(read_s=1.0, step_s=3.0)
+    assert drafter.draft([*[0] * 20, 1, 2, 3, 0, 2], 2).spent == Spent(step_s=2.0)
 
 
 def test_the_draft_ends_below_p_min_and_where_the_context_does():
