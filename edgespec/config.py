@@ -84,7 +84,9 @@ class Config:
         0, "-c --ctx-size", whole, "N", f"context, 0: the model's, at most {DEFAULT_CONTEXT}"
     )
     threads: int = option(0, "-t --threads", whole, "N", "target's threads, 0: all cores")
-    threads_draft: int = option(1, "-td --threads-draft", whole, "N", "drafter's threads (1)")
+    threads_draft: int = option(
+        0, "-td --threads-draft", whole, "N", "drafter's threads, 0: as the target"
+    )
     n_gpu_layers: int | None = option(
         None, "-ngl --n-gpu-layers", whole, "N", "target's layers on the GPU (all)", rare=True
     )

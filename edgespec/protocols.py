@@ -74,11 +74,18 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         """Logits [n, V] after each token; a view that the next call overwrites.
 
         parents: for each token the index of its parent among these tokens, -1 for the last token
-        in the cache; None is a chain. After a forking forward only `keep` may follow.
+        in the cache; None is a chain. After a forking forward only `keep` may follow. n_rows: of a
+        chain only so many last rows are wanted, and those before them may be left out.
         Raises: ContextError before anything is read if they do not fit; Cancelled.
         """
         ...

@@ -99,6 +99,22 @@ class DraftLaw(Protocol):
         ...
 
 
+class Spent(NamedTuple):
+    """What making drafts took, in seconds.
+
+    read_s: the model's forwards of many tokens: a prompt, or what it had missed. step_s: its other
+    forwards. translate_s: all else where the model has another vocabulary.
+    """
+
+    read_s: float = 0.0
+    step_s: float = 0.0
+    translate_s: float = 0.0
+
+    def plus(self, other: Spent) -> Spent:
+        """The sums."""
+        return Spent(*(a + b for a, b in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True)
 class Draft:
     """Proposed tokens as a tree below the last token of the context; a chain is the usual case.
@@ -108,7 +124,7 @@ class Draft:
     case in a branching tree). law: in its place, a law that is worked out as far as it is asked
     for. sources: who proposed each node. confidence: k estimates of the probability that the node
     and all above it are accepted, or empty. n_cut: tokens dropped because a grammar refuses the
-    first of them; of that one sources and confidence still tell.
+    first of them; of that one sources and confidence still tell. spent: by its drafter, if a model.
     """
 
     tokens: tuple[int, ...] = ()
@@ -118,6 +134,7 @@ class Draft:
     confidence: tuple[float, ...] = ()
     law: DraftLaw | None = None
     n_cut: int = 0
+    spent: Spent = field(default=Spent(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.parents and self.tokens:
@@ -307,6 +324,7 @@ class Stats:
     decode_s: float = 0.0
     target_s: float = 0.0
     draft_s: float = 0.0
+    spent: Spent = Spent()  # of draft_s
     note: str = ""  # why drafting paused, if it did
     plain_token_s: float = 0.0  # what a token takes here without drafting, measured; 0: not known
 

@@ -166,7 +166,13 @@ class LawModel:
         self._tokens += tokens
         assert self.length <= self.n_context
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> Row:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> Row:
         rows = []
         self.n_forwards += 1
         for token in tokens:

@@ -36,7 +36,13 @@ class TableModel:
         self._check(len(tokens))
         self._tokens += tokens
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         self._check(len(tokens))
         prefix, self._before = tuple(self._tokens), len(self._tokens)
         above = range(-1, len(tokens) - 1) if parents is None else parents

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from edgespec.device import device_card, peak_rss_bytes, version
-from edgespec.types import ModelInfo, SamplingParams, Stats
+from edgespec.types import ModelInfo, SamplingParams, Spent, Stats
 
 SCHEMA = "edgespec.run/1"
 
@@ -35,6 +35,7 @@ def total(stats: Sequence[Stats]) -> Stats:
     }  # fmt: skip
     return Stats(
         **summed,
+        spent=Spent(*map(sum, zip(*(one.spent for one in stats), strict=True))),
         ttft_s=sum(one.ttft_s for one in stats) / len(stats),
         accepted_by_position=_added([one.accepted_by_position for one in stats]),
         tested_by_position=_added([one.tested_by_position for one in stats]),
@@ -64,6 +65,7 @@ def run_row(
         "ttft_s": stats.ttft_s,
         "target_s": stats.target_s,
         "draft_s": stats.draft_s,
+        "draft_split": stats.spent._asdict(),
         "overhead_s": stats.overhead_s,
         "n_rounds": stats.n_rounds,
         "n_drafted": stats.n_drafted,

@@ -64,7 +64,7 @@ def run(args: Namespace, config: Config) -> int:
     drafting = replace(config, speculative="on", draft_tokens="auto")
     with_model = opening.drafts_with_a_model(drafting)
     target, draft = opening.paths_of(config, show_progress, drafter=with_model)
-    report = examine(target, draft, opening.options_of(config), TEXTS, free_memory())
+    report = examine(target, draft, opening.options_of(config, draft), TEXTS, free_memory())
     report = measured(report, config, args.quick)
     if args.json != "-":
         print("\n".join(folded(line, INDENT) for line in lines_of(report)))

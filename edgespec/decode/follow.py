@@ -6,13 +6,14 @@ Knows ids of the model's own vocabulary; nothing of drafts or targets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 
 from edgespec.protocols import LanguageModel
-from edgespec.types import FloatArray
+from edgespec.types import FloatArray, Spent
 
-FEW = 8  # new tokens up to which one forward, with logits nobody reads, beats extend + forward
+MANY = 8  # tokens from which on a forward counts as reading
 
 
 class Follower:
@@ -37,9 +38,9 @@ class Follower:
         self.model.extend(tokens)
         self.ids += tokens
 
-    def forward(self, tokens: list[int]) -> FloatArray:
-        """Read more; logits [n, K] after each, a view."""
-        logits = self.model.forward(tokens)
+    def forward(self, tokens: list[int], n: int) -> FloatArray:
+        """Read more; logits [n, K] after each of the last n, a view."""
+        logits = self.model.forward(tokens, n_rows=n)[-n:]
         self.ids += tokens
         return logits
 
@@ -54,6 +55,7 @@ class Reader:
         self.model, self._cache = model, Follower(model)
         ids = model.token_ids
         self.columns = None if ids is None else ids.astype(np.intp)  # int32 would be cast each time
+        self._spent = [0.0, 0.0]  # reading, stepping
         self._whole = np.empty(0, np.float32)  # [V], -inf where a trimmed head has no row
         if ids is not None:
             self._whole = np.full(model.n_vocab, -np.inf, np.float32)
@@ -69,17 +71,24 @@ class Reader:
 
     def step(self, token: int) -> FloatArray:
         """Logits [K] after one more token; a view."""
-        last: FloatArray = self._cache.forward([token])[0]
+        last: FloatArray = self._forward([token], 1)[0]
         return last
 
     def rows(self, context: Sequence[int], n: int) -> FloatArray:
         """Logits [n, K] after each of the context's last n tokens; a view."""
         context = list(context)
-        new = context[self._cache.cut(context, len(context) - n) :]
-        if len(new) > max(FEW, n):
-            self._cache.extend(new[:-n])
-            new = new[-n:]
-        return self._cache.forward(new)[-n:]
+        return self._forward(context[self._cache.cut(context, len(context) - n) :], n)
+
+    def lap(self) -> Spent:
+        """What the forwards since the last lap took."""
+        spent, self._spent = Spent(*self._spent), [0.0, 0.0]
+        return spent
+
+    def _forward(self, tokens: list[int], n: int) -> FloatArray:
+        start = perf_counter()
+        logits = self._cache.forward(tokens, n)
+        self._spent[len(tokens) < MANY] += perf_counter() - start
+        return logits
 
     def whole(self, logits: FloatArray) -> FloatArray:
         """Logits [V] for logits [K]; those of a trimmed head are overwritten by the next."""

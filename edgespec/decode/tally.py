@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edgespec.types import Draft, Round, Stats, Verdict
+from edgespec.types import Draft, Round, Spent, Stats, Verdict
 
 
 class Tally:
@@ -18,6 +18,7 @@ class Tally:
         self.tested_by_position: list[int] = []
         self.rounds_by_length: list[int] = []
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
+        self.spent = Spent()
         self.ended = self.started
 
     def observe(self, done: Round) -> None:
@@ -26,6 +27,7 @@ class Tally:
         times, end = done.times, time.perf_counter()
         self.ttft_s = self.ttft_s or end - self.started
         self.draft_s += times.draft_s
+        self.spent = self.spent.plus(done.draft.spent)
         self.target_s += times.target_s
         self.decode_s += times.ask_s + times.target_s + end - times.told
         self.ended = end
@@ -64,5 +66,6 @@ class Tally:
             decode_s=self.decode_s,
             target_s=self.target_s,
             draft_s=self.draft_s,
+            spent=self.spent,
             note=note,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,8 +42,10 @@ class ModelDrafter:
             return Draft()
         logits = self._reader.read(context)
         if drawing is None:
-            return self._likeliest(logits, k)
-        return self._drawn(logits, context, k, drawing)
+            draft = self._likeliest(logits, k)
+        else:
+            draft = self._drawn(logits, context, k, drawing)
+        return replace(draft, spent=self._reader.lap())
 
     def _likeliest(self, logits: FloatArray, k: int) -> Draft:
         tokens: list[int] = []

@@ -86,7 +86,7 @@ def run(plan: TrimPlan, progress: Progress) -> Report:
             candidates = trials.measured(plan, before.acceptance, progress)
         k = chosen_size(plan, ranking, candidates)
         files = form.write(plan.out, ranking.ids(k))
-        steps = trim_pair.draft_steps([whole, plan.out], progress)
+        steps = trim_pair.draft_steps([whole, plan.out], progress, n_threads=plan.n_threads)
         after = pair_run(plan, plan.out, calibration, progress)
         n_bytes = Sides(size_of(whole), size_of(plan.out))
     return Report(
@@ -208,7 +208,7 @@ class Trials:
         for number, k in enumerate(sizes[1:], 1):
             paths.append(self.form.trial(self.folder, ranking.ids(k)))
             progress("making trial sizes", number / (len(sizes) - 1))
-        steps = trim_pair.draft_steps(paths, progress)
+        steps = trim_pair.draft_steps(paths, progress, n_threads=plan.n_threads)
         costs = trim_pair.target_costs(plan.target, plan.n_threads)
         found = []
         for k, step_s in zip(sizes, steps, strict=True):

@@ -113,7 +113,7 @@ def n_params_of(path: Path) -> int:
         model.close()
 
 
-def draft_steps(drafters: Sequence[Path], progress: Progress) -> list[float]:
+def draft_steps(drafters: Sequence[Path], progress: Progress, *, n_threads: int = 0) -> list[float]:
     """Seconds a drafted token takes with each of the models, argmax and confidence included.
 
     Medians of runs that take turns, so that what else the device does meets all of them alike.
@@ -122,7 +122,7 @@ def draft_steps(drafters: Sequence[Path], progress: Progress) -> list[float]:
     with ExitStack() as opened:
         tried = []
         for path in drafters:
-            model = open_model(path, ModelOptions(n_context=256, n_threads=1))
+            model = open_model(path, ModelOptions(n_context=256, n_threads=n_threads))
             opened.callback(model.close)
             tried.append((ModelDrafter(model), [i % model.n_vocab for i in range(STEP_CONTEXT)]))
         seconds: list[list[float]] = [[] for _ in drafters]

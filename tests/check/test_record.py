@@ -23,8 +23,8 @@ OTHER = Stats(
 INFO = ModelInfo("a.gguf", "ab", "llamacpp", "llama", 7, "F16", 14)
 ROW_KEYS = [
     "method", "prompt_set", "n_prompts", "n_tokens", "wall_s", "decode_s", "tokens_per_s",
-    "ttft_s", "target_s", "draft_s", "overhead_s", "n_rounds", "n_drafted", "n_tested",
-    "n_accepted", "acceptance_rate", "block_efficiency", "accepted_by_position",
+    "ttft_s", "target_s", "draft_s", "draft_split", "overhead_s", "n_rounds", "n_drafted",
+    "n_tested", "n_accepted", "acceptance_rate", "block_efficiency", "accepted_by_position",
     "peak_rss_bytes", "outputs_sha256",
 ]  # fmt: skip
 

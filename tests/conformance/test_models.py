@@ -134,6 +134,18 @@ def test_one_batch_equals_one_by_one(model: Any) -> None:
     assert np.abs(np.diff(at_once, axis=0)).max() > 1  # rows do differ from each other
 
 
+@pytest.mark.parametrize(("n", "n_rows"), [(3, 1), (11, 2), (3, 3), (11, 60), (80, 1), (80, 70)])
+def test_the_last_rows_are_those_of_a_whole_forward(model: Any, n: int, n_rows: int) -> None:
+    tokens = (PROMPT + MORE) * 8
+    expected = model.forward(tokens[:n]).copy()
+    model.truncate(0)
+    seen = model.forward(tokens[:n], n_rows=n_rows)
+    assert close_to(seen[-n_rows:], expected[-n_rows:])
+    model.keep(range(2))  # of the tokens, whatever rows there are
+    assert model.length == 2
+    assert close_to(model.forward(tokens[2:3]), expected[2:3])
+
+
 def test_extend_leads_where_forward_leads(model: Any) -> None:
     expected = last_row(model, PROMPT + MORE)
     model.extend(PROMPT)

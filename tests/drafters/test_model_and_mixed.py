@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from time import sleep
@@ -20,7 +21,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoPlanner, FixedController, Plan
 from edgespec.pace.cost import CostTable
 from edgespec.protocols import Drawing
-from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
+from edgespec.types import Draft, Round, SamplingParams, Spent, Times, Verdict
 
 V = 4
 LAW = law_of(SamplingParams(temperature=1.0))
@@ -38,16 +39,11 @@ class Counted(TableModel):
 
     def __init__(self, n_context: int = 64) -> None:
         super().__init__(table, V, n_context)
-        self.forwards: list[int] = []
-        self.extends: list[int] = []
+        self.forwards: list[tuple[int, int | None]] = []
 
-    def forward(self, tokens, parents=None):
-        self.forwards.append(len(tokens))
+    def forward(self, tokens, parents=None, *, n_rows=None):
+        self.forwards.append((len(tokens), n_rows))
         return super().forward(tokens, parents)
-
-    def extend(self, tokens):
-        self.extends.append(len(tokens))
-        super().extend(tokens)
 
 
 def test_a_chain_of_likeliest_tokens_with_cumulative_confidence():
@@ -62,14 +58,21 @@ def test_a_round_reads_only_what_the_last_one_got_wrong():
     model = Counted()
     drafter = ModelDrafter(model)
     drafter.draft([0] * 20, 4)
-    assert (model.extends, model.forwards) == ([19], [1, 1, 1, 1])
+    assert model.forwards == [(20, 1), *[(1, 1)] * 3]
     model.forwards.clear()
     drafter.draft([*[0] * 20, 1, 2, 3, 0, 2], 4)  # all four accepted, one of the target's own
-    assert model.forwards == [2, 1, 1, 1]
+    assert model.forwards == [(2, 1), *[(1, 1)] * 3]
     model.forwards.clear()
     drafter.draft([*[0] * 20, 1, 2, 3, 0, 2, 3, 1], 4)  # one accepted
-    assert model.forwards == [1, 1, 1, 1]
-    assert model.extends == [19]
+    assert model.forwards == [(1, 1)] * 4
+
+
+def test_a_draft_tells_reading_from_stepping(monkeypatch):
+    seconds = itertools.count()  # each look at the clock is a second later
+    monkeypatch.setattr("edgespec.decode.follow.perf_counter", lambda: float(next(seconds)))
+    drafter = ModelDrafter(Counted())
+    assert drafter.draft([0] * 20, 4).spent == Spent(read_s=1.0, step_s=3.0)
+    assert drafter.draft([*[0] * 20, 1, 2, 3, 0, 2], 2).spent == Spent(step_s=2.0)
 
 
 def test_the_draft_ends_below_p_min_and_where_the_context_does():

@@ -331,7 +331,7 @@ def test_a_url_may_be_given_short_or_long(url):
 
 
 def test_trimming_by_the_answers_of_a_server(server, stories260k, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("edgespec.export.trim.pair.draft_steps", lambda paths, progress: [2.0, 1.0])
+    monkeypatch.setattr("edgespec.export.trim.pair.draft_steps", lambda *_, **__: [2.0, 1.0])
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
         "".join(json.dumps({"prompt": f"The little cat saw {i}."}) + "\n" for i in range(9))

@@ -29,7 +29,7 @@ from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, plain_token_s
 from edgespec.session.load import load
 from edgespec.session.methods import Method
-from edgespec.session.opening import options_of
+from edgespec.session.opening import SMALL_BYTES, options_of
 from edgespec.session.session import Session
 from edgespec.types import Draft, FloatArray, Round, SamplingParams, Stats
 
@@ -389,6 +389,32 @@ def test_each_model_has_its_own_kind_of_cache() -> None:
         assert one.where() == "target on CPU, 1 thread; drafter on CPU, 1 thread, q4_0 cache"
     with pytest.raises(UsageError, match="kv_type is 'q2': expected one of f16, q8_0, q4_0"):
         load(kv_type="q2")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, (0, 0)),
+        ({"threads": 3}, (3, 3)),
+        ({"threads": 3, "threads_draft": 1}, (3, 1)),
+        ({"threads_draft": 1}, (0, 1)),
+    ],
+)
+def test_a_drafter_that_takes_turns_has_the_targets_threads(
+    asked: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    target, drafter = options_of(Config(**asked))
+    assert (target.n_threads, drafter.n_threads) == expected
+
+
+def test_a_small_drafter_has_one_thread_unless_told(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.gguf", tmp_path / "large.gguf"
+    small.write_bytes(b"GGUF")
+    with large.open("wb") as file:
+        file.truncate(SMALL_BYTES)
+    threads = {path: options_of(Config(threads=4), path)[1].n_threads for path in (small, large)}
+    assert threads == {small: 1, large: 4}
+    assert options_of(Config(threads_draft=2), small)[1].n_threads == 2
 
 
 def test_layers_on_the_gpu_are_the_targets() -> None:

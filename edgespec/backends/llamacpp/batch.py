@@ -36,7 +36,7 @@ class Batch:
         self._count = np.arange(n_batch, dtype=np.int32)
         self._n_seqs = np.ones(n_batch, np.int32)
         self._seqs = np.zeros((n_batch, max_leaves), np.int32)
-        self._wanted, self._unwanted = np.ones(n_batch, np.int8), np.zeros(n_batch, np.int8)
+        self._wanted = (np.arange(2 * n_batch) >= n_batch).astype(np.int8)
         rows = self._seqs.ctypes.data + self._seqs.strides[0] * np.arange(n_batch)
         self._seq_rows = rows.astype(np.uintp)
         self._types = dict(api.llama_batch._fields_)
@@ -44,28 +44,27 @@ class Batch:
         self._by_token = self._point(api.llama_batch(), "token", self._tokens)
         self._by_vector = api.llama_batch()
         self._by_vector.token = None
-        self._logits = {True: self._as("logits", self._wanted)}
-        self._logits[False] = self._as("logits", self._unwanted)
+        self._logits: dict[int, Any] = {}  # by how many rows are not wanted
         for batch in (self._by_token, self._by_vector):
             self._point(batch, "pos", self._positions)
             self._point(batch, "n_seq_id", self._n_seqs)
             self._point(batch, "seq_id", self._seq_rows)
 
-    def chain(self, ids: Ids, start: int, logits: bool) -> Any:
-        """Tokens of sequence 0 from position `start`; logits for all or for none."""
+    def chain(self, ids: Ids, start: int, n_rows: int) -> Any:
+        """Tokens of sequence 0 from position `start`; logits for the last `n_rows` of them."""
         n = len(ids)
         self._tokens[:n] = ids
-        return self._placed(self._by_token, n, start, logits)
+        return self._placed(self._by_token, n, start, n_rows)
 
-    def vectors(self, vectors: FloatArray, start: int, logits: bool) -> Any:
+    def vectors(self, vectors: FloatArray, start: int, n_rows: int) -> Any:
         """The same with input vectors [n, n_embd], which the caller keeps alive until decoded."""
         self._point(self._by_vector, "embd", vectors)
-        return self._placed(self._by_vector, len(vectors), start, logits)
+        return self._placed(self._by_vector, len(vectors), start, n_rows)
 
     def tree(self, ids: Ids, tree: Tree, start: int) -> Any:
         """Nodes of a tree whose top level has position `start`, each in the leaves below it."""
         n = len(ids)
-        batch = self.chain(ids, start, True)
+        batch = self.chain(ids, start, n)
         self._positions[:n] = tree.depths
         self._positions[:n] += start
         for node, leaves in enumerate(tree.below):
@@ -76,7 +75,8 @@ class Batch:
 
     def several(self, parts: Sequence[Part], logits: bool) -> Any:
         """Chains of several sequences one after the other, each from its own position on."""
-        batch = self._placed(self._by_token, sum(len(part.ids) for part in parts), 0, logits)
+        n = sum(len(part.ids) for part in parts)
+        batch = self._placed(self._by_token, n, 0, n if logits else 0)
         end = 0
         for part in parts:
             start, end = end, end + len(part.ids)
@@ -85,14 +85,21 @@ class Batch:
         self._n_forked = end
         return batch
 
-    def _placed(self, batch: Any, n: int, start: int, logits: bool) -> Any:
+    def _placed(self, batch: Any, n: int, start: int, n_rows: int) -> Any:
         if self._n_forked:
             self._n_seqs[: self._n_forked], self._seqs[: self._n_forked, 0] = 1, 0
             self._n_forked = 0
         np.add(self._count[:n], start, out=self._positions[:n])
         batch.n_tokens = n
-        batch.logits = self._logits[logits]
+        batch.logits = self._flags(n - n_rows)
         return batch
+
+    def _flags(self, n_unwanted: int) -> Any:
+        """Where so many zeros begin that ones follow."""
+        if n_unwanted not in self._logits:
+            flags = self._wanted[len(self._count) - n_unwanted :]
+            self._logits[n_unwanted] = self._as("logits", flags)
+        return self._logits[n_unwanted]
 
     def _as(self, name: str, array: NDArray[Any]) -> Any:
         return ctypes.cast(array.ctypes.data, self._types[name])

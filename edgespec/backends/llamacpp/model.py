@@ -141,13 +141,15 @@ class LlamaCppModel:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""
-        with self._call(len(tokens)):
-            ids = ids_of(tokens, self.n_vocab)
-            for start in range(0, len(ids), self._width):
-                part = ids[start : start + self._width]
-                self._read(self._batch.chain(part, self._length + start, False), rows=False)
+        self._chain(len(tokens), ids_of(tokens, self.n_vocab), None, 0)
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         """See protocols.LanguageModel. More rows than fit one batch come as a copy.
 
         Raises: ShapeError for a tree too wide for `max_leaves`, or of more rows than a batch.
@@ -155,7 +157,7 @@ class LlamaCppModel:
         n = len(tokens)
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
-            return self._chain(n, ids_of(tokens, self.n_vocab), None)
+            return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
         if len(tree.leaves) > self._options.max_leaves or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
@@ -192,17 +194,13 @@ class LlamaCppModel:
             self._check_open()
             self._lib.api.llama_memory_seq_rm(self._memory, sequence, n, -1)
 
-    def forward_embeddings(self, vectors: FloatArray) -> FloatArray:
+    def forward_embeddings(self, vectors: FloatArray, *, n_rows: int | None = None) -> FloatArray:
         """Logits [n, V] for input vectors [n, n_embd] in place of token ids; a chain."""
-        return self._chain(len(vectors), None, self._vectors(vectors))
+        return self._chain(len(vectors), None, self._vectors(vectors), n_rows)
 
     def extend_embeddings(self, vectors: FloatArray) -> None:
         """Read input vectors [n, n_embd] into the cache without computing logits."""
-        rows = self._vectors(vectors)
-        with self._call(len(rows)):
-            for start in range(0, len(rows), self._width):
-                part = rows[start : start + self._width]
-                self._read(self._batch.vectors(part, self._length + start, False), rows=False)
+        self._chain(len(vectors), None, self._vectors(vectors), 0)
 
     def keep(self, rows: Sequence[int]) -> None:
         """See protocols.LanguageModel. Raises: ShapeError if `rows` is not a path from the top."""
@@ -280,25 +278,31 @@ class LlamaCppModel:
         if getattr(self, "_context", None) and not sys.is_finalizing():
             self.close()
 
-    def _chain(self, n: int, ids: Any, vectors: Any) -> FloatArray:
-        """Forward of a chain of token ids or input vectors, in pieces if it is long."""
+    def _chain(self, n: int, ids: Any, vectors: Any, n_rows: int | None) -> FloatArray:
+        """Read a chain of token ids or input vectors; logits of the last n_rows, None: of all."""
+        fill: Any = self._batch.vectors if ids is None else self._batch.chain
+        given = vectors if ids is None else ids
+        if n_rows is None or n_rows > n or (n_rows and self._options.hidden_states):
+            n_rows = n
         with self._call(n):
-            base, pieces, states = self._length, [], []
-            for start in range(0, n, self._rows):
-                end, at = min(n, start + self._rows), base + start
-                if ids is not None:
-                    self._read(self._batch.chain(ids[start:end], at, True))
-                else:
-                    self._read(self._batch.vectors(vectors[start:end], at, True))
-                self._show(end - start)
-                if n > self._rows:
-                    pieces.append(self._logits.copy())
-                    states.append(self._hidden.copy())
-            if n > self._rows:
-                self._logits, self._hidden = np.concatenate(pieces), np.concatenate(states)
+            base, pieces, start = self._length, [], 0
+            while start < n:
+                end, wanted = n, n_rows
+                if n_rows > self._rows or n - start > self._width:
+                    unwanted = n - n_rows - start
+                    wanted = 0 if unwanted > 0 else min(self._rows, n - start)
+                    end = start + (wanted or min(self._width, unwanted))
+                self._read(fill(given[start:end], base + start, wanted), rows=wanted > 0)
+                if wanted:
+                    self._show(wanted)
+                if wanted and n_rows > self._rows:
+                    pieces.append((self._logits.copy(), self._hidden.copy()))
+                start = end
+            if pieces:
+                self._logits, self._hidden = map(np.concatenate, zip(*pieces, strict=True))
             elif n == 0:
                 self._logits, self._hidden = self._logits[:0], self._no_hidden()
-        self._last = (base, n)
+        self._last = (base, n if n_rows else 0)
         return self._logits
 
     @contextmanager

@@ -85,7 +85,13 @@ class SharedSequence:
             self._model.forward_sequences([self.part(part)], logits=False)
             self.has_read(len(part))
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         """See protocols.LanguageModel. Raises: ShapeError for a tree."""
         if parents is not None:
             raise ShapeError("a shared sequence reads no trees: expected a chain")

@@ -166,13 +166,19 @@ class LlamaCppTrimmedModel:
         """See protocols.LanguageModel."""
         self._model.extend_embeddings(self._vectors(tokens))
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         """Logits [n, K]; see protocols.LanguageModel. Raises: ShapeError for a forking tree."""
         if parents is not None and tree_of(parents, len(tokens)) is not None:
             raise ShapeError(
                 "a trimmed model was given a tree: expected a chain; it can only be a drafter"
             )
-        return self._model.forward_embeddings(self._vectors(tokens))
+        return self._model.forward_embeddings(self._vectors(tokens), n_rows=n_rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """See protocols.LanguageModel."""

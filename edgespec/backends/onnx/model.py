@@ -33,6 +33,7 @@ from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
 
 log = logging.getLogger(__name__)
+FEW = 8  # tokens up to which one run, with rows nobody reads, beats two
 LEFT: list[object] = []  # graphs that a forked child must not free: it would wait for their threads
 
 
@@ -96,7 +97,13 @@ class OnnxModel:
             self._graph.read(ids_of(tokens, self.n_vocab), self._length, None, rows=False)
             self._length += len(tokens)
 
-    def forward(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> FloatArray:
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
         """See protocols.LanguageModel. More rows than fit one run come as a copy.
 
         Raises: ShapeError for a tree of more nodes than a run has rows, or a graph without trees.
@@ -106,11 +113,14 @@ class OnnxModel:
         if tree is not None:
             self._check_tree(n)
         with self._call(n):
-            ids, logits = ids_of(tokens, self.n_vocab), self._none
-            if n <= self._graph.n_rows:
-                logits, self._hidden = self._graph.read(ids, self._length, tree, rows=True)
+            ids, base, logits = ids_of(tokens, self.n_vocab), self._length, self._none
+            if n_rows is not None and n > max(FEW, n_rows):
+                self._graph.read(ids[:-n_rows], base, None, rows=False)
+                ids, base = ids[-n_rows:], base + n - n_rows
+            if len(ids) <= self._graph.n_rows:
+                logits, self._hidden = self._graph.read(ids, base, tree, rows=True)
             else:
-                logits, self._hidden = self._long(ids)
+                logits, self._hidden = self._long(ids, base)
             # One sum finds a NaN or infinity anywhere in the rows.
             if not np.isfinite(logits.sum()):
                 raise BackendError(
@@ -186,9 +196,9 @@ class OnnxModel:
         if getattr(self, "_graph", None) is not None and not sys.is_finalizing():
             self.close()
 
-    def _long(self, ids: Ids) -> tuple[FloatArray, FloatArray]:
+    def _long(self, ids: Ids, base: int) -> tuple[FloatArray, FloatArray]:
         """Logits and states of a chain longer than one run's rows, copied together."""
-        pieces, base = [], self._length
+        pieces = []
         for start in range(0, len(ids), self._graph.n_rows):
             part = ids[start : start + self._graph.n_rows]
             pieces.append([a.copy() for a in self._graph.read(part, base + start, None, rows=True)])

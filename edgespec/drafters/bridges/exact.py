@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges.mapping import Mapping
@@ -29,6 +30,7 @@ class ExactBridge:
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         self.units, self.name = Units(mapping, cache), name
+        self._work = np.empty(0, np.float32)
 
     def draft(
         self,
@@ -52,13 +54,13 @@ class ExactBridge:
         confidence: list[float] = []
         pieces: list[int] = []
         sure: list[float] = []  # that the pieces so far are what the target will say
-        at, longest, logits = 0, self.units.cache.longest, reader.whole(reader.read(spelled))
+        at, longest, logits = 0, self.units.cache.longest, reader.read(spelled)
         while len(tokens) < k:
             n, target, is_open = longest(pieces, at)
             if at == len(pieces) or (is_open and len(pieces) - at < MAX_PIECES):
                 if pieces:
-                    logits = reader.whole(reader.step(pieces[-1]))
-                piece, share = self._best(logits)
+                    logits = reader.step(pieces[-1])
+                piece, share = self._best(logits, reader.columns)
                 pieces.append(piece)
                 sure.append(share * (sure[-1] if sure else 1.0))
                 continue
@@ -77,14 +79,22 @@ class ExactBridge:
         image = int(self.units.mapping.image[piece])
         return (image,) if image >= 0 else self.units.mapping.split_of(piece) or ()
 
-    def _best(self, logits: FloatArray) -> tuple[int, float]:
-        """The likeliest token that can be translated, and its probability among all."""
-        piece = int(logits.argmax())
-        top = logits[piece]
-        if not self.units.usable[piece]:
-            piece = int(np.where(self.units.usable, logits, -np.inf).argmax())
-        share = np.exp(logits[piece] - top) / np.exp(logits - top).sum()
-        return piece, float(share)
+    def _best(self, logits: FloatArray, columns: NDArray[np.intp] | None) -> tuple[int, float]:
+        """The likeliest token that can be translated, and its probability among all.
+
+        columns: ids [K] that the logits [K] are of, None if every id has its own.
+        """
+        usable = self.units.usable
+        column = int(logits.argmax())
+        if len(self._work) != len(logits):
+            self._work = np.empty_like(logits)
+        work = np.subtract(logits, logits[column], out=self._work)
+        if not usable[column if columns is None else columns[column]]:
+            able = usable if columns is None else usable[columns]
+            column = int(np.where(able, logits, -np.inf).argmax())
+        np.exp(work, out=work)
+        piece = column if columns is None else int(columns[column])
+        return piece, float(work[column]) / float(work.sum())
 
     def _drawn(self, reader: Reader, spelled: Sequence[int], k: int, drawing: Drawing) -> Draft:
         """Units drawn one after the other; how many depends on their number of tokens alone."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
 
 from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges import Bridge
@@ -37,6 +39,8 @@ class Translated:
         """None where the drafter cannot spell the text or its context is full."""
         if k < 1:
             return Draft()
+        start = perf_counter()
+        self._reader.lap()  # a law that was worked out later has asked, too
         try:
             spelled = self.ledger.sync(context)
         except TokenizerError as error:
@@ -49,7 +53,10 @@ class Translated:
         if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
             self._warn(f"pauses: its context is full ({len(spelled)} tokens)")
             return Draft()
-        return self.bridge.draft(self._reader, spelled, context, k, drawing)
+        draft = self.bridge.draft(self._reader, spelled, context, k, drawing)
+        spent = self._reader.lap()
+        rest_s = perf_counter() - start - spent.read_s - spent.step_s
+        return replace(draft, spent=spent._replace(translate_s=rest_s))
 
     def observe(self, done: Round) -> None:
         """Nothing here; the ledger learns what was emitted with the next draft."""

@@ -21,7 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgespec.drafters.bridges.exact import ExactBridge
+from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.merged import MergedLaw
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.types import Spent
 
 LETTERS = [b"a", b"b", b"c"]
 
@@ -215,9 +218,27 @@ def test_greedy_never_drafts_what_has_no_translation():
     assert len(draft) == 2
 
 
+def test_greedy_with_a_trimmed_head_drafts_what_it_has_rows_for():
+    world = saying(b"cab", LETTERS, [b"a", b"c"])
+    kept = tuple(sorted(world.mapping.draft.by_bytes[piece] for piece in (b"b", b"c")))
+    object.__setattr__(world, "rows", kept)  # of a, b and c the target has no b, the head no a
+    tokens, draft = greedy(world, 2)
+    assert tokens == [b"c", b"c"]
+    assert draft.confidence[0] > draft.confidence[1]
+
+
 def test_confidence_falls_along_a_draft_and_is_that_of_its_pieces():
     world = saying(b"abcab", LETTERS, [*LETTERS, b"ab"], DEEP[:1])
     _, draft = greedy(world, 3)
     assert len(draft.confidence) == len(draft) == 3
     one = 1.01 / 1.03
     assert draft.confidence == pytest.approx([one**2, one**3, one**5])
+
+
+def test_a_translated_draft_tells_forwards_from_the_rest(monkeypatch):
+    seconds = itertools.count()  # each look at the clock is a second later
+    for module in ("decode.follow", "drafters.bridges.translated"):
+        monkeypatch.setattr(f"edgespec.{module}.perf_counter", lambda: float(next(seconds)))
+    world = saying(b"cab", LETTERS, LETTERS)
+    drafter = Translated(world.reader().model, Ledger(world.mapping), bridge_of(world))
+    assert drafter.draft(list(world.prompt), 2).spent == Spent(step_s=2.0, translate_s=3.0)
