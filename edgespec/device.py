@@ -53,6 +53,19 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def waited_s() -> float:
+    """Seconds that this process's threads have waited for a core so far; 0 where not known.
+
+    While it grows, others compute on the cores that we use.
+    """
+    try:
+        tasks = list(Path("/proc/self/task").iterdir())
+    except OSError:  # only Linux and Android tell
+        return 0.0
+    said = [_read(str(task / "schedstat")).split() for task in tasks]
+    return sum(int(numbers[1]) for numbers in said if len(numbers) == 3) / 1e9
+
+
 def library_versions() -> dict[str, str]:
     """Versions of the installed libraries that decide speed, without importing them."""
     found = {}

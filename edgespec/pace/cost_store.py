@@ -42,9 +42,14 @@ def key_of(model: Path, config: Config) -> str:
 
 
 def measured(target: LanguageModel, file: Path) -> CostTable:
-    """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all."""
+    """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all.
+
+    A table in doubt is not stored, so it is measured again next time.
+    """
     table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
-    if len(table.seconds) >= min(len(WIDTHS), target.n_context):
+    if table.in_doubt:
+        log.info("what widths cost was measured on a busy device: corrected in use, not kept")
+    elif len(table.seconds) >= min(len(WIDTHS), target.n_context):
         save(table, file)
     return table
 
