@@ -21,13 +21,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
-    from edgespec.backends.llamacpp import model as llamacpp
+    from edgespec.backends.llamacpp.library import library
     from edgespec.backends.onnx import providers as onnx_providers
 
+    llamacpp = library()
     card, for_gguf, for_onnx = device_card(), llamacpp.devices(), onnx_providers.devices()
     if args.json != "-":
         print(card_line(card))
-        print("GGUF models (llama.cpp):")
+        print(f"GGUF models (llama.cpp, threads wait {llamacpp.waiting}):")
         for device in for_gguf:
             print(f"  {device.name:<10}{device.kind:<5}{device.description}")
         print("ONNX models (ONNX Runtime):")
@@ -36,5 +37,5 @@ def run(args: Namespace) -> int:
     if args.json:
         found = [{"backend": "llamacpp", **asdict(device)} for device in for_gguf]
         found += [{"backend": "onnx", **asdict(place)} for place in for_onnx]
-        write_json({"device": card, "devices": found}, args.json)
+        write_json({"device": card, "devices": found, "waiting": llamacpp.waiting}, args.json)
     return 0
