@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -71,13 +72,14 @@ def test_one_token_that_stays_dearer_than_two_puts_the_table_in_doubt():
     assert str(costs).endswith("(measured on a busy device)")
 
 
-def test_a_table_in_doubt_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    target = StallingModel(lambda *_: 1)
+def test_a_table_in_doubt_is_soon_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target, file = StallingModel(lambda *_: 1), tmp_path / "costs.json"
     for in_doubt in (True, False):
         table = CostTable(TRUE, in_doubt)
         monkeypatch.setattr(cost_store, "measure_costs", lambda *_, table=table, **__: table)
-        assert cost_store.measured(target, tmp_path / "costs.json") == table
-        assert (cost_store.load(tmp_path / "costs.json") is None) is in_doubt
+        assert cost_store.measured(target, file) == cost_store.load(file) == table
+        os.utime(file, (0, file.stat().st_mtime - 700))
+        assert (cost_store.load(file) is None) is in_doubt
 
 
 def answered(controller: AutoController, seed: int, slowdown: Callable[[random.Random], float]):
