@@ -13,6 +13,8 @@ from typing import Any
 ISA = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
        "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve", "sve2", "bf16")  # fmt: skip
 LIBRARIES = ("numpy", "llama-cpp-python", "onnxruntime")
+# What OpenMP reads of the environment, once, about how its threads wait for each other.
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def peak_rss_bytes() -> int:

@@ -23,13 +23,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
     from edgespec.backends.gguf.trial import in_words, timed_ways
-    from edgespec.backends.llamacpp import model as llamacpp
+    from edgespec.backends.llamacpp.library import library
     from edgespec.backends.onnx import providers as onnx_providers
 
+    llamacpp = library()
     card, for_gguf, for_onnx = device_card(), llamacpp.devices(), onnx_providers.devices()
     if args.json != "-":
         print(card_line(card))
-        print("GGUF models (llama.cpp):")
+        print(f"GGUF models (llama.cpp, threads wait {llamacpp.waiting}):")
         for device in for_gguf:
             print(f"  {device.name:<10}{device.kind:<5}{device.description}")
         for path, ways in timed_ways().items():
@@ -40,5 +41,6 @@ def run(args: Namespace) -> int:
     if args.json:
         found = [{"backend": "llamacpp", **asdict(device)} for device in for_gguf]
         found += [{"backend": "onnx", **asdict(place)} for place in for_onnx]
-        write_json({"device": card, "devices": found, "loading": timed_ways()}, args.json)
+        more = {"waiting": llamacpp.waiting, "loading": timed_ways()}
+        write_json({"device": card, "devices": found, **more}, args.json)
     return 0

@@ -143,9 +143,14 @@ class AutoController:
     """
 
     def __init__(
-        self, costs: CostTable, *, overhead_s: float = 0.0, step_s: float | None = None
+        self,
+        costs: CostTable | LiveCosts,
+        *,
+        most: int = MAX_WIDTH,
+        overhead_s: float = 0.0,
+        step_s: float | None = None,
     ) -> None:
-        self.planner = AutoPlanner(costs, overhead_s=overhead_s)
+        self.planner = AutoPlanner(costs, most=most, overhead_s=overhead_s)
         self.most = self.planner.most
         self.draft_costs = DraftCosts(costs.seconds[0] / 20 if step_s is None else step_s)
         self._asked = 0  # tokens the drafter was asked for in this round
@@ -177,12 +182,15 @@ class AutoPlanner:
 
     While a source is paused it now and then drafts one token to see whether that has changed; what
     this loses is paid from PROBE_SHARE of the time, so a cheap probe comes soon and a dear one
-    late. overhead_s: seconds per round outside target and drafter.
+    late. costs: may be shared by all that use the target. most: tokens to draft at once.
+    overhead_s: seconds per round outside target and drafter.
     """
 
-    def __init__(self, costs: CostTable, *, overhead_s: float = 0.0) -> None:
-        self.costs = LiveCosts(costs)
-        self.most = min(len(costs.seconds) - 1, MAX_WIDTH)
+    def __init__(
+        self, costs: CostTable | LiveCosts, *, most: int = MAX_WIDTH, overhead_s: float = 0.0
+    ) -> None:
+        self.costs = LiveCosts(costs) if isinstance(costs, CostTable) else costs
+        self.most = min(len(costs.seconds) - 1, most)
         self.overhead_s = overhead_s
         self._sources: dict[str, Source] = {}
         self._n_since_plain, self._plain_every = 0, PLAIN_FIRST
@@ -193,7 +201,7 @@ class AutoPlanner:
         """See Planner. fixed_s: seconds that drafting takes, however little is drafted."""
         known = self._sources.setdefault(source, Source(PRIOR))
         plain = Plan(0, 1 / self._round_s(0))
-        if self._n_since_plain >= self._plain_every:
+        if self.costs.in_doubt or self._n_since_plain >= self._plain_every:
             return plain
         promised = self._rates(known, confidence, step_s, fixed_s)
         best = max(promised, default=0.0)

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
+from edgespec.device import waited_s
 from edgespec.errors import ContextError, UsageError
 from edgespec.protocols import LanguageModel
 from edgespec.types import Stats
@@ -18,14 +21,27 @@ from edgespec.types import Stats
 # Steps of the staircase first (powers of two and their neighbours), so that a budget that runs
 # out leaves the gaps where a straight line between two widths is least wrong.
 WIDTHS = (1, 2, 4, 8, 3, 6, 5, 16, 12, 7, 9, 10, 17, 14, 11, 13, 15)
-CLIP = 0.3  # one observation moves an estimate as if it were off by at most e^0.3 = 1.35x
+BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
+FALL = 1.3  # a width dearer than a wider one by this much is timed again; real falls reach 1.1
+AGAIN = 3  # times, at most
+
+# Of a table, in logarithms: how far it is off for all widths alike, and for each on its own. One
+# measured beside other processes was off up to 33-fold, and some of its widths another ten-fold.
+COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
+DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
+NOISE = 0.1  # of one forward's time
+FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """seconds[n - 1]: a target forward of n tokens, n = 1 .. len(seconds); not assumed monotone."""
+    """seconds[n - 1]: a target forward of n tokens, n = 1 .. len(seconds); not assumed monotone.
+
+    in_doubt: it was measured on a busy device, so it is not to be kept.
+    """
 
     seconds: tuple[float, ...]
+    in_doubt: bool = False
 
     def __post_init__(self) -> None:
         if not self.seconds or not all(0 < s < float("inf") for s in self.seconds):
@@ -33,8 +49,10 @@ class CostTable:
 
     def __str__(self) -> str:
         first = self.seconds[0]
-        return f"{first * 1e3:.2f} ms, then " + " ".join(
-            f"{n}:{s / first:.2f}" for n, s in enumerate(self.seconds[1:], 2)
+        return (
+            f"{first * 1e3:.2f} ms, then "
+            + " ".join(f"{n}:{s / first:.2f}" for n, s in enumerate(self.seconds[1:], 2))
+            + " (measured on a busy device)" * self.in_doubt
         )
 
 
@@ -45,13 +63,16 @@ def measure_costs(
     budget_s: float = 2.0,
     repeats_s: float | None = None,
     clock: Callable[[], float] = perf_counter,
+    waited: Callable[[], float] = waited_s,
 ) -> CostTable:
     """Times of 1 .. max_width tokens on top of what the target's cache holds, which stays as it is.
 
     Lower quartiles of repeats interleaved over the widths, because what else runs on the device
     only ever makes a repeat slower, often most of them. After `repeats_s` (None: all of the
-    budget) nothing is repeated any more. Widths that do not fit the budget lie on the line between
-    measured ones; widths that do not fit the cache are left out.
+    budget) nothing is repeated any more, but for widths dearer than a wider one, which a stall
+    explains best. Widths that do not fit the budget lie on the line between measured ones; widths
+    that do not fit the cache are left out. Where this process's threads `waited` for a core
+    meanwhile, others compute here too: the table is in doubt.
     Raises: ContextError if the cache has no room for a single token.
     """
     length = target.length
@@ -68,7 +89,7 @@ def measure_costs(
         finally:
             target.truncate(length)
 
-    start = clock()
+    start, waited_before = clock(), waited()
     samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], start + budget_s, clock)
     end = start + (budget_s if repeats_s is None else repeats_s)
     while clock() < end and len(samples[1]) < 9:
@@ -77,8 +98,19 @@ def measure_costs(
                 timed(1)  # plain decoding repeats this width, so its graph is made only once
             if clock() < end:
                 samples[n].append(timed(n))
+    for _ in range(AGAIN):
+        for n in _dearer_than_wider(samples):
+            samples[n].append(timed(n))
+    is_busy = waited() - waited_before > BUSY * (clock() - start)
     known = {n: max(quartile(times), 1e-9) for n, times in samples.items()}
-    return CostTable(tuple(interpolated(known, n) for n in range(1, max_width + 1)))
+    seconds = tuple(interpolated(known, n) for n in range(1, max_width + 1))
+    return CostTable(seconds, is_busy or bool(_dearer_than_wider(samples)))
+
+
+def _dearer_than_wider(samples: dict[int, list[float]]) -> list[int]:
+    """Widths that took FALL times what a wider one took."""
+    best = {n: min(times) for n, times in samples.items()}
+    return [n for n in best if any(best[n] > FALL * best[m] for m in best if m > n)]
 
 
 def quartile(times: Sequence[float]) -> float:
@@ -95,8 +127,8 @@ def _sweep(
     for n in widths:
         expected = interpolated({m: min(t) for m, t in samples.items()}, n) if samples else 0.0
         if n <= 2 or clock() + 2 * expected < end:
-            timed(n)  # a width's first call pays for its graph
-            samples[n] = [timed(n)]
+            # A width's first call pays for its graph, but it tells when the second one stalled.
+            samples[n] = [timed(n), timed(n)]
     return samples
 
 
@@ -117,11 +149,63 @@ def interpolated(known: dict[int, float], n: int) -> float:
     return known[low] + slope * (n - low)
 
 
-def plain_token_s(stats: Stats, costs: CostTable) -> float:
+class LiveCosts:
+    """A cost table kept current by what forwards take: what all widths share, and each its own.
+
+    A Kalman filter over the logarithms of the times, whose beliefs about two widths depend on each
+    other: a forward that surprises moves all of them, and when a second width then takes what it
+    always took, only the first stays moved. One far off (another process had the core) is ignored;
+    FAR_RUN of them in a row, all slower or all faster, are a change of the device and believed at
+    once. A table in doubt gives way to the first forwards seen.
+    in_doubt: until a single token has been timed, which tells what of a change all widths share.
+    """
+
+    def __init__(self, table: CostTable) -> None:
+        self.in_doubt = table.in_doubt
+        common, own = (DOUBTED, DOUBTED_OWN) if table.in_doubt else (COMMON, OWN)
+        n = len(table.seconds)
+        self._logs = np.log(table.seconds)
+        self._spread = common**2 + own**2 * np.eye(n)  # [n, n] covariance of what is believed
+        self._drift = DRIFT**2 + OWN_DRIFT**2 * np.eye(n)
+        self._far: list[float] = []
+        self.seconds = list(table.seconds)  # [n - 1]: n tokens now
+
+    def observe(self, n: int, seconds: float) -> None:
+        """A forward of n tokens took this long; widths beyond the table are ignored."""
+        if not (1 <= n <= len(self.seconds) and seconds > 0):
+            return
+        self._spread += self._drift
+        off = self._believed(n - 1, math.log(seconds / self.seconds[n - 1]))
+        if not off:
+            return
+        row = self._spread[n - 1].copy()
+        gain = row / (row[n - 1] + NOISE**2)
+        self._logs += off * gain
+        self._spread -= gain[:, None] * row
+        self.seconds = np.exp(self._logs).tolist()
+
+    def _believed(self, i: int, off: float) -> float:
+        """How far width i + 1 is off, 0.0 while it may be a stall; a change widens `_spread`."""
+        if abs(off) < FAR * math.sqrt(self._spread[i, i] + NOISE**2):
+            self._far = []
+            self.in_doubt = self.in_doubt and i > 0
+            return off
+        self._far = [*(far for far in self._far if far * off > 0), off]
+        if len(self._far) < FAR_RUN:
+            return 0.0
+        off = min(self._far, key=abs)
+        self._spread += off**2  # most likely the device, perhaps only this width
+        self._spread[i, i] += off**2 / 8
+        self._far = []
+        self.in_doubt = i > 0
+        return off
+
+
+def plain_token_s(stats: Stats, costs: CostTable | LiveCosts) -> float:
     """What a token would have taken without drafting, on the device as busy as it was meanwhile.
 
-    The measured cost of one token, times what the rounds' forwards took over what their widths
-    cost when they were measured.
+    The known cost of one token, times what the rounds' forwards took over what is known of their
+    widths.
     """
     seconds = costs.seconds
     expected = sum(
@@ -129,31 +213,6 @@ def plain_token_s(stats: Stats, costs: CostTable) -> float:
         for length, n in enumerate(stats.rounds_by_length)
     )
     return seconds[0] * stats.target_s / expected + stats.overhead_s / stats.n_rounds
-
-
-class LiveCosts:
-    """A cost table kept current: one factor for all widths, and a slow correction of each.
-
-    The common factor (a longer context, a hot or busy device) follows within tens of rounds; a
-    width's own correction only what stays after it. Both average logarithms of clipped ratios,
-    so that a round which another process made ten times slower shifts an estimate by a few
-    per cent.
-    """
-
-    def __init__(self, table: CostTable) -> None:
-        self._n_seen = [0] * len(table.seconds)
-        self.seconds = list(table.seconds)  # [n - 1]: n tokens now
-
-    def observe(self, n: int, seconds: float) -> None:
-        """A forward of n tokens took this long; widths beyond the table are ignored."""
-        if not (1 <= n <= len(self.seconds) and seconds > 0):
-            return
-        error = math.log(seconds / self.seconds[n - 1])
-        error = min(max(error, -CLIP), CLIP)
-        self._n_seen[n - 1] += 1
-        common = math.exp(error * 0.1)
-        self.seconds = [s * common for s in self.seconds]
-        self.seconds[n - 1] *= math.exp(error * max(0.02, 0.4 / self._n_seen[n - 1]))
 
 
 class DraftCosts:

@@ -1,7 +1,8 @@
 """Cost tables kept between runs: what a target costs per width is measured once per device.
 
 A table belongs to one model file, how it is opened and the library versions; when any of them
-changes it is measured anew. A file that cannot be read is as good as none.
+changes it is measured anew, and soon where the device was busy. A file that cannot be read is as
+good as none.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import json
 import logging
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
+from time import time
 
 from edgespec.config import Config
-from edgespec.device import library_versions
+from edgespec.device import WAITING, library_versions
 from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.files import write_whole
 from edgespec.pace.cost import WIDTHS, CostTable, measure_costs
@@ -24,6 +27,7 @@ log = logging.getLogger("edgespec")
 
 SWEEP_S = 8.0  # the first answer of a large model waits this long at most, once per device
 REPEATS_S = 0.25  # a small one's widths are measured several times in this
+DOUBT_S = 600  # a table measured on a busy device is measured again after this
 
 
 def key_of(model: Path, config: Config, *, device: str = "") -> str:
@@ -37,6 +41,7 @@ def key_of(model: Path, config: Config, *, device: str = "") -> str:
         device,
         platform.processor() or platform.machine(),
         os.cpu_count(),
+        [os.environ.get(name) for name in WAITING],
         sorted(library_versions().items()),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
@@ -45,16 +50,21 @@ def key_of(model: Path, config: Config, *, device: str = "") -> str:
 def measured(target: LanguageModel, file: Path) -> CostTable:
     """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all."""
     table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
+    if table.in_doubt:
+        log.info("costs were measured on a busy device: corrected in use, soon measured again")
     if len(table.seconds) >= min(len(WIDTHS), target.n_context):
         save(table, file)
     return table
 
 
 def load(file: Path) -> CostTable | None:
-    """The table in `file`; None if there is none or it is damaged."""
+    """The table in `file`; None if there is none, it is damaged, or long enough in doubt."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))["seconds"]
-        return CostTable(tuple(float(value) for value in values))
+        data = json.loads(file.read_text(encoding="utf-8"))
+        seconds, in_doubt = tuple(float(s) for s in data["seconds"]), bool(data.get("in_doubt"))
+        if in_doubt and time() - file.stat().st_mtime > DOUBT_S:
+            return None
+        return CostTable(seconds, in_doubt)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EdgeSpecError) as error:
@@ -68,6 +78,6 @@ def save(table: CostTable, file: Path) -> None:
     A cache that cannot be written costs a measurement next time and nothing else.
     """
     try:
-        write_whole(file, json.dumps({"seconds": table.seconds}).encode(), ours=True)
+        write_whole(file, json.dumps(asdict(table)).encode(), ours=True)
     except UsageError as error:
         log.info("cost table not stored: %s", error)

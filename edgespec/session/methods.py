@@ -21,7 +21,8 @@ from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
-from edgespec.pace.cost import CostTable
+from edgespec.pace.cost import LiveCosts
+from edgespec.pace.evidence import MAX_WIDTH
 from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo, SamplingParams
 
@@ -75,7 +76,7 @@ class Methods:
     """Makes methods for one target.
 
     translation: None for a drafter of the target's own vocabulary. costs: called when a method
-    first needs the cost table.
+    first needs to know what the target's widths cost.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Methods:
         draft_model: OpenModel | None,
         translation: Translation | None,
         own: Drafter | None,
-        costs: Callable[[], CostTable],
+        costs: Callable[[], LiveCosts],
     ) -> None:
         self._config, self._costs, self._own = config, costs, own
         self._draft_model, self._translation = draft_model, translation
@@ -123,12 +124,13 @@ class Methods:
             translated, ngrams = self._translation.drafter(self._draft_model, bridge)
             learned = Learned([ngrams] if keep else [])
         if self._own is not None and way != "ngram":
-            return Method(name, Paced(self._own, fixed or AutoController(self._table())))
+            auto = fixed or AutoController(self._costs(), most=self._most)
+            return Method(name, Paced(self._own, auto))
         drafters = [self._one(part, translated) for part in chosen]
         if fixed is not None and len(drafters) == 1:
             return Method(name, Paced(drafters[0], fixed), bridge, translated, learned)
         # Even a single one is mixed where its drafts are cut to what its confidence promises.
-        mixed = Mixed(drafters, fixed or AutoPlanner(self._table()))
+        mixed = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
         return Method(name, mixed, bridge, translated, learned)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
@@ -141,10 +143,11 @@ class Methods:
                 f"expected {name.partition('@')[0]}"
             )
 
-    def _table(self) -> CostTable:
-        """The cost table as far as `--draft-tokens` allows drafts."""
-        costs, most = self._costs(), self._config.draft_tokens
-        return costs if isinstance(most, str) else CostTable(costs.seconds[: most + 1])
+    @property
+    def _most(self) -> int:
+        """Tokens that `--draft-tokens` allows to draft at once."""
+        most = self._config.draft_tokens
+        return MAX_WIDTH if isinstance(most, str) else most
 
     def _chosen(self, names: str) -> list[str]:
         """The drafters of a comma list."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.pace import cost_store
-from edgespec.pace.cost import CostTable, plain_token_s
+from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter
 from edgespec.session import opening
 from edgespec.session.methods import Method, Methods, OpenModel
@@ -71,7 +71,7 @@ class OpenPair:
             )
             self.draft_model = model
         self.methods = Methods(
-            self._config, self.draft_model, self.translation, self._own, lambda: self.costs
+            self._config, self.draft_model, self.translation, self._own, lambda: self.live
         )
 
     def way(self, speculative: str) -> Method:
@@ -101,12 +101,17 @@ class OpenPair:
                 self.target.truncate(0)  # a full cache would leave no room for wide ones
             return cost_store.measured(self.target, file)
 
+    @cached_property
+    def live(self) -> LiveCosts:
+        """The costs as all of this pair's methods have seen them since."""
+        return LiveCosts(self.costs)
+
     def priced(self, stats: Stats) -> Stats:
         """With what plain decoding would have taken, if costs are known already."""
-        costs: CostTable | None = self.__dict__.get("costs")
-        if costs is None or not stats.n_rounds:
+        live: LiveCosts | None = self.__dict__.get("live")
+        if live is None or not stats.n_rounds:
             return stats
-        return replace(stats, plain_token_s=plain_token_s(stats, costs))
+        return replace(stats, plain_token_s=plain_token_s(stats, live))
 
     def anchor(self, method: Method, ids: Sequence[int], messages: Sequence[Message]) -> None:
         """A drafter of another vocabulary reads these messages in its own chat format."""

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from edgespec.backends.llamacpp.interrupts import held_interrupts
+from edgespec.backends.llamacpp.waiting import settle
 from edgespec.errors import BackendError, UsageError
 
 log = logging.getLogger("edgespec.llamacpp")
@@ -74,9 +75,13 @@ class _Errors(threading.local):
 
 
 class Library:
-    """llama_cpp's module, the few functions bound anew, and the log's errors."""
+    """llama_cpp's module, the few functions bound anew, and the log's errors.
+
+    waiting: how its threads wait for each other, in words.
+    """
 
     def __init__(self) -> None:
+        self.waiting = settle()
         try:
             import llama_cpp
         except (ImportError, OSError, RuntimeError) as error:

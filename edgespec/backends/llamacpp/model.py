@@ -109,6 +109,7 @@ class LlamaCppModel:
             why = self._lib.last_error() or "llama.cpp gave no reason"
             remedy = "a smaller -c" if self._options.kv_type == "f16" else "a cache in f16"
             raise BackendError(f"no context for {self._header.path.name} ({why}): try {remedy}")
+        self._places = opening.places(self._lib, self._options, self._context)
         self._memory = api.llama_get_memory(self._context)
         self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
         self._width = int(params.n_batch)
@@ -271,6 +272,7 @@ class LlamaCppModel:
                 self._logits = np.empty((0, 0), np.float32)
                 self._hidden = np.empty((0, 0), np.float32)
                 self._lib.api.llama_free(context)
+                self._places.close()
             if self._weights is not None:
                 self._weights.close()
 
@@ -336,6 +338,7 @@ class LlamaCppModel:
             self._with_states = rows
         self._lib.forget_errors()
         status = self._lib.api.llama_decode(self._context, batch)
+        self._places.leave()
         if status == ABORTED or self._stop_flag[0] != b"\0":
             raise Cancelled("stopped: the text up to here stays; ask again to go on")
         if status:

@@ -18,6 +18,7 @@ from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
 from edgespec.backends.llamacpp.library import Library
+from edgespec.backends.llamacpp.waiting import Places
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
 from edgespec.device import free_memory, n_cores
 from edgespec.errors import ContextError, UsageError
@@ -166,6 +167,12 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     params.op_offload = params.offload_kqv = offloads
     params.abort_callback = library.abort_callback
     return params
+
+
+def places(library: Library, options: ModelOptions, context: int) -> Places:
+    """Where the context's threads compute: anywhere for a GPU's few."""
+    n_threads = 0 if on_gpu(library, options) else options.n_threads or n_cores()
+    return Places(library, context, n_threads)
 
 
 def on_gpu(library: Library, options: ModelOptions) -> bool:
