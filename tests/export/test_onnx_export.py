@@ -23,7 +23,7 @@ from edgespec.export.onnx.graph import GraphOptions
 from edgespec.export.read.checkpoint import Checkpoint, Tensor
 from edgespec.export.read.gguf import open_gguf_checkpoint
 from llama_reference import stored
-from model_maker import DEMO, make
+from model_maker import DEMO, WIDE, make
 from onnx_maker import ANY_LOSS, dynamic_folder, exported, llama_cpp_exact, opened
 
 from edgespec.errors import BackendError, ContextError, ModelFileError, UsageError
@@ -162,6 +162,28 @@ def test_a_quantized_file_keeps_its_numbers(
         values = unpacked(found[f"{name}.codes"], bits) * found[f"{name}.scales"][:, :, None]
         expected_values = np.concatenate([tensors[f"{part}.weight"] for part in parts])
         assert np.array_equal(values.reshape(len(values), -1), expected_values), name
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    ("kind", "within"),
+    # A Q4_K of random bytes has minima far outside of its codes, which its rests must make up for.
+    [("Q4_1", 0.03), ("Q4_K", 0.2), ("Q5_0", 1e-3), ("Q5_1", 5e-3), ("Q5_K", 0.02), ("Q6_K", 1e-3)],
+)
+def test_other_quantized_files_lose_next_to_nothing_in_an_int4_graph(
+    kind: str, within: float, architecture: str, tmp_path: Path, out: Path, stories260k: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    source = make(
+        tmp_path / "q.gguf", architecture, kind=kind, vocabulary=stories260k, tied=False, sizes=WIDE
+    )
+    monkeypatch.setattr(onnx_graph, "ACCURACY", 1)
+    exported(source, out, GraphOptions("int4"), ANY_LOSS)
+    exact = exported(source, out.with_name("exact"), GraphOptions("fp32"), ANY_LOSS)
+    with closing(opened(out)) as model, closing(opened(exact.path)) as whole:
+        expected, seen = rows_of(whole), rows_of(model)
+    for name, rows in expected.items():
+        assert np.linalg.norm(seen[name] - rows) < within * np.linalg.norm(rows), name
 
 
 @pytest.mark.parametrize(
