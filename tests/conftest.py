@@ -35,6 +35,18 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_models() -> Path:
+    """Public models as GGUF files (EDGESPEC_REAL_MODELS), due where they can be fetched."""
+    folder = os.environ.get("EDGESPEC_REAL_MODELS", "")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    reason = f"no public models at {folder or 'any place'}: set EDGESPEC_REAL_MODELS"
+    if os.environ.get("CI") and (ROOT.parent / "shared" / "real_models" / "fetch").exists():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
 def stories260k(data_folder: Path) -> Path:
     """A trained Llama of 260K parameters with a 512-token SentencePiece vocabulary."""
     return data_folder / "models" / "stories260K-f32.gguf"
