@@ -26,8 +26,8 @@ def report(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxR
 
 def test_minima_survive_in_four_bits(report: OnnxReport) -> None:
     assert report.check.n_tokens > 1000
-    assert report.check.loss < 0.02
-    assert report.check.agreement > 0.93
+    assert report.check.loss < 0.01
+    assert report.check.agreement > 0.95
 
 
 def test_the_folder_alone_formats_a_chat(report: OnnxReport, real_models: Path) -> None:
