@@ -14,8 +14,8 @@ from edgespec.option import real, whole
 
 ABOUT = (
     "Write a model as a folder for ONNX Runtime (-m FOLDER, -md FOLDER), compared with the "
-    "original before it counts. Q4_0 and Q8_0 tensors are carried over as they are, in blocks of "
-    "32. With --npu the shapes are fixed, as NPUs want them."
+    "original before it counts. In int4 a quantized file's matrices keep their numbers, those of "
+    "more than 4 bits in 8. With --npu the shapes are fixed, as NPUs want them."
 )
 USAGE = "MODEL [-o FOLDER] [--precision P] [--npu] [options]"
 EXAMPLE = "edgespec export onnx model-q4_0.gguf -o model-int4"
@@ -79,7 +79,7 @@ def static(args: Namespace, checkpoint: object) -> object:
     npu = import_module("edgespec.export.npu.export")
     precision, k = args.precision or "int8", args.draft_tokens
     options = npu.StaticOptions(args.context or 1024, 4 if k is None else k, precision, args.npu)
-    text = "\n\n".join(read(args.calibrate) or import_module("edgespec.export.onnx.check").TEXTS)
+    text = "\n\n".join(read(args.calibrate) or import_module("edgespec.export.onnx.sample").TEXTS)
     return npu.export_static(checkpoint, out_of(args, precision), options, text, show_progress)
 
 

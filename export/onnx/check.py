@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, open_model
-from edgespec.errors import BackendError, UsageError
+from edgespec.errors import BackendError, TokenizerError, UsageError
+from edgespec.protocols import Tokenizer
+from edgespec.text.template import ChatTemplate
 
 from ..read.checkpoint import Checkpoint
+from .sample import CHATS, TEXTS
 
 # Rise of perplexity that is still taken for rounding, as a share, and least top-1 agreement.
 LOSS = {"fp32": 0.002, "fp16": 0.005, "int8": 0.02, "int4": 0.10}
 AGREEMENT = {"fp32": 0.99, "fp16": 0.98, "int8": 0.95, "int4": 0.80}
 PIECE = 256  # tokens of a text compared at a time
 MOST_TOKENS = 4096
-TEXTS = (
-    "Once upon a time there was a little fox who lived at the edge of a dark wood. Every morning "
-    "she walked down to the river to drink, and every morning the old heron told her a story.",
-    "I would like to book a table for two at an Italian restaurant tomorrow at seven. Could you "
-    "also find out whether there is a bus that goes there from the station?",
-    "To find the area of a circle, square its radius and multiply the result by pi. A circle with "
-    "a radius of 3 metres therefore has an area of about 28.3 square metres.",
-    "def total(prices):\n    result = 0\n    for price in prices:\n        result += price\n"
-    "    return result\n",
-)
 
 
 @dataclass(frozen=True)
@@ -70,14 +63,17 @@ def check_graph(
     texts: Sequence[str] = (),
     max_loss: float | None = None,
 ) -> Check:
-    """Compare the graph in `folder` with its checkpoint. Raises: BackendError if it is bad."""
+    """Compare the graph in `folder` with its checkpoint, on sample.py's texts where none are given.
+
+    Raises: BackendError if it is bad.
+    """
     columns = slice(None) if checkpoint.token_ids is None else checkpoint.token_ids
     with closing(open_model(folder, ModelOptions(device="cpu"))) as model:
         ids = [model.tokenizer.encode(text, bos=True) for text in texts or TEXTS]
+        ids += [] if texts else chats(model.tokenizer)
         pieces = list(cut(ids, min(PIECE, model.n_context)))
-        rows = [run(model, piece) for piece in pieces]
-    originals = original(checkpoint, pieces)
-    found = compared(pieces, rows, originals, columns)
+        rows = (run(model, piece) for piece in pieces)
+        found = compared(pieces, rows, original(checkpoint, pieces), columns)
     worst = LOSS[precision] if max_loss is None else max_loss
     # Who allows a loss is not held to the likeliest tokens as well, where there is a loss to see.
     allowed = max_loss is not None and bool(found.perplexity_original)
@@ -89,6 +85,17 @@ def check_graph(
             "smaller --block or more bits, or allow it with --max-loss"
         )
     return found
+
+
+def chats(tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of sample.py's conversations, as plain text where the model has no chat template."""
+    told = [[{"role": role, "content": said} for role, said in chat] for chat in CHATS]
+    try:
+        template = ChatTemplate(tokenizer, own=True)
+        return [template.tokens(messages, answer=False) for messages in told]
+    except TokenizerError:
+        plain = ["\n\n".join(said for _, said in chat) for chat in CHATS]
+        return [tokenizer.encode(text, bos=True) for text in plain]
 
 
 def cut(texts: Sequence[Sequence[int]], longest: int) -> Iterator[list[int]]:
@@ -110,21 +117,26 @@ def run(model: Any, piece: Sequence[int]) -> NDArray[np.float32]:
     return np.array(model.forward(piece))
 
 
-def original(checkpoint: Checkpoint, pieces: Sequence[list[int]]) -> list[NDArray[np.float32]]:
-    """Logits [n, V] of the checkpoint itself: a GGUF's by llama.cpp, else by transformers."""
+def original(checkpoint: Checkpoint, pieces: Sequence[list[int]]) -> Iterator[NDArray[np.float32]]:
+    """Logits [n, V] of the checkpoint itself: a GGUF's by llama.cpp, else by transformers.
+
+    One piece's at a time: those of 1,000 tokens of a large vocabulary are a gigabyte.
+    """
     if checkpoint.path.is_dir():
         from ..read.hf_reference import logits
 
-        return logits(checkpoint.path, pieces)
+        yield from logits(checkpoint.path, pieces)
+        return
     longest = max(map(len, pieces))
     with closing(open_model(checkpoint.path, ModelOptions(longest, device="cpu"))) as model:
-        return [run(model, piece) for piece in pieces]
+        for piece in pieces:
+            yield run(model, piece)
 
 
 def compared(
     pieces: Sequence[Sequence[int]],
-    rows: Sequence[NDArray[np.float32]],
-    originals: Sequence[NDArray[np.float32]],
+    rows: Iterable[NDArray[np.float32]],
+    originals: Iterable[NDArray[np.float32]],
     columns: Any,
 ) -> Check:
     """Figures over all pieces; `columns` of the originals are what the rows hold."""

@@ -26,9 +26,9 @@ from ..quant.quantized import quantized
 from ..read.checkpoint import HEAD, TOKENS, Checkpoint
 from .check import Check, check_graph
 from .folder import new_folder, write_vocabulary
-from .graph import ARCHITECTURES, GraphOptions, write_graph
+from .graph import ARCHITECTURES, GraphOptions, bits_of, write_graph
 
-BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.125, "int4": 0.625}  # per weight, scales of 32 in it
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.17, "int4": 0.67}  # per weight, scales of 32 in it
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,13 @@ def description(
 def room(checkpoint: Checkpoint, options: GraphOptions, count: int) -> int:
     """Bytes that the folder will take, rather too much.
 
-    The table of the tokens comes on top, as does what a head of 8 bits has beyond 4.
+    The table of the tokens comes on top, as does what a matrix of 8 bits has beyond 4.
     """
     table = math.prod(checkpoint[TOKENS].shape) * (4 if options.precision == "fp32" else 3)
-    return int(count * BYTES[options.precision] * 1.1) + table + (64 << 20)
+    stored = (checkpoint[name] for name in checkpoint.tensors if name != TOKENS)
+    wide = [one for one in stored if options.bits == 4 and bits_of(one, 4) == 8]
+    more = sum(math.prod(one.shape) for one in wide) // 2
+    return int(count * BYTES[options.precision] * 1.1) + table + more + (64 << 20)
 
 
 def n_params(checkpoint: Checkpoint) -> int:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgespec.errors import ModelFileError
 
-from ..quant.blocks import Blocks, blocks_of
+from ..quant.blocks import EXACT, SMALLER, Blocks, blocks_of, joined
 from ..read.checkpoint import HEAD_BIAS, TOKENS, Checkpoint, Decoder, Tensor
 from .file import OnnxFile
 
@@ -97,6 +97,7 @@ class Builder:
         self.blocks = blocks
         self.decoder: Decoder = checkpoint.decoder
         self.dtype = options.dtype
+        self.summed: dict[str, str] = {}  # inputs of matrices, and the same with their sums behind
 
     def write(self) -> None:
         """Inputs, layers, head."""
@@ -150,7 +151,7 @@ class Builder:
             self.file.input(past, self.dtype, list(shape))
             self.file.output(now, self.dtype, list(shape))
         parts = [f"{at}.{part}" for part in parts]
-        if self.options.lora or decoder.architecture == "qwen3":
+        if decoder.architecture == "qwen3" or not self.can_fuse(parts):
             qkv = [self.linear(part, x) for part in parts]
         else:
             qkv = [self.fused(at, parts, "attn_qkv", x), "", ""]
@@ -169,10 +170,11 @@ class Builder:
         """Residual and what the gated neurons write to it."""
         at = f"blk.{layer}"
         residual, x = self.norm(f"{at}.ffn_norm.weight", residual, written)
-        if self.options.lora:
-            gate, up = self.linear(f"{at}.ffn_gate", x), self.linear(f"{at}.ffn_up", x)
+        parts = [f"{at}.ffn_gate", f"{at}.ffn_up"]
+        if not self.can_fuse(parts):
+            gate, up = (self.linear(part, x) for part in parts)
         else:
-            both = self.fused(at, [f"{at}.ffn_gate", f"{at}.ffn_up"], "ffn_gate_up", x)
+            both = self.fused(at, parts, "ffn_gate_up", x)
             gate, up = f"{at}.gate", f"{at}.up"
             self.file.node("Split", [both], [gate, up], axis=-1, num_outputs=2)
         open_ = self.file.node("com.microsoft:QuickGelu", [gate], f"{at}.open", alpha=1.0)
@@ -188,9 +190,7 @@ class Builder:
         if self.options.hidden:
             file.output(x, self.dtype, [1, "M", self.decoder.n_embd])
         matrix = checkpoint.head
-        bits = HEAD_BITS if self.options.bits == 4 else self.options.bits
-        if self.options.bits == 4 and matrix.kind == "Q4_0":
-            bits = 4
+        bits = bits_of(matrix, self.options.bits, HEAD_BITS)
         bias = checkpoint.head_bias
         out = self.matmul("logits" if bias is None else "output", {"head": matrix}, x, bits)
         if bias is not None:
@@ -228,18 +228,30 @@ class Builder:
         normed = self.rms(f"{at}_norm.weight", split, f"{at}.normed")
         return self.file.node("Reshape", [normed, flat], f"{at}.joined")
 
+    def can_fuse(self, parts: list[str]) -> bool:
+        """Whether the matrices may be one: none has an adapter, all have such blocks."""
+        names = [f"{part}.weight" for part in parts]
+        forms = {(self.bits(n), SMALLER.get(self.checkpoint[n].kind)) for n in names}
+        return not self.options.lora and len(forms) == 1
+
+    def bits(self, name: str) -> int:
+        """Of the matrix in the graph."""
+        if name in self.blocks:
+            return self.options.bits
+        return bits_of(self.checkpoint[name], self.options.bits)
+
     def fused(self, at: str, parts: list[str], name: str, x: str) -> str:
         """Several matrices with one input as one: their rows one below the other."""
         names = [f"{part}.weight" for part in parts]
         matrices = {name: self.checkpoint[name] for name in names}
-        out = self.matmul(f"{at}.{name}", matrices, x, self.options.bits)
+        out = self.matmul(f"{at}.{name}", matrices, x, self.bits(names[0]))
         biases = [f"{part}.bias" for part in parts]
         return self.biased(f"{at}.{name}", biases, out)
 
     def linear(self, name: str, x: str) -> str:
         """x times one matrix, plus its bias and its adapter if there are any."""
         matrix = self.checkpoint[f"{name}.weight"]
-        out = self.matmul(name, {f"{name}.weight": matrix}, x, self.options.bits)
+        out = self.matmul(name, {f"{name}.weight": matrix}, x, self.bits(f"{name}.weight"))
         if self.options.lora:
             out = self.adapted(name, matrix.shape, x, out)
         return self.biased(name, [f"{name}.bias"], out)
@@ -276,18 +288,35 @@ class Builder:
             self.blocks[part] if part in self.blocks else blocks_of(matrix, bits, block)
             for part, matrix in matrices.items()
         ]
-        blocks = Blocks(
-            bits,
-            np.concatenate([part.codes for part in parts]),
-            np.concatenate([part.scales for part in parts]),
-        )
-        self.file.weight(f"{name}.codes", blocks.packed())
-        self.file.weight(f"{name}.scales", blocks.scales.astype(self.dtype))
+        blocks = joined(parts)
+        if blocks.rests is not None:
+            x, n_in = self.with_sums(x, block), n_in + blocks.rests.shape[1]
+            blocks = blocks.with_rests_behind()
+        inputs = [
+            self.file.weight(f"{name}.codes", blocks.packed()),
+            self.file.weight(f"{name}.scales", blocks.scales.astype(self.dtype)),
+        ]
+        if blocks.zeros is not None:
+            inputs.append(self.file.weight(f"{name}.zeros", blocks.packed_zeros()))
         return self.file.node(
-            "com.microsoft:MatMulNBits", [x, f"{name}.codes", f"{name}.scales"], name,
-            K=n_in, N=len(blocks.codes), bits=bits, block_size=blocks.block,
-            accuracy_level=ACCURACY,
+            "com.microsoft:MatMulNBits", [x, *inputs], name, K=n_in, N=len(blocks.codes),
+            bits=bits, block_size=blocks.block, accuracy_level=ACCURACY,
         )  # fmt: skip
+
+    def with_sums(self, x: str, block: int) -> str:
+        """x [1, T, n_in] and behind it the sums of its blocks; made once for all that read it."""
+        if x not in self.summed:
+            shape = self.file.weight(f"{x}.shape", np.array([0, 0, -1, block]))
+            axis = self.file.weight(f"{x}.axis", np.array([3]))
+            cut = self.file.node("Reshape", [x, shape], f"{x}.cut")
+            sums = self.file.node("ReduceSum", [cut, axis], f"{x}.sums", keepdims=0)
+            self.summed[x] = self.file.node("Concat", [x, sums], f"{x}.summed", axis=2)
+        return self.summed[x]
+
+
+def bits_of(matrix: Tensor, bits: int, unknown: int = 4) -> int:
+    """Of a matrix in a graph of so many: where that is 4, what its kind needs, or `unknown`."""
+    return EXACT.get(matrix.kind, unknown) if bits == 4 else bits
 
 
 def rotation(decoder: Decoder, n_context: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgespec.export.npu.export import StaticOptions, export_static
-from edgespec.export.onnx.check import TEXTS
+from edgespec.export.onnx.sample import TEXTS
 from edgespec.export.read.gguf import open_gguf_checkpoint
 from edgespec.export.trim.head import trim
 from model_maker import DEMO

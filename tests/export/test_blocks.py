@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from edgespec.export.quant.blocks import Blocks, blocks_of, rounded, stored_blocks
+from edgespec.export.quant.blocks import EXACT, Blocks, blocks_of, joined, rounded, stored_blocks
 from edgespec.export.read.checkpoint import Tensor
 from gguf import GGMLQuantizationType as Kind
 from onnx import TensorProto, helper
@@ -24,19 +24,36 @@ def stored(kind: str, values: np.ndarray) -> Tensor:
     return Tensor(kind, values.shape, gguf.quantize(values, Kind[kind]))
 
 
+def any_stored(kind: str) -> Tensor:
+    """A matrix [24, 256]; K-quants, which gguf cannot write, of random bytes."""
+    if not kind.endswith("_K"):
+        return stored(kind, weights(24, 256) + np.float32(0.3))
+    raw = np.random.default_rng(4).integers(0, 256, (24, gguf.GGML_QUANT_SIZES[Kind[kind]][1]))
+    raw = raw.astype(np.uint8)
+    if kind == "Q6_K":
+        raw[:, 208:] = np.array([5e-5], np.float16).view(np.uint8)
+    else:
+        raw[:, :4] = np.array([4e-4, 3e-3], np.float16).view(np.uint8)
+    return Tensor(kind, (24, 256), raw)
+
+
 def product(blocks: Blocks, x: np.ndarray) -> np.ndarray:
     """x [T, n_in] times the blocks' rows by ONNX Runtime, sums in 32 bits (accuracy_level 1)."""
+    if blocks.rests is not None:
+        x = np.concatenate([x, x.reshape(len(x), -1, blocks.block).sum(axis=2)], axis=1)
+        blocks = blocks.with_rests_behind()
     n_out, n_in = len(blocks.codes), x.shape[1]
     node = helper.make_node(
-        "MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", K=n_in, N=n_out,
-        bits=blocks.bits, block_size=blocks.block, accuracy_level=1,
+        "MatMulNBits", ["x", "codes", "scales", "zeros"], ["y"], domain="com.microsoft", K=n_in,
+        N=n_out, bits=blocks.bits, block_size=blocks.block, accuracy_level=1,
     )  # fmt: skip
     graph = helper.make_graph(
         [node], "product",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", n_in])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", n_out])],
         [onnx.numpy_helper.from_array(blocks.packed(), "codes"),
-         onnx.numpy_helper.from_array(blocks.scales, "scales")],
+         onnx.numpy_helper.from_array(blocks.scales, "scales"),
+         onnx.numpy_helper.from_array(blocks.packed_zeros(), "zeros")],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -46,14 +63,28 @@ def product(blocks: Blocks, x: np.ndarray) -> np.ndarray:
     return session.run(None, {"x": x})[0]
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q8_0", 8)])
-def test_stored_blocks_are_taken_bit_for_bit(kind: str, bits: int) -> None:
-    tensor = stored(kind, weights())
-    blocks = blocks_of(tensor, bits, 32)
-    assert (blocks.bits, blocks.block) == (bits, 32)
+@pytest.mark.parametrize("kind", EXACT)
+def test_stored_blocks_are_taken_as_they_are(kind: str) -> None:
+    tensor = any_stored(kind)
+    blocks = blocks_of(tensor, EXACT[kind], 32)
+    assert (blocks.bits, blocks.block) == (EXACT[kind], 16 if kind == "Q6_K" else 32)
     expected = gguf.dequantize(tensor.data, Kind[kind])
-    assert np.array_equal(blocks.floats(), expected)
+    assert np.allclose(blocks.floats(), expected, rtol=1e-6, atol=1e-6 * abs(expected).max())
+    assert (blocks.rests is None) == (kind in ("Q4_0", "Q5_0", "Q6_K", "Q8_0"))
     assert len(np.unique(blocks.codes)) > 12
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0])
+def test_a_block_of_one_value_is_that_value(value: float) -> None:
+    tensor = stored("Q4_1", np.full((2, 64), value, np.float32))
+    assert (stored_blocks(tensor).floats() == value).all()
+
+
+def test_blocks_below_one_another_keep_their_zeros_and_rests() -> None:
+    plain, shifted = stored_blocks(any_stored("Q4_0")), stored_blocks(any_stored("Q4_1"))
+    both = joined([plain, shifted])
+    expected = np.concatenate([plain.floats(), shifted.floats()])
+    assert np.array_equal(both.floats(), expected)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +113,15 @@ def test_onnx_runtime_multiplies_by_what_floats_says(bits: int, block: int, n_in
     assert product(blocks, x) == pytest.approx(expected, rel=1e-5, abs=1e-5 * abs(expected).max())
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("Q4_0", 4), ("Q8_0", 8)])
-def test_onnx_runtime_multiplies_by_stored_blocks(kind: str, bits: int) -> None:
-    tensor = stored(kind, weights())
-    x = np.random.default_rng(3).standard_normal((4, 96)).astype(np.float32)
+@pytest.mark.parametrize("kind", EXACT)
+def test_onnx_runtime_multiplies_by_stored_blocks(kind: str) -> None:
+    tensor = any_stored(kind)
+    x = np.random.default_rng(3).standard_normal((4, 256)).astype(np.float32)
     expected = x.astype(np.float64) @ gguf.dequantize(tensor.data, Kind[kind]).T.astype(np.float64)
-    seen = product(stored_blocks(tensor), x)
-    assert seen == pytest.approx(expected, rel=1e-5, abs=1e-5 * abs(expected).max())
+    blocks = stored_blocks(tensor)
+    within = 1e-5 if blocks.rests is None else 3e-2  # rests are rounded to the blocks' own bits
+    seen = product(blocks, x)
+    assert seen == pytest.approx(expected, rel=1e-5, abs=within * abs(expected).max())
 
 
 def by_ggml(values: np.ndarray, bits: int) -> np.ndarray:

@@ -15,18 +15,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from edgespec.export.onnx import check as onnx_check
 from edgespec.export.onnx import export as export_onnx
 from edgespec.export.onnx import graph as onnx_graph
 from edgespec.export.onnx.export import Demands, n_params, room
 from edgespec.export.onnx.file import OnnxFile
 from edgespec.export.onnx.graph import GraphOptions
+from edgespec.export.onnx.sample import CHATS, TEXTS
 from edgespec.export.read.checkpoint import Checkpoint, Tensor
 from edgespec.export.read.gguf import open_gguf_checkpoint
+from letters import Letters
 from llama_reference import stored
-from model_maker import DEMO, make
+from model_maker import DEMO, WIDE, make
 from onnx_maker import ANY_LOSS, dynamic_folder, exported, llama_cpp_exact, opened
 
+from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import BackendError, ContextError, ModelFileError, UsageError
+from edgespec.text.template import ChatTemplate
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 TOKENS = [1, 403, 407, 261, 378, 383, 286, 261, 376, 298, 315, 511]
@@ -164,6 +169,27 @@ def test_a_quantized_file_keeps_its_numbers(
         assert np.array_equal(values.reshape(len(values), -1), expected_values), name
 
 
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    ("kind", "within"),
+    [("Q4_1", 0.03), ("Q5_0", 1e-3), ("Q5_1", 5e-3), ("Q5_K", 0.02), ("Q6_K", 1e-3)],
+)
+def test_other_quantized_files_lose_next_to_nothing_in_an_int4_graph(
+    kind: str, within: float, architecture: str, tmp_path: Path, out: Path, stories260k: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    source = make(
+        tmp_path / "q.gguf", architecture, kind=kind, vocabulary=stories260k, tied=False, sizes=WIDE
+    )
+    monkeypatch.setattr(onnx_graph, "ACCURACY", 1)
+    exported(source, out, GraphOptions("int4"), ANY_LOSS)
+    exact = exported(source, out.with_name("exact"), GraphOptions("fp32"), ANY_LOSS)
+    with closing(opened(out)) as model, closing(opened(exact.path)) as whole:
+        expected, seen = rows_of(whole), rows_of(model)
+    for name, rows in expected.items():
+        assert np.linalg.norm(seen[name] - rows) < within * np.linalg.norm(rows), name
+
+
 @pytest.mark.parametrize(
     ("options", "tolerance", "least"),
     [
@@ -272,6 +298,17 @@ def damaged(checkpoint: Checkpoint, name: str, scale: float) -> Checkpoint:
     tensor = checkpoint[name]
     changed = Tensor("F32", tensor.shape, tensor.floats() * np.float32(scale))
     return replace(checkpoint, tensors={**checkpoint.tensors, name: changed})
+
+
+def test_the_check_reads_a_thousand_tokens_and_chats_as_the_model_has_them() -> None:
+    with closing(LlamaCppTokenizer.open(DEMO)) as tokenizer:
+        told = onnx_check.chats(tokenizer)
+        texts = [tokenizer.encode(text, bos=True) for text in TEXTS]
+        assert sum(map(len, onnx_check.cut([*texts, *told], 256))) > 1000
+        messages = [{"role": role, "content": said} for role, said in CHATS[0]]
+        assert told[0] == ChatTemplate(tokenizer, own=True).tokens(messages, answer=False)
+    plain = onnx_check.chats(Letters())[0]
+    assert "".join(map(chr, plain[1:])).startswith(CHATS[0][0][1] + "\n\nWeather is")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
