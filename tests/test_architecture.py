@@ -40,7 +40,7 @@ ROWS = [
     {"backends", "drafters"},
     {"store"},
     {"session"},
-    {"check"},
+    {"check", "tune"},
     {"cli"},
 ]
 MOST = {"decode": {"types", "errors", "protocols"}}  # a room that is held to less

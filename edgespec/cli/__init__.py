@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "continue one prompt or a file of prompts",
     "bench": "measure plain and speculative decoding on this device",
     "verify": "check on this device that speculation does not change the output",
+    "tune": "find how a pair of models runs fastest here, and name it",
     "devices": "list where models can run",
     "doctor": "judge a pair of models before you use it",
     "models": "list, fetch and remove models and known pairs",
@@ -116,9 +117,11 @@ def dispatch(words: list[str]) -> int:
         if command.DEFAULTS is None:
             return int(command.run(args))
         from edgespec.config import resolve
+        from edgespec.store import tuned
 
         path = Path(args.config) if args.config else None
-        return int(command.run(args, resolve(args, path=path, base=command.DEFAULTS)))
+        config = tuned.applied(lambda base: resolve(args, path=path, base=base), command.DEFAULTS)
+        return int(command.run(args, config))
     finally:
         show_progress.clear()  # what it stopped in must not share a row with the error
 

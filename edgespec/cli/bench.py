@@ -50,6 +50,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--methods", metavar="LIST", default="plain,auto,fixed-4",
         help="of plain, auto, fixed-N, ngram, fixed-N@BRIDGE",
     )  # fmt: skip
+    add_prompts(parser)
+    parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
+    parser.add_argument(
+        "--baseline", metavar="PAIR|FILE", help="compare with this model's plain decoding instead"
+    )
+    add_json(parser)
+
+
+def add_prompts(parser: ArgumentParser) -> None:
+    """The flags that `prompt_sets` reads."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--set", metavar="NAMES", type=set_names, action="extend",
@@ -57,11 +67,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     source.add_argument("--prompts", metavar="FILE", help="JSON lines: prompt, messages or turns")
     parser.add_argument("--first", metavar="N", type=whole, help="of each set, only N prompts")
-    parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
-    parser.add_argument(
-        "--baseline", metavar="PAIR|FILE", help="compare with this model's plain decoding instead"
-    )
-    add_json(parser)
 
 
 def run(args: Namespace, config: Config) -> int:

@@ -16,6 +16,7 @@ from edgespec.errors import UsageError
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
 from edgespec.session.session import Session
+from edgespec.store import tuned
 from edgespec.types import Progress
 
 
@@ -36,13 +37,15 @@ def load(
     """
     check_known(keywords, [one.name for one, opt in options() if not opt.only], "load")
     values: dict[str, Any] = {name: v for name, v in keywords.items() if v is not None}
-    values |= {"model": str(model or ""), "draft_model": str(draft_model or "")}
+    paths = {"model": model, "draft_model": draft_model}
+    values |= {name: str(path) for name, path in paths.items() if path}
     own = None if isinstance(drafter, str) else drafter
     if own is not None:
         check_drafter(own)
-    if isinstance(drafter, str):
+    elif drafter != "auto":  # which a tuned pair may settle
         values["drafter"] = drafter
-    return Session(with_values(Config(), values, "load"), drafter=own, progress=progress)
+    config = tuned.applied(lambda base: with_values(base, values, "load"), Config())
+    return Session(config, drafter=own, progress=progress)
 
 
 def check_drafter(own: object) -> None:

@@ -120,7 +120,7 @@ def options_of(config: Config, draft: Path | None = None) -> tuple[ModelOptions,
 
 def meanwhile(path: Path, config: Config, progress: Progress | None) -> Meanwhile:
     """The draft model in `path`, to be opened beside the target."""
-    return Meanwhile(path, options_of(config)[1], trying(path, progress))
+    return Meanwhile(path, options_of(config, path)[1], trying(path, progress))
 
 
 def open_drafter(

@@ -87,6 +87,12 @@ class OpenPair:
             self._opened.callback(method.learned.save)
         return self._ways[speculative]
 
+    def method(self, name: str, drafter: str) -> Method:
+        """A method by name, with other drafters than the configured; what it learns is lost."""
+        config = replace(self._config, drafter=drafter)
+        made = Methods(config, self.draft_model, self.translation, self._own, lambda: self.live)
+        return made.named(name)
+
     @cached_property
     def costs(self) -> CostTable:
         """The target's cost by width on this device, from the cache folder or measured now."""

@@ -26,13 +26,7 @@ from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupt
 from edgespec.backends.llamacpp.library import devices, library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
-from edgespec.errors import (
-    BackendError,
-    Cancelled,
-    ContextError,
-    ModelFileError,
-    ShapeError,
-)
+from edgespec.errors import BackendError, Cancelled, ContextError, ModelFileError, ShapeError
 from edgespec.files import sha256_of
 from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
@@ -40,12 +34,6 @@ from edgespec.types import Capabilities, FloatArray, ModelInfo
 __all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices"]
 
 ABORTED, NO_ROOM = 2, 1  # what llama_decode returns
-UNFIT = (
-    ("is_recurrent", "keeps a recurrent state, which cannot be rewound", "attention only"),
-    ("is_hybrid", "keeps a recurrent state, which cannot be rewound", "attention only"),
-    ("is_diffusion", "writes by diffusion", "one token after another"),
-    ("has_encoder", "has an encoder", "a decoder only"),
-)
 
 
 class LlamaCppModel:
@@ -93,7 +81,7 @@ class LlamaCppModel:
                 raise Cancelled("stopped while loading") from None
             raise
         del kept  # only read while loading
-        refuse_unfit(self._weights, self._header.path)
+        opening.refuse_unfit(self._weights, self._header.path)
         self.tokenizer = LlamaCppTokenizer(self._weights)
         self.n_vocab = self.tokenizer.n_vocab
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
@@ -392,13 +380,6 @@ class LlamaCppModel:
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ShapeError(f"vectors have shape {rows.shape}: expected (n, {width})")
         return rows
-
-
-def refuse_unfit(weights: Weights, path: Path) -> None:
-    """Raises: ModelFileError for a kind of model that cannot be rewound or read token by token."""
-    for function, seen, expected in UNFIT:
-        if getattr(library().api, f"llama_model_{function}")(weights.handle):
-            raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")
 
 
 def _floats(address: int, n_rows: int, n_columns: int) -> FloatArray:

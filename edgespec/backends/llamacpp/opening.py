@@ -17,11 +17,12 @@ from edgespec.backends.gguf.file import Header
 from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
-from edgespec.backends.llamacpp.library import Library
+from edgespec.backends.llamacpp.library import Library, library
+from edgespec.backends.llamacpp.tokenizer import Weights
 from edgespec.backends.llamacpp.waiting import Places
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
 from edgespec.device import free_memory, n_cores
-from edgespec.errors import ContextError, UsageError
+from edgespec.errors import ContextError, ModelFileError, UsageError
 
 MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
 CACHE_STEP = 256  # llama.cpp rounds the cache up to a multiple of this
@@ -31,6 +32,13 @@ MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
 MOST_ROWS, LEAST_ROWS, ROWS_BYTES = 64, 32, 32 << 20
 # Prompt tokens per batch: on CPUs 256 read as fast as 512 and halve the graph's buffers.
 BATCH_CPU, BATCH_GPU = 256, 512
+
+UNFIT = (
+    ("is_recurrent", "keeps a recurrent state, which cannot be rewound", "attention only"),
+    ("is_hybrid", "keeps a recurrent state, which cannot be rewound", "attention only"),
+    ("is_diffusion", "writes by diffusion", "one token after another"),
+    ("has_encoder", "has an encoder", "a decoder only"),
+)
 
 
 def checked(options: ModelOptions, header: Header) -> ModelOptions:
@@ -194,3 +202,10 @@ def rows_of(n_vocab: int, options: ModelOptions) -> int:
     """Most rows of logits one batch computes."""
     fits = ROWS_BYTES // (4 * max(n_vocab, 1))
     return max(options.max_leaves + 1, LEAST_ROWS, min(MOST_ROWS, fits))
+
+
+def refuse_unfit(weights: Weights, path: Path) -> None:
+    """Raises: ModelFileError for a kind of model that cannot be rewound or read token by token."""
+    for function, seen, expected in UNFIT:
+        if getattr(library().api, f"llama_model_{function}")(weights.handle):
+            raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")

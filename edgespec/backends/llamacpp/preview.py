@@ -12,7 +12,7 @@ from edgespec.backends.gguf import check as gguf_check
 from edgespec.backends.gguf.file import Header, Tensor, read_header, refusal
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.library import library
-from edgespec.backends.llamacpp.model import refuse_unfit
+from edgespec.backends.llamacpp.opening import refuse_unfit
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.llamacpp.trimmed import AGAIN, TOKEN_IDS, Trim, trim_of
 from edgespec.backends.preview import Cache, Preview

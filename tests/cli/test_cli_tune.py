@@ -1,0 +1,88 @@
+"""`edgespec tune` on the demo pair: what it writes is what --pair then uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import edgespec
+from edgespec.cli import main
+from edgespec.cli.tune import name_of
+from edgespec.config import Config
+from edgespec.store import pairs, tuned
+from edgespec.tune import flow
+
+PROMPTS = '{"prompt": "Tell me a story about a fox."}\n{"prompt": "I need a bus to the coast."}\n'
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    prompts = tmp_path / "talk.jsonl"
+    prompts.write_text(PROMPTS)
+    return ["tune", "--minutes", "0.02", "-t", "1", "-td", "1", "--prompts", str(prompts)]
+
+
+def test_what_was_tried_is_written_as_a_pair_that_every_command_takes(words, home, capsys):
+    assert main([*words, "--name", "mine", "--json", str(home / "record.json")]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("use it:  edgespec chat --pair mine\n")
+    record = json.loads((home / "record.json").read_text())
+    assert record["schema"] == "edgespec.tune/1"
+    assert {row["way"] for row in record["ways"]} == set(flow.DRAFTS)
+    assert record["choice"] in record["ways"]
+    assert all(row["n_tokens"] and row["by_kind"]["talk"] > 0 for row in record["ways"])
+    pair = tuned.find("mine")
+    assert pair is not None
+    assert pair.values == record["values"]
+    assert pair.values["drafter"] == record["choice"]["drafter"]
+    assert main(["generate", "--pair", "mine", "-p", "Hello.", "-n", "4"]) == 0
+    with edgespec.load(pair="mine") as session:
+        assert session.config.drafter == record["choice"]["drafter"]
+        assert session.config.threads == 1
+
+
+def test_a_name_or_a_draft_model_that_cannot_be_ends_it_before_a_model_is_opened(
+    words, capsys, monkeypatch
+):
+    monkeypatch.setattr("edgespec.cli.tune.tune", None)
+    for wrong, line in {
+        ("--name", "demo"): "a pair of EdgeSpec's own has it",
+        ("--try", "none.gguf"): "--try none.gguf: there is no such file",
+        ("--minutes", "0"): "--minutes 0: expected more than 0",
+    }.items():
+        assert main([*words, *wrong]) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_a_pair_is_named_after_its_models():
+    assert name_of(Config()) == "demo-tuned"
+    assert name_of(Config(model="/a/Big-Q4_K_M.gguf")) == "big-q4_k_m-tuned"
+    assert name_of(Config(hf_repo="user/Big-GGUF:Q4_0")) == "big-gguf-tuned"
+
+
+def test_the_fastest_of_several_draft_models_is_kept(words, home, monkeypatch):
+    """Over plain decoding of the same session; the faster one is the second that is tried."""
+    gains = {"drafter.gguf": 1.2, "foreign.gguf": 1.4}
+
+    def answered(config, names, questions, budget_s, told):
+        model = Path(config.draft_model).name
+        ways = [flow.Way(name, {"talk": []}) for name in names]
+        for way in ways:
+            fast = gains[model] if "model" in way.name else 1.0
+            way.stats["talk"] = [flow.Stats(n_tokens=10, decode_s=1 / fast)]
+        return ways
+
+    monkeypatch.setattr(flow, "answered", answered)
+    assert main([*words, "--name", "mine", "--try", str(pairs.folder() / "demo/foreign.gguf")]) == 0
+    pair = tuned.find("mine")
+    assert pair is not None
+    assert Path(pair.values["draft_model"]).name == "foreign.gguf"
+    assert pair.values["drafter"] == "model"

@@ -1,0 +1,71 @@
+"""tuned.py: pairs that a user tuned, as files, and what they lie below."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from edgespec.config import Config, resolve
+from edgespec.errors import UsageError
+from edgespec.store import tuned
+
+PAIR = tuned.TunedPair(
+    "mine",
+    {"pair": "demo-foreign", "threads": 3, "drafter": "ngram"},
+    {"cpu": 'an "old" one\n', "ways": [{"way": "plain", "by kind": {"code": 1.25}}], "n": 2},
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    return tmp_path
+
+
+def read(flags: dict[str, object]) -> Config:
+    return tuned.applied(lambda base: resolve(Namespace(**flags), {}, base=base), Config())
+
+
+def test_a_tuned_pair_comes_back_as_it_was_saved() -> None:
+    tuned.save(PAIR)
+    assert tuned.find("mine") == PAIR
+    assert tuned.names() == ["mine"]
+
+
+def test_it_lies_below_what_the_user_says_and_names_the_models() -> None:
+    tuned.save(PAIR)
+    assert read({"pair": "mine"}) == Config(pair="demo-foreign", threads=3, drafter="ngram")
+    assert read({"pair": "mine", "threads": 1}).threads == 1
+
+
+def test_it_says_nothing_where_a_model_is_named() -> None:
+    tuned.save(PAIR)
+    assert read({"pair": "mine", "model": "x.gguf"}).threads == 0
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "demo", "padded"])
+def test_a_name_that_is_none_or_taken_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="^--name .*: expected|own has it: expected another"):
+        tuned.save(tuned.TunedPair(name, {}))
+    assert tuned.names() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("threads = ", "not valid TOML"), ("thread = 2", "did you mean 'threads'"),
+     ("threads = 'x'", "threads is 'x': expected a whole number")],
+)  # fmt: skip
+def test_a_damaged_file_is_named(home: Path, text: str, message: str) -> None:
+    (home / "pairs").mkdir()
+    (home / "pairs" / "mine.toml").write_text(text)
+    with pytest.raises(UsageError, match=f"mine.toml: .*{message}"):
+        read({"pair": "mine"})
+
+
+def test_removing_one_frees_its_file_only() -> None:
+    path = tuned.save(PAIR)
+    n_bytes = path.stat().st_size
+    assert tuned.remove("mine") == n_bytes
+    assert tuned.find("mine") is None

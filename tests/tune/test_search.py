@@ -1,0 +1,80 @@
+"""search.py with answers that take what a table says, on a clock that only they move."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgespec.tune.search import Race, Way, best
+from edgespec.types import Stats
+
+SPEEDS = {  # seconds per token by kind
+    "plain": {"talk": 1.0, "code": 1.0},
+    "lookup": {"talk": 1.0, "code": 0.5},
+    "model": {"talk": 0.6, "code": 2.9},
+    "slow": {"talk": 3.0, "code": 3.0},
+}
+
+
+class Device:
+    """Answers of ten tokens; question: (kind, number)."""
+
+    def __init__(self, speeds: dict[str, dict[str, float]] = SPEEDS) -> None:
+        self.speeds, self.now, self.asked = speeds, 0.0, list[tuple[str, tuple[str, int]]]()
+
+    def clock(self) -> float:
+        return self.now
+
+    def answer(self, name: str, question: tuple[str, int]) -> Stats:
+        self.asked.append((name, question))
+        took = 10 * self.speeds[name][question[0]]
+        self.now += took
+        return Stats(n_tokens=10, decode_s=took)
+
+
+def raced(device: Device, budget_s: float, n: int = 5) -> list[Way]:
+    questions = {kind: [(kind, number) for number in range(n)] for kind in ("talk", "code")}
+    return Race(questions, device.answer, lambda _: None, device.clock).run(
+        list(device.speeds), budget_s
+    )
+
+
+def test_the_fastest_over_all_kinds_is_chosen_if_it_is_slower_on_none() -> None:
+    ways = raced(Device(), 1000)
+    assert best(ways).name == "lookup"
+    assert best(ways).gains(ways[0]) == pytest.approx(2**0.5)
+    assert ways[2].gain(ways[0], "talk") == pytest.approx(1 / 0.6)
+
+
+def test_a_way_that_is_faster_on_the_whole_but_slower_on_a_kind_is_not_chosen() -> None:
+    speeds = {"plain": SPEEDS["plain"], "model": {"talk": 0.2, "code": 1.2}}
+    ways = raced(Device(speeds), 1000)
+    assert ways[1].gains(ways[0]) > 2
+    assert best(ways).name == "plain"
+
+
+def test_of_ways_that_are_as_fast_the_simplest_is_chosen() -> None:
+    same = {"talk": 0.5, "code": 0.5}
+    little = {"talk": 0.496, "code": 0.496}
+    ways = raced(Device({"plain": SPEEDS["plain"], "lookup": same, "model": little}), 1000)
+    assert best(ways).name == "lookup"
+
+
+def test_ways_far_behind_are_tried_on_one_prompt_of_every_kind_only() -> None:
+    device = Device()
+    raced(device, 1000)
+    assert sum(name == "slow" for name, _ in device.asked) == 2
+    assert sum(name == "lookup" for name, _ in device.asked) == 10
+    assert sum(name == "plain" for name, _ in device.asked) == 10  # never left out
+
+
+def test_every_way_answers_a_prompt_before_the_next_one_is_asked() -> None:
+    device = Device()
+    raced(device, 1)  # less than one pass takes
+    assert [question for _, question in device.asked] == [("talk", 0)] * 4 + [("code", 0)] * 4
+    assert device.asked[0][0] != device.asked[4][0]  # another begins
+
+
+def test_the_budget_ends_a_race_before_the_pass_that_would_exceed_it() -> None:
+    device = Device({"plain": SPEEDS["plain"], "lookup": SPEEDS["lookup"]})
+    raced(device, 80)  # a pass takes 35
+    assert device.now == 70
