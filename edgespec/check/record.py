@@ -86,6 +86,7 @@ def model_row(info: ModelInfo) -> dict[str, Any]:
         "backend": info.backend,
         "n_params": info.n_params,
         "quant": info.quant,
+        "device": info.device,
         **placed,
     }
 

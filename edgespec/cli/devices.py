@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from pathlib import Path
 
 from edgespec.cli.output import add_json, card_line, write_json
 from edgespec.device import device_card
@@ -21,6 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
+    from edgespec.backends.gguf.trial import in_words, timed_ways
     from edgespec.backends.llamacpp import model as llamacpp
     from edgespec.backends.onnx import providers as onnx_providers
 
@@ -30,11 +32,13 @@ def run(args: Namespace) -> int:
         print("GGUF models (llama.cpp):")
         for device in for_gguf:
             print(f"  {device.name:<10}{device.kind:<5}{device.description}")
+        for path, ways in timed_ways().items():
+            print(f"  {Path(path).name} by its width: {in_words(ways)}")
         print("ONNX models (ONNX Runtime):")
         for place in for_onnx:
             print(f"  {place.name:<10}{place.kind:<5}{place.description}")
     if args.json:
         found = [{"backend": "llamacpp", **asdict(device)} for device in for_gguf]
         found += [{"backend": "onnx", **asdict(place)} for place in for_onnx]
-        write_json({"device": card, "devices": found}, args.json)
+        write_json({"device": card, "devices": found, "loading": timed_ways()}, args.json)
     return 0

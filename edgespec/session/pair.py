@@ -95,7 +95,7 @@ class OpenPair:
         known = cost_store.load(file)
         if known is not None:
             return known
-        what = "measuring what widths cost here, once"
+        what = f"measuring what widths cost here, once (at most {cost_store.SWEEP_S:.0f} s)"
         with self._undisturbed() as is_idle, opening.telling(self._progress, what):
             if is_idle:
                 self.target.truncate(0)  # a full cache would leave no room for wide ones

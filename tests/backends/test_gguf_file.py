@@ -302,6 +302,8 @@ class TestTrial:
         options, heard = ModelOptions(widths=widths), list[float]()
         options = replace(options, trying=heard.append)
         assert gguf_trial.best_way([written(file, b"x")], self.WAYS, "1", options) == way
+        said = gguf_trial.in_words(gguf_trial.timed_ways()[str(file.resolve())])
+        assert said.startswith("repack fails; cpu-repack 1: 62000.0 ms, 4: 105000.0 ms, 64")
         assert heard == sorted(heard)
         assert heard[-1] == 1
 
@@ -318,6 +320,14 @@ class TestTrial:
         monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
         monkeypatch.setattr(gguf_trial.time, "time", lambda: now + 4000)
         assert self.way(file, *self.WAYS) == "cpu-repack"
+
+    def test_a_way_that_died_before_is_refused_where_it_is_the_only_one(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        with pytest.raises(ModelFileError, match=r"opened by repack: .*; use --loading auto"):
+            self.way(file, "repack")
 
     def test_a_way_that_was_not_timed_is_timed_where_there_is_a_choice(
         self, file: Path, monkeypatch: pytest.MonkeyPatch

@@ -66,15 +66,38 @@ def best_way(
         known["ways"].update(dict.fromkeys(dead))
         _remember(files, version, known)
     living = {way: known["ways"][way] for way in ways if known["ways"].get(way) is not None}
+    if not living:
+        raise refusal(
+            files[0], f"ended llama.cpp before, opened by {', '.join(ways)}", "a way that works",
+            "use --loading auto",
+        )  # fmt: skip
     way = fastest(living, options.widths)
     if len(ways) > 1:
-        log.info("%s: %s; taken: %s", files[0].name, _words(known["ways"]), way)
+        log.info("%s: %s; taken: %s", files[0].name, in_words(known["ways"]), way)
     return way
 
 
 def is_known(files: Sequence[Path], version: str) -> bool:
     """Whether a child process has survived these files as they are."""
     return _remembered(files, version) is not None
+
+
+def timed_ways() -> dict[str, dict[str, Times | None]]:
+    """What was measured of each file with several ways, by its path; None for what failed."""
+    return {path: value["ways"] for path, value in _all().items() if value["timed"]}
+
+
+def in_words(ways: Mapping[str, Times | None]) -> str:
+    """Each way with the milliseconds of its widths."""
+    return "; ".join(
+        f"{way} " + ("fails" if times is None else _milliseconds(times))
+        for way, times in ways.items()
+    )
+
+
+def _milliseconds(times: Times) -> str:
+    ordered = sorted((int(n), seconds) for n, seconds in times.items())
+    return ", ".join(f"{n}: {1e3 * s:.1f} ms" for n, s in ordered) or "was not timed"
 
 
 def _suffices(known: Mapping[str, Any], ways: Sequence[str]) -> bool:
@@ -97,15 +120,6 @@ def fastest(ways: Mapping[str, Times], widths: Sequence[int]) -> str:
         return seconds * (PLAINEST if way == last else 1.0)
 
     return min(ways, key=price) if all(ways.values()) else next(iter(ways))
-
-
-def _words(ways: Mapping[str, Times | None]) -> str:
-    return "; ".join(
-        f"{way} fails"
-        if times is None
-        else f"{way} " + ", ".join(f"{n}: {s * 1e3:.1f} ms" for n, s in times.items())
-        for way, times in ways.items()
-    )
 
 
 def _tried(
