@@ -34,7 +34,7 @@ def test_record_has_the_published_layout() -> None:
     data = json.loads(json.dumps(record(INFO, None, SamplingParams(), [row]), allow_nan=False))
     assert list(data) == ["schema", "edgespec", "device", "target", "drafter", "params", "runs"]
     assert data["schema"] == "edgespec.run/1"
-    assert list(data["target"]) == ["path", "sha256", "backend", "n_params", "quant"]
+    assert list(data["target"]) == ["path", "sha256", "backend", "n_params", "quant", "device"]
     assert data["drafter"] is None
     assert list(data["runs"][0]) == ROW_KEYS
 
