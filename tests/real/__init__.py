@@ -1,0 +1,1 @@
+"""What needs public models; see the conftest there."""
