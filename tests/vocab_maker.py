@@ -24,7 +24,8 @@ class GreedyTokenizer:
     before. texts: every text that `encode` was asked for.
     """
 
-    chat_template = None
+    chat_template: str | None = None
+    bos_text = ""
 
     def __init__(
         self,

@@ -84,10 +84,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+ENOUGH = 128  # rounds by which it is known what pays; before, the times tell of finding that out
+
+
 def stats_line(stats: Stats) -> str:
     """One generation's speed and acceptance in a line."""
     line = f"[{stats.n_tokens} tokens, {stats.tokens_per_s:.1f} tokens/s"
-    if stats.speedup > 0 and stats.n_tested:
+    if stats.speedup > 0 and stats.n_tested and stats.n_rounds >= ENOUGH:
         line += f", {stats.speedup:.2f} times plain decoding"
     if stats.n_tested:
         line += f", {stats.acceptance_rate:.0%} of drafted tokens accepted"

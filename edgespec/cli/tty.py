@@ -37,6 +37,14 @@ def width_of(file: TextIO) -> int:
         return 80
 
 
+def rows_of(file: TextIO) -> int:
+    """Rows of the terminal now, 24 if it does not say."""
+    try:
+        return os.get_terminal_size(file.fileno()).lines or 24
+    except (OSError, ValueError):
+        return 24
+
+
 def cells(text: str) -> int:
     """Columns that the text takes: Chinese and emoji take two, marks on letters none."""
     return sum(_cells(char) for char in text)

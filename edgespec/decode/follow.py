@@ -90,6 +90,17 @@ class Reader:
         self._spent[len(tokens) < MANY] += perf_counter() - start
         return logits
 
+    def n_unread(self, context: Sequence[int]) -> int:
+        """How many of the context's tokens are not in the cache."""
+        known, context = self._cache.ids, list(context)
+        return len(context) - common_prefix(known, context, min(len(context), self.model.length))
+
+    def read_on(self, context: Sequence[int], n: int) -> None:
+        """Read the next n of them, without logits."""
+        context = list(context)
+        n_same = self._cache.cut(context, len(context))
+        self._cache.extend(context[n_same : n_same + n])
+
     def whole(self, logits: FloatArray) -> FloatArray:
         """Logits [V] for logits [K]; those of a trimmed head are overwritten by the next."""
         if self.columns is None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP, Plan, Planner
 from edgespec.pace.cost import DraftCosts
@@ -27,6 +28,9 @@ class Candidate:
     usual_s: float = 0.0  # what its drafts take, stalls and long prompts hardly counted
     rest: int = 0  # rounds it was left out the last time, and those it still is
     rests_left: int = 0
+
+    def __post_init__(self) -> None:
+        self.reading = Reading(self.drafter) if isinstance(self.drafter, Reads) else None
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None) -> Draft:
         start = perf_counter()
@@ -70,6 +74,7 @@ class Mixed:
         self._free = [one for one in found if one.drafter.name in free]
         self._paid = [one for one in found if one.drafter.name not in free]
         self._unused: list[tuple[int, Draft]] = []  # free drafts of this round, after how many ids
+        self._n_seen, self._said_s = 0, 0.0  # ids after the last round; target's time in the answer
 
     @property
     def reason(self) -> str:
@@ -78,12 +83,14 @@ class Mixed:
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
         self._unused = []
+        if len(context) != self._n_seen:
+            self._said_s = 0.0
         k = min(room, self.most)
         if k < 1:
             return NO_DRAFT
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
-        if payer is not None:
+        if payer is not None and self._may_draft(payer, context, plan):
             drawn = payer.draft(context, min(k, plan.width), drawing)
             if len(drawn):
                 best, draft = self._cut(payer, drawn), drawn
@@ -123,6 +130,9 @@ class Mixed:
                 best, payer = plan, one
         return payer, best
 
+    def _may_draft(self, payer: Candidate, context: Sequence[int], plan: Plan) -> bool:
+        return payer.reading is None or payer.reading.is_done(context, plan.gain, self._said_s)
+
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
         if drawn.is_drawn or not drawn.confidence:
@@ -132,6 +142,8 @@ class Mixed:
 
     def observe(self, done: Round) -> None:
         """Every drafter learns from the round, and the planner from free drafts nobody used."""
+        self._n_seen = len(done.context)
+        self._said_s += done.times.target_s
         for n_before, found in self._unused:
             followed = done.context[n_before:]
             if found.is_chain and followed:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgespec.decode.follow import Reader
+from edgespec.drafters.window import Window
 from edgespec.protocols import Drawing, LanguageModel
 from edgespec.types import Draft, FloatArray, Round
 
@@ -18,34 +19,44 @@ logger = logging.getLogger(__name__)
 class ModelDrafter:
     """The likeliest continuation by `model`, or with a law one drawn from it.
 
-    The model's cache follows the context by the longest common prefix, so a round reads only what
-    the last one got wrong. The draft ends early where the cumulative probability of the
-    likeliest tokens falls below p_min; that is decided before a token is drawn, because a drawn
-    token that is dropped for what it is would no longer have the law in `probs`. What a trimmed
-    head has no row for is never drafted: its logit is minus infinity.
+    Of a long text the model is shown the end (window.py). Its cache follows the context by the
+    longest common prefix, so a round reads only what the last one got wrong. The draft ends early
+    where the cumulative probability of the likeliest tokens falls below p_min; that is decided
+    before a token is drawn, because a drawn token that is dropped for what it is would no longer
+    have the law in `probs`. What a trimmed head has no row for is never drafted: its logit is
+    minus infinity.
     """
 
     n_leaves = 1
 
     def __init__(self, model: LanguageModel, *, name: str = "model", p_min: float = 0.0) -> None:
         self.model, self.name, self.p_min = model, name, p_min
-        self._reader = Reader(model)
+        self._reader, self._window = Reader(model), Window(model.n_context)
         ids = model.token_ids
         self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
         self._warned = False
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """Fewer than k tokens where the model's context ends; none if the context does not fit."""
-        k = min(k, self._reader.room(context))
+        shown = self._window.of(context)
+        k = min(k, self._reader.room(shown))
         if k < 1:
-            self._warn(len(context))
+            self._warn(len(shown))
             return Draft()
-        logits = self._reader.read(context)
+        logits = self._reader.read(shown)
         if drawing is None:
             draft = self._likeliest(logits, k)
         else:
             draft = self._drawn(logits, context, k, drawing)
         return replace(draft, spent=self._reader.lap())
+
+    def n_unread(self, context: Sequence[int]) -> int:
+        """See window.Reads."""
+        return self._reader.n_unread(self._window.of(context))
+
+    def read_on(self, context: Sequence[int], n: int) -> None:
+        """See window.Reads."""
+        self._reader.read_on(self._window.of(context), n)
 
     def _likeliest(self, logits: FloatArray, k: int) -> Draft:
         tokens: list[int] = []

@@ -37,6 +37,7 @@ from edgespec.check.doctor.breakeven import fastest, least, widths_of
 from edgespec.check.doctor.memory import memory_of
 from edgespec.check.doctor.overlap import kind_of, overlap_of, text_share
 from edgespec.check.doctor.report import Report, examine, judged
+from edgespec.check.doctor.special import special_of
 from edgespec.check.doctor.suited import known_pairs, suited_drafters
 from edgespec.check.doctor.trial import Trial, costs_now, step_seconds
 from edgespec.cli import doctor as command
@@ -273,6 +274,25 @@ def test_templates_and_control_tokens_are_compared(tmp_path: Path) -> None:
         found = judge(target, tmp_path / "bare.gguf").special
         assert found is not None
         assert found.template == expected
+
+
+def test_templates_are_compared_by_what_they_write() -> None:
+    plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tools = "{% if tools %}{{ tools }}{% endif %}"
+    asks = "{% if add_generation_prompt %}assistant: {% endif %}"
+
+    def special(one: str, other: str) -> str:
+        sides = vocabulary(), vocabulary()
+        for side, source in zip(sides, (one, other), strict=True):
+            side.tokenizer.chat_template = source
+        return special_of(*sides).template
+
+    assert special(plain + asks, tools + plain + asks) == "same"
+    assert special(plain, plain + asks) == "different"
+    assert special(plain, plain.replace("messages", "messages[:3]")) == "different"
+    assert special(plain, "You are kind.\n" + plain) == "different"
+    assert special("{% broken", "{%   broken") == "same"
+    assert special("{% broken", plain) == "different"
 
 
 # Files

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def test_a_question_is_answered_and_a_quiet_line_follows(
     assert "tokens/s · cut at 6 tokens · target on CPU" in said
     assert talk.printer.texts[0] == talk.conversation.messages[1]["content"]
     assert len(talk.answers) == 1
+
+
+def test_what_runs_where_is_said_when_it_changes(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = told(talk, capsys, "Hi", "And then?", "/spec on", "And then?", "And then?")
+    lines = [line for line in said.split("\n") if "tokens/s" in line]
+    assert ["target on CPU" in line for line in lines] == [True, False, True, False]
 
 
 def test_regen_answers_the_last_question_again(
@@ -577,11 +586,13 @@ ANSWER = Stats(
 
 
 def test_the_quiet_line_says_what_was_measured_and_nothing_else() -> None:
-    assert answer_line(ANSWER, "target here") == (
+    assert answer_line(ANSWER, 200, where="target here") == (
         "40.0 tokens/s · 2.00x plain · 80% accepted · target here"
     )
+    few = replace(ANSWER, n_tested=3, n_accepted=2)
+    assert answer_line(few, 30) == "40.0 tokens/s · finding out what pays · 2 of 3 accepted"
     plain = Stats(n_tokens=80, decode_s=2.0, note="drafting paused: too dear", plain_token_s=0.05)
-    assert answer_line(plain, "target here", cut="cut") == (
+    assert answer_line(plain, 200, where="target here", cut="cut") == (
         "40.0 tokens/s · cut · target here · drafting paused: too dear"
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,11 +18,13 @@ from edgespec.cli.terminal.wrap import Glyph
 WORDS = ["fox", "der", "x", "_a", "snake_case", "5*3", "中文", "字", "é", "e\u0301",
          "👩\u200d🔬", "ok."]  # fmt: skip
 MARKS = ["**", "*", "***", "_", "`", "``", "```", "~~", "~", "\\", "#", "## ", "> ", "- ", "* ",
-         "1. ", "12) ", "---", "***", "|", " | ", "  ", "    ", "\t", " ", "\n", "\n\n", "```py\n",
+         "1. ", "12) ",
+         "| x | *y* |\n|---|---|\n", "| é | fox |\n",
+         "---", "***", "|", " | ", "  ", "    ", "\t", " ", "\n", "\n\n", "```py\n",
          "\n```\n", "~~~\n", "+ ", "[x](http://y)", "-" * 250, "`" * 250, "\n> - "]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(WORDS + MARKS), max_size=30).map("".join)
 WIDTHS = st.sampled_from([8, 13, 40, 100])
-INVISIBLE = re.compile(r"[\s*_`~\\#>|•│─+-]")  # markup, what is drawn in its place, and spaces
+INVISIBLE = re.compile(r"[\s*_`~\\#>|•│─┼+-]")  # markup, what is drawn in its place, and spaces
 
 
 def drawn(text: str, width: int = 80, cuts: tuple[int, ...] = ()) -> list[Glyph]:
@@ -35,6 +39,12 @@ def drawn(text: str, width: int = 80, cuts: tuple[int, ...] = ()) -> list[Glyph]
 
 def plain(glyphs: list[Glyph]) -> str:
     return "".join(char for char, _ in glyphs)
+
+
+def is_said(text: str, glyphs: list[Glyph]) -> bool:
+    """Whether all of the text is shown and nothing else; cells of a table stand side by side."""
+    shown, said = (INVISIBLE.sub("", one) for one in (plain(glyphs), text))
+    return sorted(shown) == sorted(said) if "|" in text else shown == said
 
 
 def looks(glyphs: list[Glyph]) -> str:
@@ -83,7 +93,9 @@ def looks(glyphs: list[Glyph]) -> str:
         ("- item:\n  ```\n  code\n  ```",
          "{mark:• }item:\n{mark:  ```}\n{code:  code}\n{mark:  ```}"),
         ("```\nleft open **x**", "{mark:```}\n{code:left open **x**}"),
-        ("| a | **b** |\n|---|---|", "| a | **b** |\n|---|---|"),
+        ("| a | **b** |\n|---|--:|\n| c d | 12 |\nend",
+         "{bold:a}  {mark: │ } {bold:b}\n{mark:────┼───}\nc d{mark: │ }12\nend"),
+        ("| a |\n| no dashes |", "| a |\n| no dashes |"),
         ("bell \x07 escape \x1b[31m end \x9b\r\n", "bell \u2407 escape \u241b[31m end \ufffd\n"),
         ("", ""),
         ("   ", "{mark:   }"),
@@ -112,8 +124,7 @@ def test_any_pieces_of_a_text_look_the_same(text: str, width: int, cuts: list[in
 @given(TEXTS, WIDTHS)
 @example("a\\", 8)
 def test_no_text_is_lost(text: str, width: int) -> None:
-    shown = plain(drawn(text, width))
-    assert INVISIBLE.sub("", shown) == INVISIBLE.sub("", text)
+    assert is_said(text, drawn(text, width))
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,8 +134,7 @@ def test_final_and_held_back_together_are_what_was_said(text: str, width: int) -
     page, shown = Markdown(width), list[Glyph]()
     for n in range(len(text)):
         shown += page.feed(text[n])
-        seen = INVISIBLE.sub("", plain(shown + page.tail()))
-        assert seen == INVISIBLE.sub("", text[: n + 1])
+        assert is_said(text[: n + 1], shown + page.tail())
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,10 +157,84 @@ def test_wide_characters_break_anywhere_but_never_in_two() -> None:
     assert plain(drawn("中文字符很多", 9)).split("\n") == ["中文字符", "很多"]
 
 
-def test_code_and_tables_are_never_wrapped() -> None:
+def test_code_and_what_is_no_table_are_never_wrapped() -> None:
     long = "word " * 30
     shown = plain(drawn(f"```\n{long}\n```\n| {long}|", 20)).split("\n")
     assert shown == ["```", long, "```", f"| {long}|"]
+
+
+TABLE = """| Name | What it does | Calls |
+|:-----|:------------:|------:|
+| `foo` | makes a *bar* of what it is given | 12 |
+| x\\|y | nothing | 3 | more |
+| z |"""
+
+
+def test_a_table_is_set_in_columns() -> None:
+    assert plain(drawn(TABLE, 80)).split("\n") == [
+        "Name  │          What it does           │ Calls",
+        "──────┼─────────────────────────────────┼──────",
+        "`foo` │ makes a bar of what it is given │    12",
+        "x|y   │             nothing             │     3",
+        "z     │                                 │ ",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [99, 59, 30, 20])
+def test_a_table_fits_the_width(width: int) -> None:
+    rows = plain(drawn(TABLE, width)).split("\n")
+    assert max(map(len, rows)) <= width
+    assert {row.count("│") + row.count("┼") for row in rows} == {2}
+
+
+def test_a_table_that_cannot_fit_stays_as_it_was_written() -> None:
+    assert plain(drawn(TABLE, 12)) == TABLE
+
+
+@pytest.mark.parametrize(
+    "text", ["| a | b |\n|---|", "| a |\n| b |", "| a |\n\n|---|", "| a\n", "|\n|"]
+)
+def test_rows_without_dashes_below_the_first_are_no_table(text: str) -> None:
+    assert plain(drawn(text)) == text
+
+
+def test_a_very_long_table_is_shown_before_it_ends() -> None:
+    page = Markdown(40)
+    shown = plain(page.feed("| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * 200))
+    assert shown.count("1 │ 2") == 98
+    assert plain(page.feed("| 1 | 2 |" + "x" * 3000)).endswith("x" * 3000)
+
+
+def test_code_has_colours_when_its_line_ends() -> None:
+    page = Markdown(80)
+    code = '```python\ndef f(x):  # why\n    """Doc\n    more"""\n    return len("s") + 12'
+    shown = looks(page.feed(code))
+    assert "{code keyword:def}{code: }{code name:f}{code:(x):  }{code comment:# why}" in shown
+    assert '{code string:    more"""}' in shown
+    assert "return" not in shown
+    assert "{code:    return len" in looks(page.tail())
+    assert "{code keyword:return}" in looks(page.close())
+
+
+@pytest.mark.parametrize("language", ["", "no-such-language"])
+def test_code_of_no_known_language_is_shown_at_once(language: str) -> None:
+    page = Markdown(80)
+    page.feed(f"```{language}\n")
+    assert looks(page.feed("def f")) == "{code:def f}"
+
+
+def test_long_code_stays_readable() -> None:
+    page = Markdown(80)
+    text = "```python\n" + f"x = 1  # {'why ' * 20}\n" * 60 + "y" * 1000
+    assert plain(page.feed(text) + page.tail()) == text
+
+
+def test_no_colours_are_loaded_before_code_is_shown() -> None:
+    check = (
+        "import sys; from edgespec.cli.terminal.screen import Screen; "
+        "assert not any(name.startswith('pygments') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_drafted_tokens_are_known_through_markup() -> None:

@@ -144,6 +144,37 @@ def test_drafted_tokens_are_green_and_code_is_cyan() -> None:
     assert plain.emulated.buffer[0][5].bold
 
 
+TABLE = "So:\n| one | two |\n|---|---|\n" + "".join(f"| {n} | row |\n" for n in range(30)) + "end"
+
+
+@pytest.mark.parametrize("n_rows", [12, 60])
+def test_a_table_under_way_never_scrolls_out_of_reach(
+    n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen_module, "rows_of", lambda file: n_rows)
+    tty = Tty(40, n_rows=n_rows)
+    tty.emulated = pyte.HistoryScreen(40, n_rows, history=500)
+    tty._stream = pyte.Stream(tty.emulated)
+    screen = Screen(tty, colour=True)
+    for text, drafted in pieces_of(TABLE, 5):
+        screen.piece(text, drafted=drafted)
+        assert len(tty.rows) <= n_rows
+    screen.end()
+    gone = ["".join(row[at].data for at in range(40)).rstrip() for row in tty.emulated.history.top]
+    expected = ["So:", "one │ two", "────┼────", *(f"{n:<3} │ row" for n in range(30)), "end"]
+    assert [*gone, *tty.rows][: len(expected)] == expected
+
+
+def test_code_is_coloured_and_drafted_code_keeps_its_green() -> None:
+    pieces = [("```python\nif", False), (" x: # why\n", True), ("y = 'a'\n```", False)]
+    tty = drawn(pieces)
+    colours = [[tty.emulated.buffer[at][i].fg for i in range(7)] for at in (1, 2)]
+    assert colours == [["magenta"] * 2 + ["green"] * 5, ["cyan"] * 4 + ["brown"] * 3]
+    assert tty.emulated.buffer[1][0].bold
+    plain = drawn(pieces, colour=False)
+    assert {plain.emulated.buffer[2][i].fg for i in range(7)} == {"default"}
+
+
 @pytest.mark.parametrize("columns", [20, 35, 100])
 def test_a_terminal_that_is_resized_loses_no_words(columns: int) -> None:
     tty = Tty(50)

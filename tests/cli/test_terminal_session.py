@@ -92,6 +92,50 @@ def test_a_conversation(columns: int, home: Path, tmp_path: Path) -> None:
     assert (home / "history").stat().st_mode & 0o077 == 0
 
 
+TABLE = """| Name of it | What it is said to do in a few words | Calls |
+|---|---|--:|
+| fox | it looks for a **red scarf** in the forest, and then at home | 12 |
+
+```python
+def find(scarf):  # at last
+    return 12
+```"""
+
+
+@pytest.mark.parametrize("columns", [100, 60])
+def test_tables_and_code_in_an_answer(columns: int, home: Path, tmp_path: Path) -> None:
+    lines = " ".join(f'{json.dumps(line)} "\\n"' for line in TABLE.split("\n"))
+    (tmp_path / "table.gbnf").write_text(f"root ::= {lines}\n")
+    words = ["--grammar", str(tmp_path / "table.gbnf"), "-t", "1", "-n", "400"]
+    with Terminal("chat", *words, home=home, columns=columns) as terminal:
+        terminal.prompt(1)
+        terminal.type("Show it.")
+        terminal.prompt(2)
+        shown = rows_between(terminal.rows, "> Show it.", r"[\d.]+ tokens/s")
+        assert max(map(len, shown)) < columns
+        assert not any(row.startswith("|") for row in shown)
+        assert re.fullmatch(r"Name of it │ What it is said to do .*│ Calls", shown[0])
+        assert {"```python", "def find(scarf):  # at last", "    return 12"} <= set(shown)
+        assert any(re.fullmatch(r"fox        │ it looks .* │    12", row) for row in shown)
+        assert terminal.colour_of("return") <= {"magenta", "green"}
+        terminal.type("/exit")
+        assert terminal.end() == 0
+
+
+def test_what_stands_below_answers_is_calm(home: Path) -> None:
+    with Terminal("chat", "-n", "30", "-t", "1", home=home) as terminal:
+        terminal.prompt(1)
+        for number in (2, 3):
+            terminal.type("Tell me a story.")
+            terminal.prompt(number)
+        below = [row for row in terminal.rows if re.match(r"[\d.]+ tokens/s", row)]
+        assert len(below) == 2
+        assert not any("plain" in row or "target on" in row for row in below)
+        assert terminal.text.count("target on CPU") == 1
+        terminal.type("/exit")
+        assert terminal.end() == 0
+
+
 def test_ctrl_c_twice_leaves_with_code_130(home: Path) -> None:
     with Terminal("chat", *LONG, "--temp", "8", "--seed", "7", home=home) as terminal:
         terminal.prompt(1)

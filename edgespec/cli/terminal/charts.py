@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgespec.check.record import total
+from edgespec.cli.run import ENOUGH
 from edgespec.types import Stats
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -12,18 +13,22 @@ FULL, EMPTY = "█", "░"
 DOT = " · "
 IN_ASCII = str.maketrans({**dict(zip(LEVELS, "_.:-=+*#", strict=True)), EMPTY: ".", "·": "-"})
 MOST_COLUMNS = 100
+FEW = 20  # drafted tokens, of which a share would say more than is known
 
 
-def answer_line(stats: Stats, where: str, *, cut: str = "") -> str:
+def answer_line(stats: Stats, n_rounds: int, *, where: str = "", cut: str = "") -> str:
     """One answer's speed, what drafting brought and what ran where.
 
-    cut: why the answer ended early.
+    n_rounds: of the conversation so far. cut: why the answer ended early.
     """
     parts = [f"{stats.tokens_per_s:.1f} tokens/s"]
     if stats.speedup > 0 and stats.n_tested:
-        parts.append(f"{stats.speedup:.2f}x plain")
-    if stats.n_tested:
+        known = n_rounds >= ENOUGH
+        parts.append(f"{stats.speedup:.2f}x plain" if known else "finding out what pays")
+    if stats.n_tested >= FEW:
         parts.append(f"{stats.acceptance_rate:.0%} accepted")
+    elif stats.n_tested:
+        parts.append(f"{stats.n_accepted} of {stats.n_tested} accepted")
     return DOT.join([*parts, *(part for part in (cut, where, stats.note) if part)])
 
 

@@ -23,7 +23,8 @@ def converse(session: Session, printer: Printer, *, debug: bool = False) -> int:
     talk = Talk(session, printer, debug=debug)
     history = state_folder() / "history" if session.config.history else None
     lines = lines_of(complete, history)
-    tell(f"{Path(session.target.info().path).name}: {session.where()}")
+    talk.placed = session.where()
+    tell(f"{Path(session.target.info().path).name}: {talk.placed}")
     note("/help lists commands, Ctrl-D leaves\n")
     try:
         with talk.interruptible():

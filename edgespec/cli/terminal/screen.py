@@ -15,7 +15,7 @@ from rich.style import Style
 from edgespec.cli.terminal.inline import Look
 from edgespec.cli.terminal.markdown import Markdown
 from edgespec.cli.terminal.wrap import NEWLINE, Glyph
-from edgespec.cli.tty import can_write, width_of
+from edgespec.cli.tty import can_write, rows_of, width_of
 
 STYLES = {
     "bold": Style(bold=True),
@@ -23,9 +23,19 @@ STYLES = {
     "strike": Style(strike=True),
     "heading": Style(bold=True, underline=True),
     "mark": Style(dim=True),
+    "keyword": Style(bold=True),
+    "comment": Style(dim=True),
 }
-COLORS = {"code": Style(color="cyan"), "drafted": Style(color="green")}  # the later one wins
-ASCII = str.maketrans("•│─", "*|-")
+COLORS = {  # the later one wins
+    "code": Style(color="cyan"),
+    "keyword": Style(color="magenta"),
+    "name": Style(color="blue"),
+    "number": Style(color="red"),
+    "string": Style(color="yellow"),
+    "comment": Style(color="white"),
+    "drafted": Style(color="green"),
+}
+ASCII = str.maketrans("•│─┼", "*|-+")
 
 
 class Screen:
@@ -33,7 +43,7 @@ class Screen:
 
     def __init__(self, file: TextIO, *, colour: bool) -> None:
         self._file, self._colour = file, colour
-        self._is_unicode = can_write(file, "•│─")
+        self._is_unicode = can_write(file, "•│─┼")
         self.begin()
 
     def begin(self) -> None:
@@ -59,6 +69,8 @@ class Screen:
 
     def _draw(self, shown: list[Glyph], tail: list[Glyph], width: int) -> None:
         """Bring the screen up to date; nothing is taken back while it only grows."""
+        if not column_after(self._column, shown):
+            tail = last_rows(tail, rows_of(self._file) - 2, width)
         new, n_old = shown + tail, len(self._tail)
         if new[:n_old] == self._tail:
             self._write(self._painted(new[n_old:]))
@@ -99,8 +111,19 @@ class Screen:
 @lru_cache(maxsize=256)
 def style_of(look: Look, colour: bool) -> Style:
     """How that looks on a terminal."""
-    known = {**STYLES, **COLORS} if colour else STYLES
-    return Style.combine([Style.null(), *(style for word, style in known.items() if word in look)])
+    known = [*STYLES.items(), *(COLORS.items() if colour else ())]
+    return Style.combine([Style.null(), *(style for word, style in known if word in look)])
+
+
+def last_rows(glyphs: list[Glyph], n: int, width: int) -> list[Glyph]:
+    """The last lines, as far as they fit n rows: what is taken back must not scroll away."""
+    at = len(glyphs)
+    for line in reversed("".join(char for char, _ in glyphs).split("\n")):
+        n -= 1 + max(cell_len(line) - 1, 0) // width
+        if n < 0 and at < len(glyphs):
+            return glyphs[at + 1 :]
+        at -= len(line) + 1
+    return glyphs
 
 
 def column_after(column: int, glyphs: list[Glyph]) -> int:

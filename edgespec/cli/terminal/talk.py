@@ -37,7 +37,8 @@ class Talk:
 
     answers: the counts of each answer so far. interrupted: whether the last thing the reader did
     was a Ctrl-C, so that another one leaves. is_open: whether there is a model; there is none if
-    another one and then the old one could not be opened.
+    another one and then the old one could not be opened. placed: what the reader was last told of
+    what runs where. n_rounds: of all answers of this session.
     """
 
     def __init__(self, session: Session, printer: Printer, *, debug: bool = False) -> None:
@@ -48,7 +49,8 @@ class Talk:
         )
         self.answers: list[Stats] = []
         self.interrupted = False
-        self._n_stops = 0
+        self.placed = ""
+        self.n_rounds = self._n_stops = 0
 
     def answer(self, pieces: Iterator[Piece]) -> None:
         """Stream an answer, then a line about it; Ctrl-C stops it, twice leaves.
@@ -73,6 +75,7 @@ class Talk:
             note("[stopped: Ctrl-C again leaves]")
         if has_begun or not self.interrupted:  # else the counts may be the last answer's
             self.answers.append(self.session.stats)
+            self.n_rounds += self.answers[-1].n_rounds
             note(self._about("" if has_begun else "an empty answer, forgotten") + "\n")
 
     def reopen(self, config: Config) -> None:
@@ -82,7 +85,7 @@ class Talk:
         """
         old = self.session.config
         self.session.close()
-        self.is_open = False
+        self.is_open, self.n_rounds = False, 0
         try:
             self.session = Session(config, progress=show_progress)
             self.is_open = True
@@ -122,7 +125,9 @@ class Talk:
             "length": f"cut at {self.session.config.max_tokens} tokens",
             "context": CONTEXT_FULL,
         }.get(self.session.turns.finish, "")
-        return answer_line(self.session.stats, self.session.where(), cut=cut)
+        where, self.placed = self.placed, self.session.where()
+        where = "" if where == self.placed else self.placed
+        return answer_line(self.answers[-1], self.n_rounds, where=where, cut=cut)
 
 
 def say_left_out(n: int) -> None:

@@ -17,11 +17,12 @@ LEAST = 8  # columns, however narrow the terminal
 class Wrap:
     """One line after another; the word under way waits for its end.
 
-    width: columns, may change at any time. A wide character (Chinese, emoji) is a word of its own.
+    width: columns, may change at any time, counted as at least `least`. A wide character (Chinese,
+    emoji) is a word of its own.
     """
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, width: int, *, least: int = LEAST) -> None:
+        self.width, self._least = width, least
         self._column = 0
         self._rest: list[Glyph] = []  # before each further row of this line
         self._is_start = True  # nothing but what stands before the row
@@ -57,7 +58,7 @@ class Wrap:
             if self._word and self._breaks_before(char):
                 out += self._place()
             self._word.append(glyph)
-            if self._is_cut or len(self._word) > max(self.width, LEAST):
+            if self._is_cut or len(self._word) > max(self.width, self._least):
                 out += self._place()
                 self._is_cut = True
         return out
@@ -78,7 +79,7 @@ class Wrap:
             return []
         word, self._word = self._word, []
         spaces, self._spaces = ([] if self._is_start else self._spaces), []
-        width, size = max(self.width, LEAST), _cells(word)
+        width, size = max(self.width, self._least), _cells(word)
         out: list[Glyph] = []
         if self._column + len(spaces) + size > width and not self._is_start and not self._is_cut:
             out += self._new_row()

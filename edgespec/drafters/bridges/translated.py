@@ -11,6 +11,7 @@ from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
+from edgespec.drafters.window import Window
 from edgespec.errors import TokenizerError
 from edgespec.protocols import Drawing, LanguageModel
 from edgespec.types import Draft, Round
@@ -32,7 +33,7 @@ class Translated:
         name: str = "model",
     ) -> None:
         self.name, self.ledger, self.bridge = name, ledger, bridge
-        self._reader = Reader(model)
+        self._reader, self._window = Reader(model), Window(model.n_context)
         self._warned = False
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
@@ -50,13 +51,25 @@ class Translated:
             self._warn("reads on without characters that it has no tokens for")
         if not spelled:
             return Draft()
-        if self._reader.room(spelled) < MAX_PIECES:  # what one token may take
+        shown = self._window.of(spelled)
+        if self._reader.room(shown) < MAX_PIECES:  # what one token may take
             self._warn(f"pauses: its context is full ({len(spelled)} tokens)")
             return Draft()
-        draft = self.bridge.draft(self._reader, spelled, context, k, drawing)
+        draft = self.bridge.draft(self._reader, shown, context, k, drawing)
         spent = self._reader.lap()
         rest_s = perf_counter() - start - spent.read_s - spent.step_s
         return replace(draft, spent=spent._replace(translate_s=rest_s))
+
+    def n_unread(self, context: Sequence[int]) -> int:
+        """See window.Reads; 0 for a text that it cannot spell and will not draft for."""
+        try:
+            return self._reader.n_unread(self._window.of(self.ledger.sync(context)))
+        except TokenizerError:
+            return 0
+
+    def read_on(self, context: Sequence[int], n: int) -> None:
+        """See window.Reads."""
+        self._reader.read_on(self._window.of(self.ledger.sync(context)), n)
 
     def observe(self, done: Round) -> None:
         """Nothing here; the ledger learns what was emitted with the next draft."""

@@ -1,0 +1,93 @@
+"""What a model drafter is shown of a long text, and when reading it pays. Knows ids and seconds.
+
+A drafter reads a prompt in a good part of the target's own time, and hardly needs what stands far
+back: it is shown the end of the text.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Protocol, runtime_checkable
+
+# SmolLM2-135M's likeliest token is the one that Qwen2.5-Coder-1.5B says, after prompts of 2,000
+# tokens (120 tokens each; +-0.045): dialogues 0.51 with 128 or 256 tokens shown; a story 0.47 with
+# 128, 0.46 with 256, 0.49 with 512, 0.53 with 768; code 0.58, 0.56, 0.58, 0.58 with 1,024, and 0.72
+# with all of it. Reading all of that takes longer than such an answer could win by it (20 s on one
+# thread); what an answer copies from far back, the n-grams find.
+SINKS = 4  # first tokens, always shown: models look there (arXiv 2309.17453)
+SHOWN, MOST = 256, 1024  # tokens shown of a new text; up to how many they grow
+ROOM = 132  # tokens of a drafter's context that are left for drafts and sinks
+SMALLEST = 512  # tokens of a context below which all is shown
+FEW, FEW_S = 32, 0.05  # unread tokens, or as many as take so long, are read along with a draft
+PART, PART_S = 64, 0.3  # tokens, or as many as take so long, that are read between two rounds
+
+
+class Window:
+    """The first tokens of a text and its end.
+
+    The end begins at the same place while the text grows, so that a cache is used again; after
+    `most` tokens, or where more are new than were ever shown, it begins anew `shown` tokens back.
+    """
+
+    def __init__(self, n_context: int, *, shown: int = SHOWN, most: int = MOST) -> None:
+        """n_context: what the drafter holds."""
+        self._most = min(most, n_context - ROOM) if n_context >= SMALLEST else sys.maxsize
+        self._shown = min(shown, self._most // 2) if n_context >= SMALLEST else sys.maxsize
+        self._start = self._n_known = 0
+
+    def of(self, context: Sequence[int]) -> list[int]:
+        """What is shown of it; the same until the next call with another text."""
+        n = len(context)
+        n_new, n_shown = n - max(self._n_known, self._start), n - self._start
+        if n_shown > self._most or n_new > self._shown * 3 // 2 or n_shown < self._shown // 2:
+            self._start = max(n - self._shown, 0)
+        if self._start <= SINKS:
+            self._start = 0
+        self._n_known = n
+        return [*context[: min(SINKS, self._start)], *context[self._start :]]
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A drafter that has to read a text before it drafts, and can do so in parts."""
+
+    def n_unread(self, context: Sequence[int]) -> int:
+        """Tokens of its own that it has to read before it can draft."""
+        ...
+
+    def read_on(self, context: Sequence[int], n: int) -> None:
+        """Read the next n of them."""
+        ...
+
+
+class Reading:
+    """Whether a drafter has read the text; it reads on, in parts, where that pays.
+
+    An answer is taken to go on as long as it has gone on so far. So reading waits until what
+    drafting would have won in this answer so far pays for it, and never delays the first token.
+    """
+
+    def __init__(self, drafter: Reads, *, clock: Callable[[], float] = perf_counter) -> None:
+        self._drafter, self._clock = drafter, clock
+        self.token_s = 0.0  # what reading a token takes; not known before the first part
+
+    def is_done(self, context: Sequence[int], gain: float, said_s: float) -> bool:
+        """Whether it may draft now. gain: what drafting promises, over plain decoding, less one.
+
+        said_s: the target's seconds in this answer so far.
+        """
+        n = self._drafter.n_unread(context)
+        if n <= FEW:
+            return True
+        takes_s = n * self.token_s
+        if said_s > 0 and takes_s <= gain * said_s:
+            if 0 < takes_s <= FEW_S:
+                return True
+            fits = int(PART_S / self.token_s) if self.token_s else 0
+            start, part = self._clock(), min(n, max(PART, fits))
+            self._drafter.read_on(context, part)
+            took_s = (self._clock() - start) / part
+            self.token_s += (took_s - self.token_s) * (0.2 if self.token_s else 1.0)
+        return False

@@ -1,0 +1,210 @@
+"""What a model drafter is shown of a long text, and when it reads on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from bridge_worlds import PieceTokenizer
+
+from edgespec.backends.fake import TableModel
+from edgespec.decode.engine import Engine
+from edgespec.decode.sampling import law_of
+from edgespec.decode.uniforms import Uniforms
+from edgespec.drafters.bridges import find_bridge
+from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.drafters.bridges.ngrams import NgramCache
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.mixed import Mixed
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.window import MOST, PART, SHOWN, SINKS, Reading, Window
+from edgespec.pace.controller import AutoPlanner, FixedController
+from edgespec.pace.cost import CostTable
+from edgespec.protocols import Drawing
+from edgespec.text.vocabulary import Vocabulary
+from edgespec.types import Draft, SamplingParams
+
+V = 8
+
+
+def next_one(prefix: tuple[int, ...]) -> np.ndarray:
+    """Mostly the last id plus one; how surely depends on all that was read."""
+    row = np.full(V, 0.01, np.float32)
+    row[(prefix[-1] + 1) % V] = 0.5 + 0.01 * (sum(prefix) % 7)
+    return row / row.sum()
+
+
+class Counted(TableModel):
+    """A table model that counts the tokens it reads, and notes when."""
+
+    def __init__(self, n_context: int = 4096) -> None:
+        super().__init__(next_one, V, n_context)
+        self.read: list[int] = []
+
+    def forward(self, tokens, parents=None):
+        self.read.append(len(tokens))
+        return super().forward(tokens, parents)
+
+    def extend(self, tokens):
+        self.read.append(len(tokens))
+        super().extend(tokens)
+
+
+def numbers(n: int) -> list[int]:
+    return [i % V for i in range(n)]
+
+
+def test_a_text_that_began_short_is_shown_whole():
+    window = Window(4096)
+    for n in range(SHOWN, MOST + 1, SHOWN):
+        assert window.of(numbers(n)) == numbers(n)
+
+
+def test_of_a_long_text_the_first_tokens_and_the_end_are_shown():
+    text = list(range(6000))
+    assert Window(8192).of(text) == [*text[:SINKS], *text[-SHOWN:]]
+    assert len(Window(600).of(text)) < 600
+
+
+def test_a_small_context_is_no_window():
+    assert Window(64).of(numbers(100)) == numbers(100)
+
+
+def test_a_growing_text_is_read_again_only_every_few_hundred_tokens():
+    window, text, before, n_again = Window(8192), list(range(9000)), list[int](), 0
+    for n in range(3000, 9000, 3):
+        shown = window.of(text[:n])
+        assert SHOWN <= len(shown) <= MOST + SINKS
+        n_again += shown[: len(before)] != before
+        before = shown
+    assert n_again == 6000 // (MOST - SHOWN)
+
+
+def test_a_text_that_shrinks_keeps_its_window_while_enough_is_shown():
+    window, text = Window(8192), list(range(9000))
+    first = window.of(text[:5000])
+    assert window.of(text[:5200])[: len(first)] == first
+    assert window.of(text[:5000]) == first
+    assert window.of(text[:4000]) == [*text[:SINKS], *text[4000 - SHOWN : 4000]]
+    assert window.of(text[:30]) == text[:30]
+
+
+def test_a_long_message_is_not_read_from_its_beginning():
+    window, text = Window(8192), list(range(4000))
+    window.of(text[:100])
+    assert window.of(text[:700]) == [*text[:SINKS], *text[700 - SHOWN : 700]]
+
+
+def test_the_probabilities_are_those_after_the_window():
+    context, law = [3, *numbers(2000)], law_of(SamplingParams(temperature=1.0))
+    drafter = ModelDrafter(Counted())
+    draft = drafter.draft(context, 3, Drawing(law, Uniforms(*np.full(3, 0.6))))
+    shown = [*context[:SINKS], *context[-SHOWN:]]
+    for at, row in enumerate(draft.probs):
+        prefix = (*shown, *draft.tokens[:at])
+        assert row == pytest.approx(law(np.log(next_one(prefix)), list(prefix)), abs=1e-6)
+
+
+def test_a_drafter_of_a_small_context_drafts_for_a_long_text():
+    assert len(ModelDrafter(Counted(n_context=600)).draft(numbers(3000), 4)) == 4
+
+
+def translated(model: TableModel) -> Translated:
+    letters = [bytes((letter,)) for letter in b"abcdefgh"]
+    mapping = Mapping(*(Vocabulary(PieceTokenizer(letters), V) for _ in range(2)))
+    bridge = find_bridge("exact")(mapping, NgramCache())
+    return Translated(model, Ledger(mapping), bridge)
+
+
+def test_a_drafter_of_another_vocabulary_sees_the_same_window():
+    drawing = Drawing(law_of(SamplingParams(temperature=1.0)), Uniforms(*np.full(3, 0.6)))
+    context, models = [3, *numbers(2000)], (Counted(), Counted())
+    own, other = ModelDrafter(models[0]), translated(models[1])
+    assert own.n_unread(context) == other.n_unread(context) == SHOWN + SINKS
+    assert other.draft(context, 4).tokens == own.draft(context, 4).tokens
+    draft = other.draft(context, 3, drawing)
+    rows = own.draft(context, 3, drawing).probs
+    for at, token in enumerate(draft.tokens):
+        assert draft.law.exact(at, token) == pytest.approx(rows[at][token], abs=1e-6)
+    context += numbers(200)
+    n = other.n_unread(context)
+    other.read_on(context, PART)
+    assert other.n_unread(context) == n - PART
+
+
+class Slow:
+    """A text with so many unread tokens; reading one takes token_s."""
+
+    def __init__(self, n_unread: int, token_s: float) -> None:
+        self.left, self.token_s, self.now = n_unread, token_s, 0.0
+
+    def n_unread(self, context: Sequence[int]) -> int:
+        return self.left
+
+    def read_on(self, context: Sequence[int], n: int) -> None:
+        self.left -= n
+        self.now += n * self.token_s
+
+
+def reading(slow: Slow) -> Reading:
+    return Reading(slow, clock=lambda: slow.now)
+
+
+def test_nothing_is_read_before_the_first_token():
+    slow = Slow(300, 0.01)
+    assert not reading(slow).is_done([], gain=0.5, said_s=0.0)
+    assert slow.left == 300
+    assert not reading(slow).is_done([], gain=float("inf"), said_s=0.0)
+
+
+def test_what_is_unread_is_read_in_parts_once_the_answer_is_worth_it():
+    slow = Slow(300, 0.01)
+    one = reading(slow)
+    assert not one.is_done([], gain=0.2, said_s=0.1)  # to learn what it takes
+    assert slow.left == 300 - PART
+    for said_s in (1.0, 5.0, 11.0):  # 2.36 s are won after 11.8 s
+        assert not one.is_done([], gain=0.2, said_s=said_s)
+        assert slow.left == 300 - PART
+    seen = []
+    while not one.is_done([], gain=0.2, said_s=12.0):
+        seen.append(slow.left)
+    assert seen == [172, 108, 44, 0]
+    assert one.is_done([], gain=0.0, said_s=0.0)
+
+
+def test_a_drafter_that_gains_nothing_reads_no_more():
+    slow = Slow(300, 0.01)
+    one = reading(slow)
+    one.is_done([], gain=0.1, said_s=1.0)
+    assert not any(one.is_done([], gain=0.0, said_s=100.0) for _ in range(20))
+    assert slow.left == 300 - PART
+
+
+@pytest.mark.parametrize("kind", ["auto", "fixed"])
+def test_the_first_token_waits_for_no_drafter_and_later_rounds_read_in_parts(kind: str):
+    model = Counted()
+    planner = AutoPlanner(CostTable((1.0,) * 6)) if kind == "auto" else FixedController(4)
+    engine = Engine(TableModel(next_one, V, 4096), Mixed([ModelDrafter(model)], planner))
+    params = SamplingParams(max_tokens=100)
+    steps = engine.stream(numbers(1500), params)
+    assert not next(steps).draft
+    assert model.read == []
+    next(steps)
+    assert model.read == [PART]
+    drafts: list[Draft] = [step.draft for step in steps]
+    assert any(drafts)
+    assert engine.stats.n_tokens == 100
+
+
+def test_a_second_turn_reads_only_what_is_new():
+    model = Counted()
+    engine = Engine(TableModel(next_one, V, 4096), Mixed([ModelDrafter(model)], FixedController(4)))
+    said = [*numbers(1500)]
+    for step in engine.stream(said, SamplingParams(max_tokens=60)):
+        said += step.verdict.tokens
+    model.read.clear()
+    for _ in engine.stream([*said, *numbers(90)], SamplingParams(max_tokens=40)):
+        pass
+    assert sum(model.read) < 90 + 40 + 60
