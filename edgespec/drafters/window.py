@@ -12,10 +12,10 @@ from time import perf_counter
 from typing import Protocol, runtime_checkable
 
 # SmolLM2-135M's likeliest token is the one that Qwen2.5-Coder-1.5B says, after prompts of 2,000
-# tokens (120 tokens each; +-0.045): dialogues 0.51 with 128 or 256 tokens shown; a story 0.47 with
-# 128, 0.46 with 256, 0.49 with 512, 0.53 with 768; code 0.58, 0.56, 0.58, 0.58 with 1,024, and 0.72
-# with all of it. Reading all of that takes longer than such an answer could win by it (20 s on one
-# thread); what an answer copies from far back, the n-grams find.
+# tokens (120 tokens each; +-0.045), with 128, 256, 512, 1,024 tokens shown and with all: dialogues
+# 0.51 0.51 0.49 0.74; a story 0.47 0.46 0.49 (768: 0.53); code 0.58 0.56 0.58 0.58, all 0.72. So
+# more does help, where an answer repeats what stands there, but reading it takes longer than such
+# an answer can win by it; and what it copies, the n-grams find. Nothing reads the rest later yet.
 SINKS = 4  # first tokens, always shown: models look there (arXiv 2309.17453)
 SHOWN, MOST = 256, 1024  # tokens shown of a new text; up to how many they grow
 ROOM = 132  # tokens of a drafter's context that are left for drafts and sinks
