@@ -75,11 +75,6 @@ class Preview:
         """Tokens it was made for, at most what a context has unless asked."""
         return min(DEFAULT_CONTEXT, DEFAULT_CONTEXT if self.cache is None else self.cache.most)
 
-    def read_pieces(self) -> None:
-        """Have the tokenizer read all its tokens at once, where that is quicker."""
-        if self.tokenizer is not None and self.backend == "llamacpp":
-            self.tokenizer.read_pieces()
-
     def close(self) -> None:
         """Free the tokenizer."""
         if self.tokenizer is not None:

@@ -43,9 +43,9 @@ class Counted(TableModel):
         super().__init__(next_one, V, n_context)
         self.read: list[int] = []
 
-    def forward(self, tokens, parents=None):
+    def forward(self, tokens, parents=None, *, n_rows=None):
         self.read.append(len(tokens))
-        return super().forward(tokens, parents)
+        return super().forward(tokens, parents, n_rows=n_rows)
 
     def extend(self, tokens):
         self.read.append(len(tokens))

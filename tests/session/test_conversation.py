@@ -449,9 +449,9 @@ def recorded(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, lis
     calls: list[tuple[str, list[int]]] = []
 
     def spy(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(tokens: Sequence[int], *rest: Any) -> Any:
+        def call(tokens: Sequence[int], *rest: Any, **named: Any) -> Any:
             calls.append((name, list(tokens)))
-            return real(tokens, *rest)
+            return real(tokens, *rest, **named)
 
         return call
 
@@ -480,8 +480,7 @@ def test_a_second_turn_reads_only_what_is_new_in_both_models(
         spelled = prompt
         if session.pair.translation is not None:
             spelled = session.pair.translation.spelled(talk.messages[:-1])
-        read = ours[0][1] + ours[1][1]
-        assert [name for name, _ in ours].count("extend") == 1
+        read = ours[0][1]  # with the first token to draft
         assert spelled[-len(read) :] == read
         # A question takes up to twice as many of its tokens; and what was refused last.
         assert len(read) <= 2 * n_new + 5

@@ -140,7 +140,6 @@ def _vocabulary(side: Preview, problems: list[str]) -> Vocabulary | None:
     if side.tokenizer is None:
         return None
     try:
-        side.read_pieces()
         return vocabulary_of(side.tokenizer, side.n_vocab)
     except TokenizerError as error:
         problems.append(f"{side.path.name}: {error}")
