@@ -11,7 +11,7 @@ from edgespec.cli.tty import PICTURES
 from edgespec.config import cache_folder, resolve
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
-from edgespec.store import hub, pairs
+from edgespec.store import hub, pairs, tuned
 from edgespec.store.hub import cache
 from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import asked_by, quant_of, spec_of
@@ -81,6 +81,9 @@ def listed() -> Shown:
         )
         for pair, size in known
     ]
+    own = [about_tuned(pair) for pair in filter(None, map(tuned.find, tuned.names()))]
+    rows += own
+    lines += [folded(f"{row['name']}  {row['about']}", width) for row in own]
     held = cache.everything()
     here = [(called(one, held), one) for one in held]
     broken = cache.unfinished()
@@ -126,8 +129,18 @@ def in_short(pair: pairs.Pair, extent: Mapping[str, Any]) -> str:
     return f"{words}." if pair.tried else f"{words}; not tried by us."
 
 
+def about_tuned(pair: tuned.TunedPair) -> dict[str, Any]:
+    """A tuned pair in a line."""
+    values = ", ".join(f"{key} {value}" for key, value in pair.values.items())
+    return {"name": pair.name, "about": f"tuned here: {values}.", "tried": True}
+
+
 def shown(name: str) -> Shown:
-    """A pair's manifest and the state of its files."""
+    """A pair's manifest and the state of its files; of a tuned pair what it was chosen by."""
+    own = tuned.find(name)
+    if own is not None:
+        data = {**about_tuned(own), **own.measured}
+        return data, [f"{key:<12}{value}" for key, value in data.items()]
     pair = pairs.find(name)
     out: dict[str, Any] = {"name": pair.name, "about": pair.about}
     if pair.target.pad:
@@ -195,6 +208,8 @@ def removed(name: str) -> Shown:
     """What was downloaded or made under that name, deleted."""
     if "/" in name:
         freed, kept = hub.remove(name), list[str]()
+    elif tuned.find(name) is not None:
+        freed, kept = tuned.remove(name), list[str]()
     else:
         pair = pairs.find(name)
         if not pair.target.pad and not pair.target.repo:

@@ -86,3 +86,14 @@ def test_the_fastest_of_several_draft_models_is_kept(words, home, monkeypatch):
     assert pair is not None
     assert Path(pair.values["draft_model"]).name == "foreign.gguf"
     assert pair.values["drafter"] == "model"
+
+
+def test_a_tuned_pair_is_listed_shown_and_removed_but_not_its_models(capsys):
+    tuned.save(tuned.TunedPair("mine", {"pair": "demo", "threads": 1}, {"cpu": "a small one"}))
+    assert main(["models", "list"]) == 0
+    assert "mine  tuned here: pair demo, threads 1." in capsys.readouterr().out
+    assert main(["models", "show", "mine"]) == 0
+    assert "cpu         a small one" in capsys.readouterr().out
+    assert main(["models", "rm", "mine"]) == 0
+    assert tuned.names() == []
+    assert main(["models", "show", "demo"]) == 0
