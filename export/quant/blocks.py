@@ -130,6 +130,7 @@ def stored_blocks(tensor: Tensor) -> Blocks:
     whole = np.where(scales == 0, 1, scales)
     codes = np.rint((values - least[:, :, None]) / whole[:, :, None]).astype(np.uint8)
     if tensor.kind in SYMMETRIC:
+        codes[scales == 0] = 1 << (bits - 1)  # as rounding writes an empty block
         return Blocks(bits, codes, scales)
     zeros = np.clip(np.rint(-least / whole), 0, (1 << bits) - 1).astype(np.uint8)
     return Blocks(bits, codes, scales, zeros, least + zeros * scales)
