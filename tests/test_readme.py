@@ -43,16 +43,19 @@ def test_the_first_command_answers(tmp_path):
     assert len(done.stdout.split()) > 20
 
 
+MODELS = ("target", "drafter", "qwen", "smollm2", "coder")
+
+
 def test_every_command_line_is_understood(tmp_path):
     """Files that are not there are refused by name, so the flags before were read."""
     given = [block for block in blocks("bash") if ".gguf" in block]
     lines = [line.split("#")[0] for block in given for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("edgespec")]
-    assert len(commands) == 10
+    assert len(commands) == 13
     for words in commands:
         done = run([sys.executable, "-m", *words], tmp_path)
         assert done.returncode == 2
-        model = next(word for word in words if word.startswith(("target", "drafter")))
+        model = next(word for word in words if word.startswith(MODELS))
         assert model in done.stderr
         assert done.stderr.count("\n") == 1
 

@@ -23,7 +23,9 @@ from edgespec.backends.preview import preview
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
-MOST_S, TRIES = 2.0, 5  # the best of some tries, for other programs run here too
+# The best of some tries, for other programs run here too. STARTS: what it may take on a slow
+# device, over importing numpy and llama.cpp: 0.27 s on one where doctor takes 2.0 to 2.5.
+MOST_S, STARTS, TRIES = 2.0, 10, 5
 BYTE = re.compile("<0x(..)>")
 # llama.cpp makes these control tokens, whatever the file says, and warns of it.
 CONTROL_LOOKING = {"</s>"}
@@ -90,10 +92,22 @@ def test_overlap_is_an_independent_count(pair: tuple[str, str], data_folder: Pat
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-for-".join)
 def test_a_pair_takes_less_than_two_seconds(pair: tuple[str, str], data_folder: Path) -> None:
+    most_s = max(MOST_S, STARTS * start_s())
     times = list[float]()
-    while not times or (min(times) >= MOST_S and len(times) < TRIES):
+    while not times or (min(times) >= most_s and len(times) < TRIES):
         times.append(judged(data_folder / "vocab", pair)[1])
-    assert min(times) < MOST_S, times
+    assert min(times) < most_s, times
+
+
+@cache
+def start_s() -> float:
+    """Seconds in which a Python process imports the libraries, the best of some tries."""
+    times = []
+    for _ in range(TRIES):
+        start = perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy, llama_cpp"], check=True)
+        times.append(perf_counter() - start)
+    return min(times)
 
 
 def test_a_folder_for_an_npu_is_judged_by_its_files(data_folder: Path) -> None:
