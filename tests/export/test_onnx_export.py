@@ -169,6 +169,7 @@ def test_a_quantized_file_keeps_its_numbers(
         assert np.array_equal(values.reshape(len(values), -1), expected_values), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
 @pytest.mark.parametrize(
     ("kind", "within"),
