@@ -17,7 +17,7 @@ from edgespec.config import Config, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
 from edgespec.session import opening
-from edgespec.session.methods import OpenModel
+from edgespec.session.methods import Method, OpenModel
 from edgespec.session.session import Session
 from edgespec.text.template import Message
 from edgespec.tune.search import Race, Way, best
@@ -174,21 +174,25 @@ def answered(
                 f"no prompt fits the context of {session.target.n_context} tokens: expected one "
                 "that leaves room for an answer; use -c or --prompts"
             )
-        methods = {
-            name: session.pair.method("plain" if name == "plain" else "auto", DRAFTS[name])
-            for name in names
-        }
 
-        def answer(name: str, messages: Messages) -> Stats:
-            session.use(methods[name])
+        def method(name: str) -> Method:
+            return session.pair.method("plain" if name == "plain" else "auto", DRAFTS[name])
+
+        def answer(by: Method, messages: Messages) -> Stats:
+            session.use(by)
             for _ in session.steps(session.prompt(messages), session.params()):
                 pass
             return session.stats
 
         first = next(iter(fitting.values()))[0]
-        for name in names:
-            answer(name, first)  # costs and graphs are made once
-        return Race(fitting, answer, lambda _: told("ways to draft")).run(names, budget_s)
+        for name in names:  # costs and graphs are made once; what this learns would recite it
+            answer(method(name), first)
+        methods = {name: method(name) for name in names}
+
+        def answered_by(name: str, messages: Messages) -> Stats:
+            return answer(methods[name], messages)
+
+        return Race(fitting, answered_by, lambda _: told("ways to draft")).run(names, budget_s)
 
 
 def fits(session: Session, messages: Messages) -> bool:
