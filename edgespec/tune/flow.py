@@ -31,7 +31,7 @@ DRAFTS = {  # ways to decode with one draft model, simplest first: the drafters 
     "model": "model",
     "ngram and model": "ngram,model",
 }
-RACE = 0.8  # of the budget; threads take the rest
+LEAST_RACE = 0.2  # of the budget, for the race, however long threads took
 SHORTEST, LONGEST = 12, 96  # tokens of an answer
 PASSES = 2  # prompts of every kind that the budget should suffice for
 SLOWER = 1.1  # times as slow as with more threads: still fewer are not tried
@@ -70,7 +70,7 @@ def tune(
     path, own = opening.paths_of(config, progress)
     models = [*([own] if own else []), *drafters]
     token_s = tune_threads(found, path, models[0] if models else None, told)
-    rest_s = max(budget_s * RACE, budget_s - (perf_counter() - start))
+    rest_s = max(budget_s * LEAST_RACE, budget_s - (perf_counter() - start))
     race(found, models, questions, rest_s, token_s, told)
     progress("tuning", 1.0)
     return found
@@ -163,7 +163,8 @@ def answered(
     budget_s: float,
     told: Callable[[str], None],
 ) -> list[Way]:
-    """The ways of these names with one draft model, raced."""
+    """The ways of these names with one draft model, raced; opening it counts."""
+    start = perf_counter()
     with Session(config) as session:
         fitting = {
             kind: [q for q in asked if fits(session, q)] for kind, asked in questions.items()
@@ -192,7 +193,8 @@ def answered(
         def answered_by(name: str, messages: Messages) -> Stats:
             return answer(methods[name], messages)
 
-        return Race(fitting, answered_by, lambda _: told("ways to draft")).run(names, budget_s)
+        left_s = budget_s - (perf_counter() - start)
+        return Race(fitting, answered_by, lambda _: told("ways to draft")).run(names, left_s)
 
 
 def fits(session: Session, messages: Messages) -> bool:

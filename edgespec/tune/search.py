@@ -77,7 +77,7 @@ class Race(Generic[Question]):
                 turn = (number + at) % len(ways)
                 for way in (*ways[turn:], *ways[:turn]):
                     way.stats[kind].append(self.answer(way.name, questions[number]))
-                    self.told(min((self.clock() - start) / budget_s, 0.99))
+                    self.told((self.clock() - start) / max(budget_s, 1e-9))
 
 
 def behind(way: Way, others: Sequence[Way], plain: Way) -> bool:

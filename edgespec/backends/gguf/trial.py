@@ -9,6 +9,7 @@ the fastest way is remembered with what was measured, by the files' size and tim
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -21,11 +22,12 @@ from typing import Any
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import refusal
-from edgespec.backends.llamacpp.library import log
 from edgespec.config import cache_folder
 from edgespec.device import n_cores
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import write_whole
+
+log = logging.getLogger("edgespec.llamacpp")
 
 REFUSED = 3  # the child's exit code when the file was refused in good order
 MOST_REMEMBERED = 500
