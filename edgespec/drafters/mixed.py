@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from edgespec.decode.follow import common_prefix
 from edgespec.drafters.window import Reading, Reads
@@ -213,6 +213,28 @@ class Mixed:
             one.n_undrafted += 1
             one.drafter.observe(done)
         self.planner.observe(done, self._payer)
+
+    @property
+    def n_tested(self) -> int:
+        """Drafted tokens that were scored in all."""
+        return self.planner.n_tested
+
+    def saved(self) -> dict[str, Any]:
+        """What was learned of acceptance and times, for a file."""
+        steps = {one.source: one.costs.step_s for one in self._paid if one.costs.step_s > 0}
+        return {"planner": self.planner.saved(), "usual": self._usual, "steps": steps}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
+        usual, steps = float(saved["usual"]), saved["steps"]
+        costs = {one.source: float(steps[one.source]) for one in self._paid if one.source in steps}
+        if not (usual > 0 and all(0 < step_s < 60 for step_s in costs.values())):
+            raise ValueError(f"answers of {usual:g} tokens, steps of {costs}")
+        self.planner.load(saved["planner"])
+        self._usual = usual
+        for one in self._paid:
+            if one.source in costs:
+                one.costs = DraftCosts(costs[one.source])
 
     def close(self) -> None:
         for one in self._all:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
@@ -59,6 +60,16 @@ class FixedController:
 
     def n_rests(self, look_s: float) -> int:
         return 0
+
+    @property
+    def n_tested(self) -> int:
+        return sum(known.n_tested for known in self._sources.values())
+
+    def saved(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Nothing is kept."""
 
     def _of(self, source: str) -> Source:
         return self._sources.setdefault(source, Source())

@@ -14,8 +14,10 @@ MAX_WIDTH = 16
 # growth loses up to 3 % to chance, and slower growth as much after a change.
 BIAS, SLOPE, OWN = 0.4, 0.02, 0.05
 BIAS_DRIFT, SLOPE_DRIFT, OWN_DRIFT = 2e-4, 2e-5, 1e-4
-RECENT = 0.9  # weight of a tested token's surprise one token later
-SURPRISE = 4.5  # deviations of the recent ones together, from which on acceptance has changed
+RECENT = 0.93  # weight of a tested token's surprise one token later
+# Deviations of the recent ones together from which on acceptance has changed; for the better it is
+# noticed sooner, because a source that is hardly used is hardly tested.
+SURPRISE, GOOD_SURPRISE = 3.5, 2.5
 CHANGED = 1.0  # the bias's variance then
 HOME = 0.01  # weight of one tested token in what the bias is in the long run
 RENEWED = 0.1  # variance of a bias in another text
@@ -66,7 +68,8 @@ class AcceptanceHead:
     def _notice(self, off: float, spread: float) -> None:
         self._off = RECENT * self._off + off
         self._usual = RECENT**2 * self._usual + spread
-        if abs(self._off) > SURPRISE * math.sqrt(self._usual):
+        bound = SURPRISE if self._off < 0 else GOOD_SURPRISE
+        if abs(self._off) > bound * math.sqrt(self._usual):
             self._bias = max(self._bias, CHANGED)
             self._off = self._usual = 0.0
 

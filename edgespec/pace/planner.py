@@ -20,6 +20,8 @@ from edgespec.types import Draft, Round
 
 RESUME = 0.04  # tokens that a paused source must be worth to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
+KNOWN = 0.9  # acceptance at which a source that is right is no news
+MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 # Of an answer's time, reading before a draft may take this share at most, whatever is promised,
 # and to be scored that. Promises are guesses at first: without the limit, after a prompt of
 # 2,000 tokens, SmolLM2 slowed 96 tokens of Qwen2.5-Coder-1.5B to 0.83 of plain.
@@ -99,6 +101,19 @@ class Planner(Protocol):
 
     def n_rests(self, look_s: float) -> int:
         """Most rounds to leave out between lookups in vain that take so long."""
+        ...
+
+    @property
+    def n_tested(self) -> int:
+        """Drafted tokens that it has learned from, of all sources."""
+        ...
+
+    def saved(self) -> dict[str, Any]:
+        """What was learned, for a file."""
+        ...
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
         ...
 
 
@@ -218,12 +233,18 @@ class AutoPlanner:
 
     def may_score(self, source: str) -> bool:
         """See Planner."""
-        return self.most > 0 and not self.costs.in_doubt and self._of(source).balance_s >= 0
+        if self.most < 1 or self.costs.in_doubt:
+            return False
+        known = self._of(source)
+        # Once it was right, the next rounds tell at once whether it is so again; paid for later.
+        is_news = known.streak > 0 and known.coming.p(0) < KNOWN
+        return known.balance_s >= (MOST_DEBT * self.plain_s if is_news else 0.0)
 
     def pay(self, source: str, draft_s: float) -> None:
         """See Planner."""
         known, plain_s = self._of(source), self.plain_s
-        known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), -8 * plain_s)
+        debt_s = MOST_DEBT * plain_s
+        known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), debt_s)
 
     def renew(self) -> None:
         """See Planner."""
@@ -245,7 +266,7 @@ class AutoPlanner:
         plain_s, known = self.plain_s, self._of(source)
         won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
         # What regular drafting lost before it paused is no reason to wait for long.
-        floor_s = -8 * plain_s if known.paused else min(plain_s - self._round_s(1), 0.0)
+        floor_s = MOST_DEBT * plain_s if known.paused else min(plain_s - self._round_s(1), 0.0)
         known.balance_s = max(known.balance_s + won_s, floor_s)
 
     @property
@@ -278,15 +299,20 @@ class AutoPlanner:
             f"{end}"
         )
 
+    @property
+    def n_tested(self) -> int:
+        """See Planner."""
+        return sum(known.n_tested for known in self.sources.values())
+
     def saved(self) -> dict[str, Any]:
-        """What was learned, for a file."""
+        """See Planner."""
         # What is drafted for nothing is scored in every round: it learns anew at once.
         kept = {name: one for name, one in self.sources.items() if one.step_s is not None}
         sources = {name: one.saved() for name, one in kept.items() if one.n_tested}
         return {"gain": self.gain, "sources": sources}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
+        """See Planner."""
         known = {str(name): Source() for name in saved["sources"]}
         for name, one in known.items():
             one.load(saved["sources"][name])

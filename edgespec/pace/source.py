@@ -34,10 +34,12 @@ class Source:
         self.step_s: float | None = None  # as last planned with before drafting
         self.fixed_s = 0.0
         self.paused = False
+        self.streak = 0  # drafts lately all right, up to 3; a wrong one takes two away
 
     def learn(self, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         """Of a draft's first tokens so many were tested and so many of those accepted."""
         said, before = features(confidence[:n_tested]), 0.0
+        self.streak = min(self.streak + 1, 3) if n_hits == n_tested else max(self.streak - 2, 0)
         for i in range(min(n_tested, MAX_WIDTH)):
             accepted = i < n_hits
             self.coming.learn(i, before, accepted)

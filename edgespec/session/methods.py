@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from edgespec.adapt.learned import Learned
+from edgespec.adapt.learned import Kind, Learned
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
@@ -23,6 +24,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo, SamplingParams
@@ -77,7 +79,8 @@ class Methods:
     """Makes methods for one target.
 
     translation: None for a drafter of the target's own vocabulary. costs: called when a method
-    first needs to know what the target's widths cost.
+    first needs to know what the target's widths cost. kept: the file of what was learned of the
+    pair's acceptance.
     """
 
     def __init__(
@@ -87,8 +90,9 @@ class Methods:
         translation: Translation | None,
         own: Drafter | None,
         costs: Callable[[], LiveCosts],
+        kept: Path,
     ) -> None:
-        self._config, self._costs, self._own = config, costs, own
+        self._config, self._costs, self._own, self._kept = config, costs, own, kept
         self._draft_model, self._translation = draft_model, translation
 
     def configured(self, speculative: str) -> Method:
@@ -104,7 +108,7 @@ class Methods:
     def named(self, name: str, *, keep: bool = False) -> Method:
         """A method by name; keep: what its drafter learns is to be saved.
 
-        Its drafter has learned nothing, but for the n-grams saved earlier.
+        Its drafter has learned nothing, but for the n-grams and the acceptance saved earlier.
         Raises: UsageError for an unknown name.
         """
         way, _, bridge = name.partition("@")
@@ -120,19 +124,22 @@ class Methods:
             )
         chosen = self._chosen("ngram" if way == "ngram" else self._config.drafter)
         bridge = self._bridge(chosen, bridge)
-        translated, learned = None, NOTHING
+        translated, kinds = None, list[Kind]()
         if bridge and self._translation is not None and self._draft_model is not None:
             translated, ngrams = self._translation.drafter(self._draft_model, bridge)
-            learned = Learned([ngrams] if keep else [])
+            kinds.append(ngrams)
         if self._own is not None and way != "ngram":
             auto = fixed or AutoController(self._costs(), most=self._most)
             return Method(name, Paced(self._own, auto))
         drafters = [self._one(part, translated) for part in chosen]
         if fixed is not None and len(drafters) == 1:
-            return Method(name, Paced(drafters[0], fixed), bridge, translated, learned)
+            paced = Paced(drafters[0], fixed)
+            return Method(name, paced, bridge, translated, Learned(kinds if keep else ()))
         # Even a single one is mixed where its drafts are cut to what its confidence promises.
         mixed = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
-        return Method(name, mixed, bridge, translated, learned)
+        if fixed is None and "model" in chosen:
+            kinds.append(Kept(self._kept, mixed))
+        return Method(name, mixed, bridge, translated, Learned(kinds if keep else ()))
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""

@@ -39,6 +39,7 @@ class OpenPair:
         undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
         self._config, self._own, self._progress = config, own, progress
+        self._kept = Path()  # what was learned of the pair's acceptance
         self._undisturbed = undisturbed
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
@@ -70,9 +71,16 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
-        self.methods = Methods(
-            self._config, self.draft_model, self.translation, self._own, lambda: self.live
-        )
+            keys = (
+                cost_store.key_of(file, self._config, device=one.device)[:12]
+                for file, one in ((path, model), (self.path, self.target))
+            )
+            self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
+        self.methods = self._methods(self._config)
+
+    def _methods(self, config: Config) -> Methods:
+        models = self.draft_model, self.translation, self._own
+        return Methods(config, *models, lambda: self.live, self._kept)
 
     def way(self, speculative: str) -> Method:
         """The configured method for auto, on or off; the draft model is opened when first used."""
@@ -90,8 +98,7 @@ class OpenPair:
     def method(self, name: str, drafter: str) -> Method:
         """A method by name, with other drafters than the configured; what it learns is lost."""
         config = replace(self._config, drafter=drafter)
-        made = Methods(config, self.draft_model, self.translation, self._own, lambda: self.live)
-        return made.named(name)
+        return self._methods(config).named(name)
 
     @cached_property
     def costs(self) -> CostTable:
