@@ -118,7 +118,9 @@ class Mixed:
         # Where less than `most` is allowed, the answer ends there.
         n_coming = min(self._usual, room) if room < self.most else self._usual
         if payer is None:
-            self._score_one(context, k, drawing)
+            scored = self._scored(context, k, drawing)
+            if scored.is_drawn and not best.width:
+                return scored
         elif self._may_draft(payer, context, plan.gain, n_coming):
             far = isinstance(payer.drafter, Stepwise) and drawing is None
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
@@ -130,18 +132,24 @@ class Mixed:
                 self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)
 
-    def _score_one(self, context: Sequence[int], k: int, drawing: Drawing | None) -> None:
-        """One of those not used drafts, where scoring it is due; drawn drafts cannot be scored."""
+    def _scored(self, context: Sequence[int], k: int, drawing: Drawing | None) -> Draft:
+        """What one of those not used drafts where scoring it is due.
+
+        Only a drawn draft has to be verified for that: it is accepted oftener than repeated.
+        """
         for one in self._paid:
-            if drawing is None and self.planner.may_score(one.source):
-                if self._may_draft(one, context, SCORE_READS, 0):
-                    drawn = one.draft(context, min(k, SCORED), None)
-                    self.planner.pay(one.source, one.last_s)
-                    if len(drawn):
-                        self._made.append(drawn)
-                    else:
-                        self.planner.learn(one.source, (), 1, 0)
-                return
+            if not self.planner.may_score(one.source):
+                continue
+            if not self._may_draft(one, context, SCORE_READS, 0):
+                break
+            drawn = one.draft(context, 1 if drawing else min(k, SCORED), drawing)
+            self.planner.pay(one.source, one.last_s)
+            if len(drawn):
+                self._made.append(drawn)
+            else:
+                self.planner.learn(one.source, (), 1, 0)
+            return drawn
+        return NO_DRAFT
 
     def _begin(self, n: int) -> None:
         """Another answer, after n ids."""
@@ -199,7 +207,7 @@ class Mixed:
     def observe(self, done: Round) -> None:
         """Every drafter learns from the round, and the planner from all drafts, used or not."""
         verdict = done.verdict
-        n_new = len(done.context) - self._n_seen
+        n_new = len(verdict.tokens)
         self._n_seen, self._n_said = len(done.context), self._n_said + n_new
         self._said_s += done.times.target_s
         for made in self._made:

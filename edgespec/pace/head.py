@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import exp
 
 MAX_WIDTH = 16
 # Variances of what is believed before anything was tested, and their growth per tested token: a
@@ -41,23 +42,25 @@ class AcceptanceHead:
 
     def p(self, position: int, feature: float = 0.0) -> float:
         """Of the token at this position, 0 being the first."""
-        return logistic(self.bias + self.own[position] + self.slope * feature)
+        return 1 / (1 + exp(-self.bias - self.own[position] - self.slope * feature))
 
     def learn(self, position: int, feature: float, accepted: bool) -> None:
         """One tested token."""
         p = self.p(position, feature)
-        off, spread = accepted - p, max(p * (1 - p), 0.01)
+        off, spread = accepted - p, p * (1 - p) + 0.01
         self._notice(off, spread)
         bias = self._bias + BIAS_DRIFT
         slope = min(self._slope + SLOPE_DRIFT, SLOPE)
         own = min(self._own[position] + OWN_DRIFT, OWN)
         gain = 1 / (1 + spread * (bias + slope * feature * feature + own))
-        self.bias += bias * off * gain
-        self.slope += slope * feature * off * gain
-        self.own[position] += own * off * gain
-        self._bias = bias - bias * bias * spread * gain
-        self._slope = slope - (slope * feature) ** 2 * spread * gain
-        self._own[position] = own - own * own * spread * gain
+        step = off * gain
+        self.bias += bias * step
+        self.slope += slope * feature * step
+        self.own[position] += own * step
+        lost = spread * gain
+        self._bias = bias - bias * bias * lost
+        self._slope = slope - (slope * feature) ** 2 * lost
+        self._own[position] = own - own * own * lost
         self._home += HOME * (self.bias - self._home)
 
     def renew(self) -> None:
@@ -69,7 +72,7 @@ class AcceptanceHead:
         self._off = RECENT * self._off + off
         self._usual = RECENT**2 * self._usual + spread
         bound = SURPRISE if self._off < 0 else GOOD_SURPRISE
-        if abs(self._off) > bound * math.sqrt(self._usual):
+        if self._off * self._off > bound * bound * self._usual:
             self._bias = max(self._bias, CHANGED)
             self._off = self._usual = 0.0
 
@@ -88,7 +91,7 @@ class AcceptanceHead:
 
 
 def logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-max(min(x, 30.0), -30.0)))
+    return 1 / (1 + math.exp(-x))
 
 
 def log_odds(p: float) -> float:
@@ -105,3 +108,9 @@ def features(confidence: Sequence[float]) -> list[float]:
         out.append(log_odds(one / before) if before > 0 else -FARTHEST)
         before = one
     return out
+
+
+def last_said(confidence: Sequence[float]) -> float:
+    """The log odds of the last token given those before it."""
+    before = confidence[-2] if len(confidence) > 1 else 1.0
+    return log_odds(confidence[-1] / before) if before > 0 else -FARTHEST

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from edgespec.pace.cost import CostTable, LiveCosts
 from edgespec.pace.expected import acceptance_for
 from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.source import AHEAD, Source, worths
+from edgespec.pace.source import AHEAD, Prices, Source, best_drafted, best_to_come, goes_on
 from edgespec.types import Draft, Round
 
 RESUME = 0.04  # tokens that a paused source must be worth to be used again
@@ -154,21 +154,25 @@ class AutoPlanner:
         known, plain = self._of(source), Plan(0, 0.0)
         if self.costs.in_doubt or self._n_since_plain >= self._plain_every:
             return plain
-        survival = known.survival(confidence, len(confidence[: self.most]) or self.most)
-        promised = self._worths(survival, step_s, fixed_s)
-        best = max(promised, default=0.0)
-        resuming = known.paused and not confidence
-        pays = best > (RESUME if resuming else 0.0)
-        if not confidence:
+        most, rate = self.most, self._rate
+        if confidence:
+            step_s = fixed_s = 0.0
+            survival = known.survival(confidence[:most])
+            k, worth, expected = best_drafted(survival, Prices(self.costs.seconds, rate))
+        else:
             known.step_s, known.fixed_s = step_s, fixed_s
+            prices = Prices(self.costs.seconds, rate, step_s)
+            k, worth, expected = best_to_come(known.to_come((), most), prices)
+            worth -= rate * fixed_s
+        resuming = known.paused and not confidence
+        pays = k > 0 and worth > (RESUME if resuming else 0.0)
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
-        if pays:
-            k = 1 + promised.index(best)
-            takes_s = self._round_s(k) + fixed_s + k * step_s
-            gain = (1 + sum(survival[:k])) * self.plain_s / takes_s - 1
-            return Plan(k, best, gain=min(gain, READS))
-        return plain
+        if not pays:
+            return plain
+        takes_s = self._round_s(k) + fixed_s + k * step_s
+        gain = (1 + expected) * self.plain_s / takes_s - 1
+        return Plan(k, worth, gain=min(gain, READS))
 
     def is_paused(self, source: str) -> bool:
         """Whether it was not worth drafting when last asked."""
@@ -176,20 +180,16 @@ class AutoPlanner:
 
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
         """See Planner. Compares what is drafted with up to AHEAD tokens more."""
-        k = len(confidence)
-        if k >= self.most:
+        n_more = min(AHEAD, self.most - len(confidence))
+        if n_more < 1:
             return False
-        survival = self._of(source).survival(confidence, min(k + AHEAD, self.most))
-        promised = self._worths(survival, 0.0, 0.0)
-        now = max(0.0, *promised[:k])
-        return any(worth - m * step_s * self._rate > now for m, worth in enumerate(promised[k:], 1))
+        known = self._of(source)
+        prices = Prices(self.costs.seconds, self._rate, step_s)
+        return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
 
     @property
     def _rate(self) -> float:
         return self.gain / self.plain_s
-
-    def _worths(self, survival: Sequence[float], step_s: float, fixed_s: float) -> list[float]:
-        return worths(survival, self.costs.seconds, self._rate, step_s, fixed_s)
 
     def _round_s(self, k: int) -> float:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
@@ -283,8 +283,8 @@ class AutoPlanner:
         if not known.paused:
             return ""
         step_s, fixed_s, plain_s = known.step_s or 0.0, known.fixed_s, self.plain_s
-        promised = self._worths(known.survival((), self.most), step_s, fixed_s)
-        k = 1 + promised.index(max(promised))
+        prices = Prices(self.costs.seconds, self._rate, step_s)
+        k, _, _ = best_to_come(known.to_come((), self.most), prices)
         verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
         need = acceptance_for((1 + RESUME) * (verify + drafting), k)

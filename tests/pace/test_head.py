@@ -7,7 +7,7 @@ import random
 import pytest
 
 from edgespec.pace.head import AcceptanceHead, features, log_odds, logistic
-from edgespec.pace.source import Source, worths
+from edgespec.pace.source import Prices, Source, best_drafted, best_to_come, goes_on
 
 
 def taught(head: AcceptanceHead, n: int, p, seed: int = 0) -> AcceptanceHead:
@@ -77,13 +77,27 @@ def test_a_draft_is_judged_by_its_confidence_and_what_comes_by_the_last():
         said = (0.9, 0.81) if sure else (0.4, 0.16)
         hits = next((i for i in range(2) if rng.random() > (0.9 if sure else 0.3)), 2)
         source.learn(said, min(hits + 1, 2), hits)
-    assert source.survival((0.9,), 1)[0] > 0.8 > 0.45 > source.survival((0.4,), 1)[0]
-    one, two = (source.survival(said, 2) for said in ((0.9,), (0.4,)))
-    assert one[1] / one[0] > two[1] / two[0]  # a sure token is followed by another
-    assert source.survival((), 3)[0] == pytest.approx(0.6, abs=0.15)
+    assert source.survival((0.9,))[0] > 0.8 > 0.45 > source.survival((0.4,))[0]
+    sure, unsure = (next(source.to_come(said, 1)) for said in ((0.9,), (0.4,)))
+    assert sure > unsure  # a sure token is followed by another
+    assert next(source.to_come((), 3)) == pytest.approx(0.6, abs=0.15)
+    assert source.grown((0.9,)) == source.survival((0.9,))
+    assert source.grown((0.9, 0.5)) == source.survival((0.9, 0.5))
+    assert source.grown((0.4, 0.2, 0.1, 0.1)) == source.survival((0.4, 0.2, 0.1, 0.1))
+    assert len(list(source.to_come((0.9,) * 15, 4))) == 1
 
 
 def test_a_second_is_worth_the_tokens_decoding_gives_in_it():
     costs = (1.0, 1.2, 2.0)
-    assert worths((0.8, 0.64), costs, 1.0, 0.1) == pytest.approx([0.8 - 0.3, 1.44 - 1.2])
-    assert worths((0.8, 0.64), costs, 2.0, 0.1, 0.1)[0] == pytest.approx(0.8 - 0.8)
+    assert best_drafted((0.8, 0.64), Prices(costs, 1.0)) == pytest.approx((1, 0.6, 0.8))
+    assert best_drafted((0.8, 0.64), Prices(costs, 5.0))[0] == 0
+    assert best_to_come((0.8, 0.8), Prices(costs, 1.0, 0.1)) == pytest.approx((1, 0.5, 0.8))
+    assert best_to_come((0.8, 0.8), Prices(costs, 1.0, 0.7)) == pytest.approx((1, -0.1, 0.8))
+
+
+def test_a_draft_goes_on_to_the_next_cheap_step():
+    costs = (1.0, 1.1, 3.0, 3.0, 1.3)  # verifying 5 is cheaper than verifying 3
+    survival, chances = (0.9,), (0.9, 0.9, 0.9)
+    assert goes_on(survival, chances, Prices(costs, 1.0, 0.05))
+    assert not goes_on(survival, chances[:2], Prices(costs, 1.0, 0.05))
+    assert not goes_on(survival, chances, Prices(costs, 1.0, 1.0))
