@@ -43,7 +43,7 @@ class FixedController:
         if confidence:
             survival = known.survival(confidence[: self.most])
             return Plan(len(survival), sum(survival))
-        survival = list(accumulate(known.to_come((), self.most), mul))
+        survival = list(accumulate(map(known.coming.p, range(self.most)), mul))
         return Plan(self.most, sum(survival))
 
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:

@@ -17,6 +17,7 @@ from edgespec.pace.head import MAX_WIDTH, AcceptanceHead, features, last_said, l
 
 PRIOR = 0.7  # acceptance believed before any evidence, so that drafting starts
 TRUST = 0.8  # of the drafter's own log odds, before any evidence
+FIRST = 4  # most tokens of a first draft
 AHEAD = 4  # tokens looked ahead while drafting
 KEEP = 0.98  # weight of a rate one tested token older
 
@@ -31,6 +32,7 @@ class Source:
         self.drafted = AcceptanceHead(0.0, TRUST)
         self.coming = AcceptanceHead(log_odds(PRIOR), 0.2)
         self.rate, self.n_tested = PRIOR, 0
+        self.reach = 0  # most tokens of a draft that were ever tested
         self._usual = 1.0  # log odds that its tokens have
         self._grown = list[float]()
         self.balance_s = 0.0  # seconds scoring may still take; negative while paying back
@@ -52,6 +54,7 @@ class Source:
                 self._usual += 0.05 * (before - self._usual)
             self.rate += (accepted - self.rate) * max(1 - KEEP, 1 / (self.n_tested + 4))
             self.n_tested += 1
+        self.reach = max(self.reach, min(n_tested, MAX_WIDTH))
 
     def survival(self, confidence: Sequence[float]) -> list[float]:
         """P(it and all before it are accepted) of each drafted token."""
@@ -71,9 +74,13 @@ class Source:
         return self._grown
 
     def to_come(self, confidence: Sequence[float], n: int) -> Iterator[float]:
-        """P(accepted) of each of n tokens that would follow, those before it being accepted."""
-        k = len(confidence)
-        for i in range(k, min(k + n, MAX_WIDTH)):
+        """P(accepted) of each of n tokens that would follow, those before it being accepted.
+
+        Fewer where so long a draft was never near to being tested: a few lucky first rounds
+        promise nothing for sixteen tokens.
+        """
+        k, most = len(confidence), max(FIRST, 2 * self.reach + 1)
+        for i in range(k, min(k + n, most, MAX_WIDTH)):
             said = self._usual if i > k else last_said(confidence) if k else 0.0
             yield self.coming.p(i, said)
 
@@ -89,11 +96,13 @@ class Source:
             "coming": self.coming.saved(),
             "rate": self.rate,
             "usual": self._usual,
+            "reach": self.reach,
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
         self.rate, self._usual = float(saved["rate"]), float(saved["usual"])
+        self.reach = max(0, min(int(saved["reach"]), MAX_WIDTH))
         self.drafted.load(saved["drafted"])
         self.coming.load(saved["coming"])
 

@@ -84,7 +84,7 @@ def test_a_draft_is_judged_by_its_confidence_and_what_comes_by_the_last():
     assert source.grown((0.9,)) == source.survival((0.9,))
     assert source.grown((0.9, 0.5)) == source.survival((0.9, 0.5))
     assert source.grown((0.4, 0.2, 0.1, 0.1)) == source.survival((0.4, 0.2, 0.1, 0.1))
-    assert len(list(source.to_come((0.9,) * 15, 4))) == 1
+    assert len(list(source.to_come((0.9,) * 4, 4))) == 1  # five is twice the two tested, and one
 
 
 def test_a_second_is_worth_the_tokens_decoding_gives_in_it():
