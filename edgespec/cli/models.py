@@ -11,7 +11,7 @@ from edgespec.cli.tty import PICTURES
 from edgespec.config import cache_folder, resolve
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
-from edgespec.store import hub, pairs, tuned
+from edgespec.store import hub, pairs, removal, tuned
 from edgespec.store.hub import cache
 from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import asked_by, quant_of, spec_of
@@ -214,7 +214,7 @@ def removed(name: str) -> Shown:
         pair = pairs.find(name)
         if not pair.target.pad and not pair.target.repo:
             raise UsageError(f"{pair.name} comes with EdgeSpec: expected a pair that was fetched")
-        freed, kept = pairs.remove(pair, cache_folder())
+        freed, kept = removal.remove(pair, cache_folder())
     if not freed and not kept:
         raise UsageError(
             f"nothing of {name} is here that was fetched or made: see `edgespec models list`"

@@ -8,7 +8,6 @@ the user's own folder (shelf.py), found in the hub's cache, or fetched, in this 
 from __future__ import annotations
 
 import difflib
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -227,56 +226,8 @@ def n_bytes(path: Path) -> int:
     return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
 
 
-def remove(pair: Pair, cache: Path) -> tuple[int, list[str]]:
-    """Delete what was made or fetched for a pair; bytes freed, and what was kept.
-
-    A model stays while another pair that is here has it, too.
-    Raises: ModelFileError if something cannot be deleted.
-    """
-    freed, kept = 0, []
-    for entry in pair.entries:
-        if not entry.repo and not made(entry, cache):
-            continue
-        users = _users(entry, pair, cache)
-        if users and (made(entry, cache) or hub.held(entry.spec)):
-            name = entry.file if entry.repo else ", ".join(p.name for p in made(entry, cache))
-            kept.append(f"{name} ({', '.join(users)})")
-        elif entry.repo:
-            freed += hub.remove(entry.spec)
-        else:
-            freed += sum(map(_delete, made(entry, cache)))
-    return freed, kept
-
-
 def is_here(entry: ModelEntry, cache: Path) -> bool:
     """Whether a model is bundled, was made, was fetched or is found; the network is not asked."""
     if entry.repo:
         return hub.held(entry.spec) is not None or held(entry) is not None
     return bool(made(entry, cache)) if entry.pad else (folder() / entry.file).is_file()
-
-
-def _users(entry: ModelEntry, but: Pair, cache: Path) -> list[str]:
-    """Pairs other than `but` of which this is one model and the other is here.
-
-    A made target has bundled partners, always here: the first of its pairs by name may delete it.
-    """
-    found = []
-    for pair in map(find, names()):
-        if pair.name == but.name or (entry.pad and pair.name > but.name):
-            continue
-        partners = [other for other in pair.entries if other != entry]
-        if len(partners) == 1 and is_here(partners[0], cache):
-            found.append(pair.name)
-    return found
-
-
-def _delete(path: Path) -> int:
-    """Delete a file or folder; the bytes this frees. Raises: ModelFileError."""
-    freed = n_bytes(path)
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be deleted ({error.strerror}): close what uses it"
-        ) from error
-    return freed

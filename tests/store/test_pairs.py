@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.store import hub, pairs
+from edgespec.store import hub, pairs, removal
 from edgespec.store.hub.names import quant_of, spec_of
 
 BUNDLED = [
@@ -197,7 +197,7 @@ def test_what_was_made_of_a_padded_pair_is_found_and_removed(name: str, tmp_path
         path.write_bytes(b"weights")
     assert pairs.made(pair.target, tmp_path) == [made]
     n_before = len(list(tmp_path.iterdir()))
-    assert pairs.remove(pair, tmp_path) == (7, [])
+    assert removal.remove(pair, tmp_path) == (7, [])
     assert not made.exists()
     assert len(list(tmp_path.iterdir())) == n_before - 1
 
@@ -207,8 +207,8 @@ def test_a_target_that_another_pair_has_made_too_is_kept_for_the_first(tmp_path:
     made = tmp_path / f"padded-{target.sha256[:12]}-x-f16.gguf"
     made.write_bytes(b"weights")
     kept = [f"{made.name} (padded-f16)"]
-    assert pairs.remove(pairs.find("padded-f16-foreign"), tmp_path) == (0, kept)
-    assert pairs.remove(pairs.find("padded-f16"), tmp_path) == (7, [])
+    assert removal.remove(pairs.find("padded-f16-foreign"), tmp_path) == (0, kept)
+    assert removal.remove(pairs.find("padded-f16"), tmp_path) == (7, [])
     assert not made.exists()
 
 
@@ -225,6 +225,6 @@ def test_a_target_stays_while_another_pair_with_its_drafter_has_it(
     monkeypatch.setattr(hub, "held", lambda spec, **_: spec if spec in here else None)
     monkeypatch.setattr(hub, "remove", remove)
     kept = [f"{usual.target.file} (llama-3.2-3b)"]
-    assert pairs.remove(smol, tmp_path) == (1, kept)
+    assert removal.remove(smol, tmp_path) == (1, kept)
     assert here == {entry.spec for entry in usual.entries}
-    assert pairs.remove(usual, tmp_path) == (2, [])
+    assert removal.remove(usual, tmp_path) == (2, [])
