@@ -16,17 +16,18 @@ def remove(pair: pairs.Pair, cache: Path) -> tuple[int, list[str]]:
     Raises: ModelFileError if something cannot be deleted.
     """
     freed, kept = 0, []
-    for entry in pair.entries:
-        if not entry.repo and not pairs.made(entry, cache):
+    for entry in dict.fromkeys(one for of in pair.entries for one in (of, of.source)):
+        made, is_of_hub = pairs.made(entry, cache), bool(entry.repo and not entry.onnx)
+        if not made and not is_of_hub:
             continue
         users = _users(entry, pair, cache)
-        if users and (pairs.made(entry, cache) or hub.held(entry.spec)):
-            name = entry.file if entry.repo else ", ".join(p.name for p in pairs.made(entry, cache))
+        if users and (made or hub.held(entry.spec)):
+            name = entry.file if is_of_hub else ", ".join(path.name for path in made)
             kept.append(f"{name} ({', '.join(users)})")
-        elif entry.repo:
+        elif is_of_hub:
             freed += hub.remove(entry.spec)
         else:
-            freed += sum(map(_delete, pairs.made(entry, cache)))
+            freed += sum(map(_delete, made))
     return freed, kept
 
 

@@ -22,7 +22,8 @@ PUBLIC = [
     "gemma-3-12b", "gemma-3-4b", "llama-3.1-8b", "llama-3.2-3b", "llama-3.2-3b-smol", "phi-3-mini",
     "phi-4-mini", "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b", "qwen3-8b", "smollm2-1.7b",
 ]  # fmt: skip
-TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol"]
+MADE = ["qwen2.5-coder-1.5b-int4", "qwen2.5-coder-1.5b-smol-int4"]
+TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol", *MADE]
 PUBLIC += TRIED
 DAMAGED = pairs.Pair(
     "x", "", "", "", pairs.ModelEntry("demo/none.gguf", ""), pairs.ModelEntry("y", "")
@@ -59,6 +60,8 @@ def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
         assert spec_of(entry.spec).repo == entry.repo
         assert quant_of(entry.file) in ("Q4_K_M", "Q8_0", "Q4", "Q4_1")
         assert not entry.pad
+        assert entry.onnx == ("int4" if name in MADE else "")
+        assert bool(entry.onnx) == (entry.onnx_size > 0)
         assert len(entry.sha256) == (64 if pair.tried else 0)
     assert pair.drafter.size < 0.5 * pair.target.size < 4e9  # for a laptop of 16 GB
     words = ("Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen")
@@ -71,6 +74,13 @@ def test_a_drafter_of_another_family_is_said_to_cross_the_bridge() -> None:
         crosses = "another 49152" in pair.vocabulary or "49152 of" in pair.vocabulary
         assert ("over the bridge" in pair.about) == crosses
         assert crosses != (files[0][:5] == files[1][:5])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_pair_that_is_made_names_the_files_of_its_namesake(name: str) -> None:
+    made, other = pairs.find(name), pairs.find(name.removesuffix("-int4"))
+    assert [entry.source for entry in made.entries] == list(other.entries)
+    assert (made.licence, made.vocabulary) == (other.licence, other.vocabulary)
 
 
 def test_sizes_of_one_file_agree() -> None:
