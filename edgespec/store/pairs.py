@@ -144,6 +144,13 @@ def find(name: str) -> Pair:
     return parsed(tomllib.loads((folder() / f"{name}.toml").read_text(encoding="utf-8")), name)
 
 
+def namesakes(pair: Pair) -> list[Pair]:
+    """Other pairs of the same files: used as they are, or made into graphs."""
+    sources = [entry.source for entry in pair.entries]
+    others = (find(name) for name in names() if name != pair.name)
+    return [other for other in others if [entry.source for entry in other.entries] == sources]
+
+
 def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
     """A manifest's table as a Pair. Raises: ModelFileError naming what does not fit."""
     try:
