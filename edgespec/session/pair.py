@@ -15,9 +15,9 @@ from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
-from edgespec.protocols import Drafter
+from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, Methods, OpenModel
+from edgespec.session.methods import Method, Methods
 from edgespec.text.template import Message
 from edgespec.types import Progress, Stats
 

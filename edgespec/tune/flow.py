@@ -16,8 +16,9 @@ from typing import Any
 from edgespec.config import Config, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
+from edgespec.protocols import OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, OpenModel
+from edgespec.session.methods import Method
 from edgespec.session.session import Session
 from edgespec.text.template import Message
 from edgespec.tune.search import Race, Way, best
