@@ -107,6 +107,7 @@ def options_of(config: Config, draft: Path | None = None) -> tuple[ModelOptions,
             n_gpu_layers=-1 if config.n_gpu_layers is None else config.n_gpu_layers,
             kv_type=config.kv_type,
             loading=config.loading,
+            exact=config.exact,
             widths=(1,) if config.speculative == "off" else (1, 4),
         ),
         ModelOptions(
