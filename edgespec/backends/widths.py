@@ -26,14 +26,17 @@ log = logging.getLogger("edgespec")
 # From 512 cells on llama.cpp splits the attention of a single token; it counts them by 256.
 CONTEXTS = (8, 264)
 FEW, MOST = 8, 17  # wider ones than FEW are tried where the widest computes as these do
-USUAL = (1, 4)  # a class is judged by what so many tokens take: plain decoding and three drafted
+ROOM = 3  # the last token and two drafted
+USUAL = (1, 4)  # where classes are alike, by what so many tokens take: plain, and three drafted
 
 
 def find_widths(
     model: LanguageModel, *, clock: Callable[[], float] = perf_counter
 ) -> tuple[int, ...]:
-    """The widths of the class that decodes fastest, ascending. Empties the model's cache.
+    """The widths of the class to decode in, ascending. Empties the model's cache.
 
+    One with room for a draft, where plain decoding costs no more than ever, and then the fastest:
+    the same one each time, for times on a busy device are no reason for another text.
     A few seconds of a model whose token takes 80 ms.
     Raises: BackendError if a row depends on its place at every width; Cancelled.
     """
@@ -43,10 +46,9 @@ def find_widths(
     classes = classes_of(tries, [*widths, *([MOST] if contexts != [0] else [])])
     if any(set(one) & set(widths) and one[-1] == MOST for one in classes):
         classes = classes_of(tries, range(1, MOST + 1))
-    # Wide ones of a class may depend on the place where narrow ones do not. A busy device must not
-    # choose one that has no room for a draft.
+    # Wide ones of a class may depend on the place where narrow ones do not.
     parts = [one[:n] for one in classes for n in range(1, len(one) + 1)]
-    for one in sorted(parts, key=lambda p: (p[-1] < USUAL[-1], price(p, tries), -len(p))):
+    for one in sorted(parts, key=lambda p: (p[-1] < ROOM, p[0] > 1, price(p, tries), -len(p))):
         if all(each.is_placeless(one) for each in tries):
             return one
     raise BackendError(

@@ -184,11 +184,12 @@ def test_a_tree_or_a_path_not_from_the_top_is_refused():
         (lambda n: 0, (), tuple(range(1, 18))),
         (MANY, (), (4,)),
         (lambda n: 0 if n == 1 else 1 + n // 8, (), tuple(range(2, 8))),
-        (MANY, range(4, 99), (2,)),
-        (lambda n: n // 4, (5, 6, 7, *range(9, 99)), (4,)),
+        (MANY, range(4, 99), (3,)),
+        (lambda n: n // 4, (), (1, 2, 3)),
+        (lambda n: max(2, n) // 4 + n // 2, (5, *range(6, 99)), (4,)),
     ],
 )
-def test_the_class_is_found_that_decodes_fastest(class_of, placed, expected):
+def test_a_class_is_found_with_room_and_without_filling_if_there_is_one(class_of, placed, expected):
     """Each forward takes a second, and a tenth for each of its tokens."""
     model, now = WidthModel(class_of, n_context=512, placed=placed), [0.0]
 
