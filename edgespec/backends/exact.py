@@ -159,10 +159,11 @@ class Exact:
         return logits[: len(tokens)], self.model.hidden[: len(tokens)]
 
     def _check_room(self, n: int) -> None:
-        if self.length + n > self.n_context:
+        needed, n_filling = self.length + n, self.model.n_context - self.n_context
+        if needed > self.n_context:
             raise ContextError(
                 f"{self.length} + {n} tokens: expected at most the {self.n_context} of the "
-                f"context; shorten the prompt or raise it with -c {self.length + n}"
+                f"context; shorten the prompt or raise it with -c {needed + n_filling}"
             )
 
 
