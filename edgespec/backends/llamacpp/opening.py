@@ -112,12 +112,12 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
     if any(header.path.resolve().is_relative_to(p) for p in (package, package.parent / "models")):
         return MAP
     ways: tuple[str, ...] = (MAP,)
-    if options.exact:  # reordered, nearly every width computes in its own way
-        return best_way(parts(header), ways, library.version, options)
     if options.device == "cpu" or not library.has_gpu():
         free = free_memory()
         if free is None or free > 1.2 * header.n_bytes:
             ways = ways_of(header, library)
+    if options.exact:
+        ways = ways[-2:]
     return best_way(parts(header), ways, library.version, options)
 
 
