@@ -158,5 +158,6 @@ class LoadOptions(CallOptions, total=False):
     kv_type_draft: str
     draft_tokens: int | str
     bridge: str
+    exact: bool
     allow_approximate: bool
     chat_template: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from edgespec.adapt.learned import Kind, Learned
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
@@ -26,29 +25,11 @@ from edgespec.pace.cost import LiveCosts
 from edgespec.pace.head import MAX_WIDTH
 from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
-from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
-from edgespec.types import ModelInfo, SamplingParams
+from edgespec.protocols import Drafter, OpenModel, Speculator
+from edgespec.types import SamplingParams
 
 NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
-
-
-class OpenModel(LanguageModel, Protocol):
-    """What a backend hands back: a language model with its tokenizer and a name tag.
-
-    device: where it runs, in words.
-    """
-
-    tokenizer: Tokenizer
-    device: str
-
-    def info(self) -> ModelInfo:
-        """What the model is."""
-        ...
-
-    def cancel(self) -> None:
-        """End the forward in progress with Cancelled; callable from any thread."""
-        ...
 
 
 @dataclass(frozen=True)

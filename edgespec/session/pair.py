@@ -11,13 +11,15 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from edgespec.backends import widths
+from edgespec.backends.exact import Exact
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
-from edgespec.protocols import Drafter
+from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, Methods, OpenModel
+from edgespec.session.methods import Method, Methods
 from edgespec.text.template import Message
 from edgespec.types import Progress, Stats
 
@@ -54,8 +56,21 @@ class OpenPair:
                 begin = meanwhile.begin
             self.target: OpenModel = opening.open_target(self.path, config, progress, known=begin)
             self._opened.callback(self.target.close)
+            if config.exact:
+                self.target = Exact(self.target, self._widths())
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
+
+    def _widths(self) -> tuple[int, ...]:
+        """Those that compute alike on this device, from the cache folder or found now."""
+        name = cost_store.key_of(self.path, self._config, device=self.target.device)
+        file = cache_folder() / "widths" / name
+        known = widths.load(file)
+        if known is None:
+            with opening.telling(self._progress, "finding widths that compute alike here, once"):
+                known = widths.find_widths(self.target)
+            widths.save(known, file)
+        return known
 
     def _open_drafter(self, path: Path | None, model: OpenModel | None = None) -> None:
         """The draft model in `path`, if any, and the methods that draft with what is open now.

@@ -17,8 +17,9 @@ from typing import Any
 from edgespec.config import Config, cache_folder, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
+from edgespec.protocols import OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, OpenModel
+from edgespec.session.methods import Method
 from edgespec.session.session import Session
 from edgespec.store import pairs
 from edgespec.text.template import Message
@@ -272,6 +273,9 @@ def row_of(way: Way, plain: Way, over: float, setup: Setup) -> dict[str, Any]:
     }
 
 
+KEPT = ("ctx_size", "kv_type", "kv_type_draft", "exact")  # of the options that it was tuned with
+
+
 def values_of(found: Tuning) -> dict[str, Any]:
     """The option values of the tuned pair: those that name models, and those that were settled."""
     config, choice = found.config, found.choice
@@ -284,5 +288,5 @@ def values_of(found: Tuning) -> dict[str, Any]:
         values["draft_model"] = str(Path(choice["draft_model"]).resolve())
     settled = {"threads": config.threads, "threads_draft": config.threads_draft}
     settled |= {name: choice[name] for name in ("device", "device_draft", "drafter")}
-    settled |= {name: getattr(config, name) for name in ("ctx_size", "kv_type", "kv_type_draft")}
+    settled |= {name: getattr(config, name) for name in KEPT}
     return values | {k: v for k, v in settled.items() if v != getattr(Config, k, None)}

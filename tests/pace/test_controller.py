@@ -336,6 +336,9 @@ class TimedModel:
         self.now += self.seconds(len(tokens))
         self.widths.append(len(tokens))
 
+    def keep(self, rows):
+        self.length = 7 + len(rows)
+
     def truncate(self, n):
         self.length = n
 
