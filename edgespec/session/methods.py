@@ -17,13 +17,14 @@ from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
 from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
 from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.guarded import Enduring, Guarded
 from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.evidence import MAX_WIDTH
-from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
+from edgespec.protocols import LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo, SamplingParams
 
 NOTHING = Learned(())
@@ -75,8 +76,9 @@ class Method:
 class Methods:
     """Makes methods for one target.
 
-    translation: None for a drafter of the target's own vocabulary. costs: called when a method
-    first needs to know what the target's widths cost.
+    translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
+    guarded like all of them. costs: called when a method first needs to know what the target's
+    widths cost.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Methods:
         config: Config,
         draft_model: OpenModel | None,
         translation: Translation | None,
-        own: Drafter | None,
+        own: Guarded | None,
         costs: Callable[[], LiveCosts],
     ) -> None:
         self._config, self._costs, self._own = config, costs, own
@@ -125,13 +127,17 @@ class Methods:
             learned = Learned([ngrams] if keep else [])
         if self._own is not None and way != "ngram":
             auto = fixed or AutoController(self._costs(), most=self._most)
-            return Method(name, Paced(self._own, auto))
+            own = Paced(self._own, auto)
+            return Method(name, Enduring(own, [self._own.guard]))
         drafters = [self._one(part, translated) for part in chosen]
+        speculator: Speculator
         if fixed is not None and len(drafters) == 1:
-            return Method(name, Paced(drafters[0], fixed), bridge, translated, learned)
-        # Even a single one is mixed where its drafts are cut to what its confidence promises.
-        mixed = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
-        return Method(name, mixed, bridge, translated, learned)
+            speculator = Paced(drafters[0], fixed)
+        else:
+            # Even a single one is mixed where its drafts are cut to what its confidence promises.
+            speculator = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
+        speculator = Enduring(speculator, [one.guard for one in drafters])
+        return Method(name, speculator, bridge, translated, learned)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
@@ -162,14 +168,12 @@ class Methods:
         bridge = asked or self._config.bridge
         return "exact" if bridge == "auto" else bridge
 
-    def _one(self, name: str, translated: Translated | None) -> Drafter:
-        drafter: Drafter
+    def _one(self, name: str, translated: Translated | None) -> Guarded:
+        model = self._draft_model
         if name == "ngram":
-            drafter = find_drafter("ngram")()
-            return drafter
-        if name == "model" and self._draft_model is not None:
-            drafter = translated or find_drafter("model")(self._draft_model)
-            return drafter
+            return Guarded(find_drafter("ngram")())
+        if name == "model" and model is not None:
+            return Guarded(translated or find_drafter("model")(model), model=model)
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")

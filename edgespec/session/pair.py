@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
+from edgespec.drafters.guarded import Guarded
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter
@@ -38,8 +39,7 @@ class OpenPair:
         progress: Progress | None,
         undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
-        self._config, self._own, self._progress = config, own, progress
-        self._undisturbed = undisturbed
+        self._config, self._progress, self._undisturbed = config, progress, undisturbed
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
@@ -53,6 +53,7 @@ class OpenPair:
                 begin = meanwhile.begin
             self.target: OpenModel = opening.open_target(self.path, config, progress, known=begin)
             self._opened.callback(self.target.close)
+            self._own = None if own is None else Guarded(own, n_vocab=self.target.n_vocab)
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
 
