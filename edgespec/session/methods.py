@@ -15,6 +15,7 @@ from edgespec.adapt.learned import Learned
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
+from edgespec.drafters.ahead import Ahead
 from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.guarded import Enduring, Guarded
@@ -24,7 +25,7 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.evidence import MAX_WIDTH
-from edgespec.protocols import LanguageModel, Speculator, Tokenizer
+from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo, SamplingParams
 
 NOTHING = Learned(())
@@ -54,7 +55,8 @@ class Method:
     """A way to decode; its speculator may have learned from earlier rounds.
 
     bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
-    translated: that part. learned: what is to be kept of what the speculator learns.
+    translated: that part. learned: what is to be kept of what the speculator learns. ahead: what
+    drafts while the target verifies, and must rest between answers.
     """
 
     name: str
@@ -62,6 +64,13 @@ class Method:
     bridge: str = ""
     translated: Translated | None = None
     learned: Learned = NOTHING
+    ahead: Ahead | None = None
+
+    def end(self) -> None:
+        """A generation is over."""
+        if self.ahead is not None:
+            self.ahead.rest()
+        self.learned.save_if_worth()
 
     def check_lossless(self, params: SamplingParams, config: Config) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
@@ -78,7 +87,7 @@ class Methods:
 
     translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
     guarded like all of them. costs: called when a method first needs to know what the target's
-    widths cost.
+    widths cost. apart: the draft model has a device of its own.
     """
 
     def __init__(
@@ -88,9 +97,11 @@ class Methods:
         translation: Translation | None,
         own: Guarded | None,
         costs: Callable[[], LiveCosts],
+        *,
+        apart: bool = False,
     ) -> None:
         self._config, self._costs, self._own = config, costs, own
-        self._draft_model, self._translation = draft_model, translation
+        self._draft_model, self._translation, self._apart = draft_model, translation, apart
 
     def configured(self, speculative: str) -> Method:
         """The configured method for auto, on or off, whose learning is kept."""
@@ -129,7 +140,8 @@ class Methods:
             auto = fixed or AutoController(self._costs(), most=self._most)
             own = Paced(self._own, auto)
             return Method(name, Enduring(own, [self._own.guard]))
-        drafters = [self._one(part, translated) for part in chosen]
+        ahead = self._ahead(translated) if "model" in chosen else None
+        drafters = [self._one(part, ahead or translated) for part in chosen]
         speculator: Speculator
         if fixed is not None and len(drafters) == 1:
             speculator = Paced(drafters[0], fixed)
@@ -137,7 +149,7 @@ class Methods:
             # Even a single one is mixed where its drafts are cut to what its confidence promises.
             speculator = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
         speculator = Enduring(speculator, [one.guard for one in drafters])
-        return Method(name, speculator, bridge, translated, learned)
+        return Method(name, speculator, bridge, translated, learned, ahead)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
@@ -168,12 +180,20 @@ class Methods:
         bridge = asked or self._config.bridge
         return "exact" if bridge == "auto" else bridge
 
-    def _one(self, name: str, translated: Translated | None) -> Guarded:
+    def _ahead(self, translated: Translated | None) -> Ahead | None:
+        """What drafts with the draft model while the target verifies, if it can."""
+        model = self._draft_model
+        if model is None or not self._apart:
+            return None
+        return Ahead(translated or find_drafter("model")(model), model.cancel)
+
+    def _one(self, name: str, made: Drafter | None) -> Guarded:
+        """A drafter by its name; made: the one that drafts with the model, if there already."""
         model = self._draft_model
         if name == "ngram":
             return Guarded(find_drafter("ngram")())
         if name == "model" and model is not None:
-            return Guarded(translated or find_drafter("model")(model), model=model)
+            return Guarded(made or find_drafter("model")(model), model=model)
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")

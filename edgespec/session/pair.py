@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgespec.config import Config, cache_folder
+from edgespec.drafters.ahead import apart
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.drafters.guarded import Guarded
 from edgespec.pace import cost_store
@@ -71,9 +72,15 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
-        self.methods = Methods(
-            self._config, self.draft_model, self.translation, self._own, lambda: self.live
-        )
+        self.methods = self._methods(self._config)
+
+    def _methods(self, config: Config) -> Methods:
+        """What makes methods with the models that are open."""
+        model = self.draft_model
+        return Methods(
+            config, model, self.translation, self._own, lambda: self.live,
+            apart=model is not None and apart(model.device, self.target.device),
+        )  # fmt: skip
 
     def way(self, speculative: str) -> Method:
         """The configured method for auto, on or off; the draft model is opened when first used."""
@@ -91,8 +98,7 @@ class OpenPair:
     def method(self, name: str, drafter: str) -> Method:
         """A method by name, with other drafters than the configured; what it learns is lost."""
         config = replace(self._config, drafter=drafter)
-        made = Methods(config, self.draft_model, self.translation, self._own, lambda: self.live)
-        return made.named(name)
+        return self._methods(config).named(name)
 
     @cached_property
     def costs(self) -> CostTable:

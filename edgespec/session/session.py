@@ -200,8 +200,7 @@ class Session:
             messages = ids.messages if isinstance(ids, Prompt) else ()
             self.pair.anchor(self.method, ids, messages)
             engine = self.engine
-            learned = self.method.learned
-            run = Run(lambda: engine.stats, learned.save_if_worth)
+            run = Run(lambda: engine.stats, self.method.end)
             return run, self.turns.begin(engine.stream(ids, params), params, run)
 
     def cancel(self) -> None:
