@@ -5,7 +5,7 @@ Knows ids of the model's own vocabulary; nothing of drafts or targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, Spent
 
 MANY = 8  # tokens from which on a forward counts as reading
+Pays = Callable[[Sequence[float]], bool]
 
 
 class Follower:
@@ -48,13 +49,15 @@ class Follower:
 class Reader:
     """A draft model's logits after any context, read by its longest common prefix with the last.
 
-    columns: ids [K] that the logits' columns are of, None if every id has its own.
+    columns: ids [K] that the logits' columns are of, None if every id has its own. pays: told the
+    confidences of a draft so far, whether it is worth another token.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         self.model, self._cache = model, Follower(model)
         ids = model.token_ids
         self.columns = None if ids is None else ids.astype(np.intp)  # int32 would be cast each time
+        self.pays: Pays = always
         self._spent = [0.0, 0.0]  # reading, stepping
         self._whole = np.empty(0, np.float32)  # [V], -inf where a trimmed head has no row
         if ids is not None:
@@ -107,6 +110,11 @@ class Reader:
             return logits
         self._whole[self.columns] = logits
         return self._whole
+
+
+def always(confidence: Sequence[float]) -> bool:
+    """That another token pays, where nobody says otherwise."""
+    return True
 
 
 def common_prefix(known: Sequence[int], seen: Sequence[int], limit: int) -> int:

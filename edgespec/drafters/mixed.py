@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
+from typing import Protocol, runtime_checkable
 
+from edgespec.decode.follow import common_prefix
 from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
-from edgespec.pace.controller import CATCH_UP, Plan, Planner
+from edgespec.pace.controller import CATCH_UP
 from edgespec.pace.cost import DraftCosts
+from edgespec.pace.planner import SCORE_READS, Plan, Planner, source_of
 from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
 FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
+STEP = 0.1  # of a plain token's time: what a model's token may take until it is known
+SCORED = 3  # tokens drafted to be scored
+USUAL = 48.0  # tokens of an answer, until some were seen
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A drafter that asks before each token after the first whether one more pays.
+
+    pays: told the confidences so far. Not asked while tokens are drawn from a law.
+    """
+
+    pays: Callable[[Sequence[float]], bool]
 
 
 @dataclass
@@ -55,9 +72,11 @@ class Mixed:
     free: names of the drafters that cost microseconds; they draft every round, and are then
     judged by the confidence of what they found. Where even microseconds count, they rest for a
     few rounds when nothing paid. Any other is judged before it drafts, by its acceptance so far,
-    and the best of them drafts if it beats what was found. Drafts are cut to the planned width. A
-    draft with `probs` is never cut after it was drawn: which tokens are dropped would depend on
-    them, and they would no longer have the law in `probs`.
+    and the best of them drafts if it beats what was found, as long as one more token pays. Drafts
+    are cut to what is worth verifying, perhaps to nothing: what follows scores all of it anyway
+    (arXiv 2510.20064 scores every drafter by the text that one of them had verified). A draft
+    with `probs` is never cut after it was drawn: which tokens are dropped would depend on them,
+    and they would no longer have the law in `probs`.
     """
 
     name = "mixed"
@@ -67,37 +86,72 @@ class Mixed:
     ) -> None:
         if not drafters:
             raise UsageError("no drafters to mix: expected at least one, such as ngram or model")
-        self._planner, self.most = planner, planner.most
+        self.planner, self.most = planner, planner.most
         found = [Candidate(drafter, source=drafter.name) for drafter in drafters]
         self._all = found
         self.n_leaves = max(drafter.n_leaves for drafter in drafters)
         self._free = [one for one in found if one.drafter.name in free]
         self._paid = [one for one in found if one.drafter.name not in free]
-        self._unused: list[tuple[int, Draft]] = []  # free drafts of this round, after how many ids
-        self._n_seen, self._said_s = 0, 0.0  # ids after the last round; target's time in the answer
+        for one in self._paid:
+            one.costs = DraftCosts(STEP * planner.plain_s)
+            if isinstance(one.drafter, Stepwise):
+                one.drafter.pays = partial(self._goes_on, one)
+        self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
+        self._payer = ""  # whose draft of this round took time
+        self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
+        self._said_s, self._usual = 0.0, USUAL  # target's time in the answer; tokens of answers
 
     @property
     def reason(self) -> str:
         """Why nothing is drafted, in a sentence; empty while something pays."""
-        return self._planner.reason
+        return self.planner.reason
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
-        self._unused = []
+        self._made, self._payer = [], ""
         if len(context) != self._n_seen:
-            self._said_s = 0.0
+            self._begin(len(context))
         k = min(room, self.most)
         if k < 1:
             return NO_DRAFT
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
-        if payer is not None and self._may_draft(payer, context, plan):
-            drawn = payer.draft(context, min(k, plan.width), drawing)
+        # Where less than `most` is allowed, the answer ends there.
+        n_coming = min(self._usual, room) if room < self.most else self._usual
+        if payer is None:
+            self._score_one(context, k, drawing)
+        elif self._may_draft(payer, context, plan.gain, n_coming):
+            far = isinstance(payer.drafter, Stepwise) and drawing is None
+            drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
+            self._payer = payer.source
             if len(drawn):
+                self._made.append(drawn)
                 best, draft = self._cut(payer, drawn), drawn
             else:
-                self._planner.fail(payer.source, payer.last_s)
-        self._unused = [(n, other) for n, other in self._unused if other is not draft]
+                self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)
+
+    def _score_one(self, context: Sequence[int], k: int, drawing: Drawing | None) -> None:
+        """One of those not used drafts, where scoring it is due; drawn drafts cannot be scored."""
+        for one in self._paid:
+            if drawing is None and self.planner.may_score(one.source):
+                if self._may_draft(one, context, SCORE_READS, 0):
+                    drawn = one.draft(context, min(k, SCORED), None)
+                    self.planner.pay(one.source, one.last_s)
+                    if len(drawn):
+                        self._made.append(drawn)
+                    else:
+                        self.planner.learn(one.source, (), 1, 0)
+                return
+
+    def _begin(self, n: int) -> None:
+        """Another answer, after n ids."""
+        if self._n_said:
+            self._usual += 0.3 * (self._n_said - self._usual)
+            self.planner.renew()
+        self._n_seen, self._n_said, self._said_s = n, 0, 0.0
+
+    def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:
+        return self.planner.go_on(one.source, confidence, one.costs.step_s)
 
     def _look_up(self, context: Sequence[int], k: int) -> tuple[Plan, Draft]:
         """The best free draft and the width of it that pays; width 0 if none does."""
@@ -108,55 +162,57 @@ class Mixed:
                 continue
             found, plan = one.draft(context, k, None), Plan(0, 0.0)
             if len(found):
-                self._unused.append((len(context), found))
-                plan = self._planner.plan(one.source, found.confidence, 0.0)
+                self._made.append(found)
+                plan = self.planner.plan(one.source, found.confidence, 0.0)
             if plan.width == 0:
-                one.leave_out(self._planner.n_rests(one.usual_s))
+                one.leave_out(self.planner.n_rests(one.usual_s))
                 continue
             one.rest = 0
-            if plan.tokens_per_s > best.tokens_per_s:
+            if plan.worth > best.worth:
                 best, draft = plan, found
         return best, draft
 
     def _best_paid(self, best: Plan) -> tuple[Candidate | None, Plan]:
-        """Who should draft instead of `best`; probes are for rounds in which nothing free pays."""
+        """Who should draft instead of `best`."""
         payer: Candidate | None = None
-        nothing = best.width == 0
         for one in self._paid:
-            plan = self._planner.plan(one.source, (), one.costs.mean_s)
-            if plan.probe and nothing:
-                return one, plan
-            if plan.width > 0 and not plan.probe and plan.tokens_per_s > best.tokens_per_s:
+            plan = self.planner.plan(one.source, (), one.costs.step_s, one.costs.fixed_s)
+            if plan.width > 0 and plan.worth > best.worth:
                 best, payer = plan, one
         return payer, best
 
-    def _may_draft(self, payer: Candidate, context: Sequence[int], plan: Plan) -> bool:
-        return payer.reading is None or payer.reading.is_done(context, plan.gain, self._said_s)
+    def _may_draft(
+        self, payer: Candidate, context: Sequence[int], gain: float, n_coming: float
+    ) -> bool:
+        """Whether it has read enough; where that pays in so many tokens more, it reads on."""
+        if payer.reading is None:
+            return True
+        coming_s = n_coming * self.planner.plain_s if self._said_s else 0.0
+        return payer.reading.is_done(context, gain, max(self._said_s, coming_s))
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
         if drawn.is_drawn or not drawn.confidence:
             return Plan(len(drawn), 0.0)
-        plan = self._planner.plan(payer.source, drawn.confidence, 0.0)
-        return plan if plan.width > 0 else Plan(1, 0.0)  # one token tells whether it still pays
+        return self.planner.plan(payer.source, drawn.confidence, 0.0)
 
     def observe(self, done: Round) -> None:
-        """Every drafter learns from the round, and the planner from free drafts nobody used."""
-        self._n_seen = len(done.context)
+        """Every drafter learns from the round, and the planner from all drafts, used or not."""
+        verdict = done.verdict
+        n_new = len(done.context) - self._n_seen
+        self._n_seen, self._n_said = len(done.context), self._n_said + n_new
         self._said_s += done.times.target_s
-        for n_before, found in self._unused:
-            followed = done.context[n_before:]
-            if found.is_chain and followed:
-                n_seen = min(len(followed), len(found))
-                hits = [found.tokens[i] == followed[i] for i in range(n_seen)]
-                n_hits = (*hits, False).index(False)
-                n_tested = min(n_hits + 1, n_seen)
-                self._planner.learn(found.sources[0], found.confidence, n_tested, n_hits)
-        self._unused = []
+        for made in self._made:
+            if made.is_chain and not made.is_drawn:
+                n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
+                self.planner.learn(made.sources[0], made.confidence, n_tested, n_hits)
+            elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
+                self.planner.learn(source_of(made), (), verdict.n_tested, len(verdict.accepted))
+        self._made = []
         for one in self._all:
             one.n_undrafted += 1
             one.drafter.observe(done)
-        self._planner.observe(done)
+        self.planner.observe(done, self._payer)
 
     def close(self) -> None:
         for one in self._all:
@@ -166,3 +222,9 @@ class Mixed:
 def first(draft: Draft, n: int) -> Draft:
     """The first n nodes of a draft."""
     return draft if n >= len(draft) else draft.first(n)
+
+
+def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:
+    """Of drafted tokens, how many what followed tells of, and how many of those were right."""
+    n_hits = common_prefix(tokens, tuple(followed), len(tokens))
+    return min(n_hits + 1, len(tokens), len(followed)), n_hits

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgespec.decode.follow import Reader
+from edgespec.decode.follow import Pays, Reader, always
 from edgespec.drafters.window import Window
 from edgespec.protocols import Drawing, LanguageModel
 from edgespec.types import Draft, FloatArray, Round
@@ -35,6 +35,7 @@ class ModelDrafter:
         ids = model.token_ids
         self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
         self._warned = False
+        self.pays: Pays = always
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """Fewer than k tokens where the model's context ends; none if the context does not fit."""
@@ -70,7 +71,7 @@ class ModelDrafter:
                 break
             tokens.append(token)
             confidence.append(sure)
-            if len(tokens) == k:
+            if len(tokens) == k or not self.pays(confidence):
                 break
             logits = self._reader.step(token)
         sources = (self.name,) * len(tokens)

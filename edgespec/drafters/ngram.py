@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from edgespec.drafters.suffix import BREAK, SuffixIndex
-from edgespec.pace.evidence import MAX_WIDTH
+from edgespec.pace.head import MAX_WIDTH
 from edgespec.protocols import Drawing
 from edgespec.types import Draft, Round
 

@@ -22,9 +22,10 @@ from edgespec.drafters.guarded import Enduring, Guarded
 from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
-from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
+from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import LiveCosts
-from edgespec.pace.evidence import MAX_WIDTH
+from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
 from edgespec.types import ModelInfo, SamplingParams
 

@@ -27,8 +27,9 @@ from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import TokenizerError
-from edgespec.pace.controller import AutoController, AutoPlanner, FixedController
+from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import CostTable
+from edgespec.pace.planner import AutoPlanner
 from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
 
 PROMPT = (2, 1)
@@ -397,10 +398,15 @@ def test_a_drafter_that_always_breaks_the_grammar_is_paused():
         spent, n_drafts = 0.0, 0
         for i in range(2000):
             k = controller.next_length() if alone else controller.plan("model", (), STEP_S).width
+            if not (alone or k) and controller.may_score("model"):
+                k = 1
+                controller.pay("model", STEP_S)
             draft = Draft(sources=("model",) * bool(k), confidence=(0.9,) * bool(k), n_cut=k)
             controller.observe(
                 Round((), draft, Verdict((0,), (), int(k > 0)), Times(k * STEP_S, PLAIN_S))
             )
+            if k and not alone:
+                controller.learn("model", draft.confidence, 1, 0)
             if i >= 100:
                 spent += k * STEP_S
                 n_drafts += k > 0

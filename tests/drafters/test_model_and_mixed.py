@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
 from time import sleep
 
 import numpy as np
@@ -18,8 +17,9 @@ from edgespec.drafters.mixed import Mixed, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
-from edgespec.pace.controller import AutoPlanner, FixedController, Plan
+from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable
+from edgespec.pace.planner import AutoPlanner, Plan
 from edgespec.protocols import Drawing
 from edgespec.types import Draft, Round, SamplingParams, Spent, Times, Verdict
 
@@ -142,17 +142,29 @@ class Script:
 
 class Planned:
     def __init__(self, **rates: tuple[int, float]) -> None:
-        self.rates, self.probing, self.most, self.reason = rates, "", 16, ""
+        self.rates, self.scoring, self.most, self.reason = rates, False, 16, ""
         self.learnt: list[tuple[str, int, int]] = []
-        self.most_rests = 0
+        self.most_rests, self.plain_s, self.n_texts = 0, 1.0, 0
 
-    def observe(self, done) -> None:
-        self.seen = done
+    def observe(self, done, source) -> None:
+        self.seen = source
 
-    def plan(self, source: str, confidence: Sequence[float], step_s: float) -> Plan:
+    def renew(self) -> None:
+        self.n_texts += 1
+
+    def plan(self, source, confidence, step_s, fixed_s=0.0) -> Plan:
         name = source + "-drafted" if confidence and source + "-drafted" in self.rates else source
-        width, rate = self.rates[name]
-        return Plan(width, rate, probe=source == self.probing)
+        width, worth = self.rates[name]
+        return Plan(width, worth)
+
+    def may_score(self, source) -> bool:
+        return self.scoring
+
+    def pay(self, source, draft_s) -> None:
+        self.paid = source
+
+    def go_on(self, source, confidence, step_s) -> bool:
+        return len(confidence) < 2
 
     def learn(self, source, confidence, n_tested, n_hits):
         self.learnt.append((source, n_tested, n_hits))
@@ -196,7 +208,7 @@ def test_a_model_draft_is_cut_where_its_confidence_ends_to_pay():
     planner.rates["model-drafted"] = (2, 5.0)
     assert both(planner)[2].propose([0], 8, None) == chain("model", 3, 2)
     planner.rates["model-drafted"] = (0, 5.0)
-    assert both(planner)[2].propose([0], 8, None) == chain("model", 3)
+    assert both(planner)[2].propose([0], 8, None) == Draft()
 
 
 def test_a_drawn_draft_is_never_cut():
@@ -209,17 +221,19 @@ def test_a_drawn_draft_is_never_cut():
     assert len(mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8))))) == 3
 
 
-def test_a_probe_waits_for_a_round_in_which_nothing_free_pays():
-    planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
+def test_what_is_not_used_is_scored_by_what_follows():
+    planner = Planned(ngram=(2, 4.5), model=(0, 0.0))
     _, model, mixed = both(planner)
-    assert mixed.propose([0], 8, None) == Draft()
-    planner.rates.update(ngram=(2, 4.5), model=(1, 4.8))
-    planner.probing = "model"
     assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert model.asked == []
-    planner.rates.update(ngram=(0, 4.0), model=(1, 3.0))
-    assert mixed.propose([0], 8, None) == chain("model", 3)
-    assert model.asked == [(1, False)]
+    planner.scoring = True
+    assert mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8)))) == chain("ngram", 1, 2)
+    assert model.asked == []  # equality does not score what is drawn
+    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
+    assert (model.asked, planner.paid) == ([(3, False)], "model")
+    mixed.observe(Round([0, 3], chain("ngram", 1, 2), Verdict((3,), (), 1)))
+    assert planner.learnt == [("ngram", 1, 0), ("model", 1, 1)]
+    assert planner.seen == ""
 
 
 def test_lookup_steps_in_when_the_model_finds_nothing():
@@ -264,19 +278,23 @@ def test_a_stalled_lookup_rests_no_longer():
     assert 0 < max(seen) < 1e-3
 
 
-def test_every_drafter_observes_and_unused_lookups_teach_the_planner():
+def test_every_drafter_observes_and_all_drafts_teach_the_planner():
     planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
     ngram, model, mixed = both(planner)
     draft = mixed.propose([0], 8, None)
     mixed.observe(Round([0, 1, 2, 0], draft, Verdict((1, 2, 0), (), 1)))
     assert ngram.seen == model.seen == [draft]
-    assert planner.learnt == [("ngram", 3, 2)]
+    assert planner.learnt == [("ngram", 3, 2), ("model", 1, 0)]
     mixed.observe(Round([0, 1, 2, 0, 1], draft, Verdict((1,), (), 1)))
-    assert len(planner.learnt) == 1  # once per draft
-    planner.rates["ngram"] = (2, 9.0)
-    draft = mixed.propose([0], 8, None)
-    mixed.observe(Round([0, 1], draft, Verdict((1,), (0,), 1)))
-    assert len(planner.learnt) == 1  # a used one is the controller's to learn from
+    assert len(planner.learnt) == 2  # once per draft
+    planner.rates["model-drafted"] = (1, 5.0)
+    draft = mixed.propose([0, 1, 2, 0, 1], 8, None)
+    assert len(draft) == 1
+    mixed.observe(Round([0, 1, 2, 0, 1, 3, 2], draft, Verdict((3, 2), (0,), 1)))
+    assert planner.learnt[-1] == ("model", 2, 2)  # of what was cut, too, as far as it is known
+    assert planner.n_texts == 0
+    mixed.propose([0, 1], 8, None)
+    assert planner.n_texts == 1
     mixed.close()
     assert (ngram.closed, model.closed) == (1, 1)
 

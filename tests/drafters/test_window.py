@@ -20,8 +20,9 @@ from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.window import MOST, PART, SHOWN, SINKS, Reading, Window
-from edgespec.pace.controller import AutoPlanner, FixedController
+from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable
+from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drawing
 from edgespec.text.vocabulary import Vocabulary
 from edgespec.types import Draft, SamplingParams

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgespec.pace import cost_store
-from edgespec.pace.controller import AutoController, AutoPlanner
+from edgespec.pace.controller import AutoController
 from edgespec.pace.cost import CostTable, LiveCosts, interpolated, measure_costs, plain_token_s
+from edgespec.pace.planner import AutoPlanner
 from edgespec.types import Capabilities, Draft, Round, Stats, Times, Verdict
 
 # Qwen2.5-Coder-1.5B Q4_K_M on two cores.

@@ -10,13 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from edgespec.errors import ContextError, UsageError
-from edgespec.pace.controller import (
-    AutoController,
-    AutoPlanner,
-    FixedController,
-)
+from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts, interpolated, measure_costs
 from edgespec.pace.expected import acceptance_for
+from edgespec.pace.planner import AutoPlanner
 from edgespec.types import Capabilities, Draft, Round, Times, Verdict
 
 # Cost of n tokens over one, measured on two Zen 4 cores with 0.55B weights, in llama.cpp.
@@ -231,17 +228,17 @@ def test_lookups_in_vain_take_a_hundredth_of_the_time_where_that_takes_few_rests
 def test_plan_follows_confidence_and_calibrates_it():
     controller = AutoPlanner(table("F16"))
     assert controller.most == 16
-    sure, unsure = (0.95, 0.9, 0.86, 0.82), (0.1, 0.01)
+    sure, unsure = (0.95, 0.9, 0.86, 0.82), (0.02, 0.001)
     assert controller.plan("ngram", sure, 0.0).width >= 3
     assert controller.plan("ngram", unsure, 0.0) == controller.plan("ngram", (0.0,), 0.0)
     assert controller.plan("ngram", unsure, 0.0).width == 0
-    promised = controller.plan("ngram", sure, 0.0).tokens_per_s
+    promised = controller.plan("ngram", sure, 0.0).worth
     for _ in range(100):
         controller.learn("ngram", sure, 1, 0)
     now = controller.plan("ngram", sure, 0.0)
     assert now.width == 0
-    assert now.tokens_per_s < promised
-    assert controller.plan("other", sure, 0.0).tokens_per_s == promised
+    assert now.worth < promised
+    assert controller.plan("other", sure, 0.0).worth == promised
 
 
 def test_sources_are_judged_apart():
@@ -251,6 +248,8 @@ def test_sources_are_judged_apart():
         controller.observe(
             Round((), good, Verdict((1, 2, 3), (0, 1), 2), Times(0.0, PLAIN_S * 1.3))
         )
+        controller.learn("good", (), 2, 2)
+        controller.learn("bad", (), 1, 0)
         bad = Draft((1, 2), sources=("bad",) * 2)
         controller.observe(Round((), bad, Verdict((5,), (), 1), Times(0.0, PLAIN_S * 1.3)))
     controller.observe(Round((), Draft(), Verdict((5,), (), 0), Times(0.0, PLAIN_S)))
@@ -272,10 +271,8 @@ def test_fixed_controller_never_changes():
         controller.observe(round_of(5, 0, 1.0, 1.0))
     assert controller.plan("model", (), 1.0).width == 5
     assert controller.plan("ngram", (0.9, 0.9), 0.0).width == 2
-    assert (
-        controller.plan("new", (), 0.0).tokens_per_s
-        > controller.plan("model", (), 0.0).tokens_per_s
-    )
+    controller.learn("model", (), 1, 0)
+    assert controller.plan("new", (), 0.0).worth > controller.plan("model", (), 0.0).worth
     with pytest.raises(UsageError, match="draft length 17: expected 0 to 16, or auto"):
         FixedController(17)
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgespec.pace.cost import CostTable
-from edgespec.pace.evidence import MAX_WIDTH
 from edgespec.pace.expected import acceptance_for, tokens_of
+from edgespec.pace.head import MAX_WIDTH
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class ExactBridge:
     """Implements bridges.Bridge."""
 
     lossless = True
+    asks = True
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         self.units, self.name = Units(mapping, cache), name
@@ -55,7 +56,7 @@ class ExactBridge:
         pieces: list[int] = []
         sure: list[float] = []  # that the pieces so far are what the target will say
         at, longest, logits = 0, self.units.cache.longest, reader.read(spelled)
-        while len(tokens) < k:
+        while not tokens or (len(tokens) < k and reader.pays(confidence)):
             n, target, is_open = longest(pieces, at)
             if at == len(pieces) or (is_open and len(pieces) - at < MAX_PIECES):
                 if pieces:

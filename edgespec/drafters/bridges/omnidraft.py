@@ -43,6 +43,7 @@ class OmniDraftBridge:
     """
 
     lossless = False
+    asks = False
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         self.mapping, self.cache, self.name = mapping, cache, name

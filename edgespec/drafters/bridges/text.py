@@ -38,6 +38,7 @@ class TextBridge:
     """
 
     lossless = True
+    asks = False
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         """cache: not used."""

@@ -28,6 +28,7 @@ class TliBridge:
     """
 
     lossless = True
+    asks = True
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         """cache: not used."""
@@ -67,7 +68,7 @@ class TliBridge:
         tokens: list[int] = []
         confidence: list[float] = []
         sure = 1.0
-        while len(tokens) < k:
+        while not tokens or (len(tokens) < k and reader.pays(confidence)):
             logits = self._read(reader, spelled, tokens)
             column = int(logits.argmax())
             if self._targets[column] < 0:

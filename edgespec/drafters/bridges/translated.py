@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 
-from edgespec.decode.follow import Reader
+from edgespec.decode.follow import Pays, Reader, always
 from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
@@ -23,6 +23,7 @@ class Translated:
     """A drafter of the target's tokens out of a model of others."""
 
     n_leaves = 1
+    pays: Pays  # of drafts over a bridge that asks
 
     def __init__(
         self,
@@ -35,6 +36,8 @@ class Translated:
         self.name, self.ledger, self.bridge = name, ledger, bridge
         self._reader, self._window = Reader(model), Window(model.n_context)
         self._warned = False
+        if bridge.asks:
+            self.pays = always
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         """None where the drafter cannot spell the text or its context is full."""
@@ -55,6 +58,8 @@ class Translated:
         if self._reader.room(shown) < MAX_PIECES:  # what one token may take
             self._warn(f"pauses: its context is full ({len(spelled)} tokens)")
             return Draft()
+        if self.bridge.asks:
+            self._reader.pays = self.pays
         draft = self.bridge.draft(self._reader, shown, context, k, drawing)
         spent = self._reader.lap()
         rest_s = perf_counter() - start - spent.read_s - spent.step_s

@@ -1,0 +1,299 @@
+"""How much of which source to draft: the width that is worth most tokens, nothing included.
+
+What is known of a source comes from source.py, seconds from cost.py. No clock is read here: times
+arrive through `observe`, so every decision can be replayed.
+Source: goodput as in SmartSpec, arXiv 2406.14066, with measured costs in place of a fitted line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgespec.pace.cost import CostTable, LiveCosts
+from edgespec.pace.expected import acceptance_for
+from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.source import AHEAD, Source, worths
+from edgespec.types import Draft, Round
+
+RESUME = 0.04  # tokens that a paused source must be worth to be used again
+PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
+# Of an answer's time, reading before a draft may take this share at most, whatever is promised,
+# and to be scored that. Promises are guesses at first: without the limit, after a prompt of
+# 2,000 tokens, SmolLM2 slowed 96 tokens of Qwen2.5-Coder-1.5B to 0.83 of plain.
+READS, SCORE_READS = 0.2, 0.01
+# Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
+PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
+PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
+LOOK_SHARE = 0.01  # of plain decoding's time for lookups in vain
+MOST_RESTS = 16  # rounds between two lookups, though they take more than that
+LATELY = 0.98  # weight of a round in the rate of decoding, one round later
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many tokens of a source to draft, and what that is worth (source.py), in tokens.
+
+    gain: over plain decoding, less one; what has to be read first must be worth that.
+    """
+
+    width: int
+    worth: float
+    gain: float = math.inf
+
+
+class Planner(Protocol):
+    """What a speculator that chooses between sources asks. most: tokens to draft at once."""
+
+    most: int
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in a sentence; empty while something pays."""
+        ...
+
+    @property
+    def plain_s(self) -> float:
+        """What a token takes without drafting, 0.0 where times are no concern."""
+        ...
+
+    def observe(self, done: Round, source: str = "") -> None:
+        """Learn from what a finished round took; source: who drafted, if all of it was cut."""
+        ...
+
+    def plan(
+        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float = 0.0
+    ) -> Plan:
+        """The best width for `source`; confidence: of a finished draft, or empty before drafting.
+
+        step_s, fixed_s: seconds that drafting one more token takes, and any draft (0 for what is
+        drafted already).
+        """
+        ...
+
+    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+        """Whether a draft that has come so far is worth another token."""
+        ...
+
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted."""
+        ...
+
+    def fail(self, source: str, draft_s: float) -> None:
+        """Drafting took so long and gave nothing: counts as a refused token."""
+        ...
+
+    def may_score(self, source: str) -> bool:
+        """Whether a source that is not used may draft, to be scored by what follows."""
+        ...
+
+    def pay(self, source: str, draft_s: float) -> None:
+        """Drafting to be scored took so long."""
+        ...
+
+    def renew(self) -> None:
+        """Another text begins."""
+        ...
+
+    def n_rests(self, look_s: float) -> int:
+        """Most rounds to leave out between lookups in vain that take so long."""
+        ...
+
+
+class AutoPlanner:
+    """Says for any source how much of it pays by measured costs and acceptance; nothing, if so.
+
+    A source that is not used drafts now and then, to be scored by what follows without a pass of
+    the target's; what this takes is paid from PROBE_SHARE of the time, so a cheap one is tried
+    soon and a dear one late. costs: may be shared by all that use the target. most: tokens to
+    draft at once. overhead_s: seconds per round outside target and drafter.
+    """
+
+    def __init__(
+        self, costs: CostTable | LiveCosts, *, most: int = MAX_WIDTH, overhead_s: float = 0.0
+    ) -> None:
+        self.costs = LiveCosts(costs) if isinstance(costs, CostTable) else costs
+        self.most = min(len(costs.seconds) - 1, most)
+        self.overhead_s = overhead_s
+        self.sources: dict[str, Source] = {}
+        self._said = self._took = 10.0  # tokens lately, and in how many plain tokens' time
+        self._n_since_plain = 0
+        self._plain_every = PLAIN_DOUBT if self.costs.in_doubt else PLAIN_FIRST
+
+    @property
+    def plain_s(self) -> float:
+        """What a token takes without drafting."""
+        return self.costs.seconds[0] + self.overhead_s
+
+    @property
+    def gain(self) -> float:
+        """Tokens per second lately over those of plain decoding; at least 1, the alternative."""
+        return max(self._said / self._took, 1.0)
+
+    def plan(
+        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float = 0.0
+    ) -> Plan:
+        """See Planner."""
+        known, plain = self._of(source), Plan(0, 0.0)
+        if self.costs.in_doubt or self._n_since_plain >= self._plain_every:
+            return plain
+        survival = known.survival(confidence, len(confidence[: self.most]) or self.most)
+        promised = self._worths(survival, step_s, fixed_s)
+        best = max(promised, default=0.0)
+        resuming = known.paused and not confidence
+        pays = best > (RESUME if resuming else 0.0)
+        if not confidence:
+            known.step_s, known.fixed_s = step_s, fixed_s
+        if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
+            known.paused = not pays
+        if pays:
+            k = 1 + promised.index(best)
+            takes_s = self._round_s(k) + fixed_s + k * step_s
+            gain = (1 + sum(survival[:k])) * self.plain_s / takes_s - 1
+            return Plan(k, best, gain=min(gain, READS))
+        return plain
+
+    def is_paused(self, source: str) -> bool:
+        """Whether it was not worth drafting when last asked."""
+        return self._of(source).paused
+
+    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+        """See Planner. Compares what is drafted with up to AHEAD tokens more."""
+        k = len(confidence)
+        if k >= self.most:
+            return False
+        survival = self._of(source).survival(confidence, min(k + AHEAD, self.most))
+        promised = self._worths(survival, 0.0, 0.0)
+        now = max(0.0, *promised[:k])
+        return any(worth - m * step_s * self._rate > now for m, worth in enumerate(promised[k:], 1))
+
+    @property
+    def _rate(self) -> float:
+        return self.gain / self.plain_s
+
+    def _worths(self, survival: Sequence[float], step_s: float, fixed_s: float) -> list[float]:
+        return worths(survival, self.costs.seconds, self._rate, step_s, fixed_s)
+
+    def _round_s(self, k: int) -> float:
+        """Seconds of a round that verifies k drafted tokens, without drafting them."""
+        return self.costs.seconds[k] + self.overhead_s
+
+    def _of(self, source: str) -> Source:
+        return self.sources.setdefault(source, Source())
+
+    def observe(self, done: Round, source: str = "") -> None:
+        """See Planner."""
+        source = source or source_of(done.draft)
+        draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
+        k, target_s = len(draft), done.times.target_s
+        off = abs(target_s / self.costs.seconds[0] - 1)
+        self.costs.observe(k + 1, target_s)
+        if k:
+            self._n_since_plain += 1
+        elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
+            self._n_since_plain = 0
+            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
+        plain_s = self.plain_s
+        for known in self.sources.values():
+            known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1)
+        if k + draft.n_cut or (source in self.sources and draft_s > PROBE_SHARE * plain_s):
+            self._keep_books(source, k, n_hits, draft_s)
+        for known in self.sources.values():
+            known.balance_s = min(known.balance_s, 0.0)
+        if k <= self.most:
+            took_s = self._round_s(k) + min(draft_s, 4 * plain_s)
+            self._said = LATELY * self._said + n_hits + 1
+            self._took = LATELY * self._took + took_s / plain_s
+
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+        """See Planner."""
+        self._of(source).learn(confidence, n_tested, n_hits)
+
+    def fail(self, source: str, draft_s: float) -> None:
+        """See Planner."""
+        self.learn(source, (), 1, 0)
+        self._keep_books(source, 0, 0, draft_s)
+
+    def may_score(self, source: str) -> bool:
+        """See Planner."""
+        return self.most > 0 and not self.costs.in_doubt and self._of(source).balance_s >= 0
+
+    def pay(self, source: str, draft_s: float) -> None:
+        """See Planner."""
+        known, plain_s = self._of(source), self.plain_s
+        known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), -8 * plain_s)
+
+    def renew(self) -> None:
+        """See Planner."""
+        for known in self.sources.values():
+            known.renew()
+
+    def n_rests(self, look_s: float) -> int:
+        """See Planner."""
+        return int(min(look_s / (LOOK_SHARE * self.plain_s), MOST_RESTS))
+
+    def _keep_books(self, source: str, k: int, n_hits: int, draft_s: float) -> None:
+        """What drafting lost or won against plain decoding, in seconds; k: tokens verified.
+
+        Estimates of the target's time, not clock readings: a slow round must not decide when to
+        try again. A probe's draft counts as long as it took, reading what it missed included.
+        """
+        if k > self.most:
+            return
+        plain_s, known = self.plain_s, self._of(source)
+        won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
+        # What regular drafting lost before it paused is no reason to wait for long.
+        floor_s = -8 * plain_s if known.paused else min(plain_s - self._round_s(1), 0.0)
+        known.balance_s = max(known.balance_s + won_s, floor_s)
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is drafted, in one sentence; empty while any source pays."""
+        stories = [self.story(name) for name in self.sources]
+        return "" if not stories or "" in stories else stories[-1]
+
+    def story(self, source: str) -> str:
+        """Why one source is paused, "" while it is not."""
+        known = self._of(source)
+        if self.most < 1:
+            return "drafting paused: the cost table has one width"
+        if not known.paused:
+            return ""
+        step_s, fixed_s, plain_s = known.step_s or 0.0, known.fixed_s, self.plain_s
+        promised = self._worths(known.survival((), self.most), step_s, fixed_s)
+        k = 1 + promised.index(max(promised))
+        verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
+        also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
+        need = acceptance_for((1 + RESUME) * (verify + drafting), k)
+        if need >= 1:
+            end = f"acceptance {known.rate:.2f} would not pay even at 1.00"
+        elif need > known.rate:
+            end = f"acceptance {known.rate:.2f} would need {need:.2f}"
+        else:
+            end = f"acceptance {known.rate:.2f} may pay again, so it is tried again soon"
+        return (
+            f"drafting paused: verifying {k + 1} tokens costs {verify:.1f}x one token here{also}, "
+            f"{end}"
+        )
+
+    def saved(self) -> dict[str, Any]:
+        """What was learned, for a file."""
+        # What is drafted for nothing is scored in every round: it learns anew at once.
+        kept = {name: one for name, one in self.sources.items() if one.step_s is not None}
+        sources = {name: one.saved() for name, one in kept.items() if one.n_tested}
+        return {"gain": self.gain, "sources": sources}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
+        known = {str(name): Source() for name in saved["sources"]}
+        for name, one in known.items():
+            one.load(saved["sources"][name])
+        self._said = self._took * max(1.0, min(float(saved["gain"]), 16.0))
+        self.sources = known
+
+
+def source_of(draft: Draft) -> str:
+    """Who proposed the draft: its first node's source."""
+    return draft.sources[0] if draft.sources else "draft"
