@@ -19,6 +19,8 @@ from operator import mul
 from statistics import mean, median
 from time import perf_counter
 
+from edgespec.decode.follow import Pays
+from edgespec.drafters.mixed import Stepwise
 from edgespec.drafters.window import Reads
 from edgespec.errors import Cancelled
 from edgespec.protocols import Drafter, Drawing
@@ -37,19 +39,20 @@ def apart(one: str, other: str) -> bool:
 
 
 class Trial:
-    """Whether drafting on pays, by what rounds take with it and without, in turns.
+    """Whether drafting on pays, by what a token takes with it and without, in turns.
 
-    Which tokens are drafted does not depend on it, so time is all there is to compare.
+    Tokens are those the drafter itself expects of its drafts, which vary less than those that come.
     """
 
     def __init__(self) -> None:
-        self.share = 1.0  # of the time of a round without it, as last timed
+        self.share = 1.0  # of the time of a token without it, as last timed
         self._begin()
 
     def _begin(self) -> None:
         self._n, self._asked_on = 0, False
         self._asks: tuple[list[float], list[float]] = ([], [])  # without, with
         self._rest: tuple[list[float], list[float]] = ([], [])
+        self._tokens = [0.0, 0.0]
 
     @property
     def on(self) -> bool:
@@ -58,14 +61,15 @@ class Trial:
             return self._n // TURN % 2 == 0
         return self.share < PAYS
 
-    def observe(self, ask_s: float, rest_s: float) -> None:
-        """A round took so long for its draft, and for all else."""
+    def observe(self, n_tokens: float, ask_s: float, rest_s: float) -> None:
+        """A round of so many expected tokens took so long for its draft, and for all else."""
         if self._n >= TURN * TURNS:
             self._n += 1
             if self._n >= AGAIN:
                 self._begin()
             return
         self._asks[self._asked_on].append(ask_s)  # a draft is there early if the last round was on
+        self._tokens[self._asked_on] += n_tokens
         self._rest[self.on].append(rest_s)
         self._asked_on = self.on
         self._n += 1
@@ -74,9 +78,9 @@ class Trial:
                 usual(self._asks[on], self._asks[0]) + usual(self._rest[on], self._rest[0])
                 for on in (False, True)
             )
-            self.share = on_s / off_s
+            self.share = on_s / off_s * self._tokens[0] / self._tokens[1]
             log.info(
-                "drafting on while the target verifies: a round takes %.2f times as long: %s",
+                "drafting on while the target verifies: a token takes %.2f times as long: %s",
                 self.share, "kept" if self.on else "left off",
             )  # fmt: skip
 
@@ -91,9 +95,12 @@ def usual(times: Sequence[float], without: Sequence[float]) -> float:
 class Ahead:
     """Implements protocols.Drafter and window.Reads by a drafter that learns nothing from rounds.
 
-    cancel: ends what the drafter is computing. trial: says when to draft on. Tokens that are to be
-    drawn from a law are not drafted ahead: they seldom are what the target then draws.
+    Implements mixed.Stepwise where that one does. cancel: ends what the drafter is computing.
+    trial: says when to draft on. Tokens that are to be drawn from a law are not drafted ahead: they
+    seldom are what the target then draws.
     """
+
+    pays: Pays
 
     def __init__(
         self,
@@ -107,6 +114,9 @@ class Ahead:
         self.trial = trial or Trial()
         self._drafter, self._cancel, self._clock = drafter, cancel, clock
         self._reads = drafter if isinstance(drafter, Reads) else None
+        self._stepwise = drafter if isinstance(drafter, Stepwise) else None
+        if self._stepwise is not None:
+            self.pays = self._stepwise.pays
         self._pool = ThreadPoolExecutor(1, "drafting ahead")  # its thread begins with the first job
         self._job: Future[None] | None = None
         self._stop = self._drafted = False
@@ -119,16 +129,26 @@ class Ahead:
         self._settle()
         ready = self._ready(context, k) if drawing is None else Draft()
         self._guess, self._drafted = [], k > 0 and drawing is None
-        if len(ready) == k:
-            draft = ready
-        else:
-            text = [*context, *ready.tokens] if len(ready) else context
-            draft = joined(ready, self._drafter.draft(text, k - len(ready), drawing))
+        draft = self._extended(ready, context, k, drawing)
         if len(draft) and drawing is None and draft.is_chain and self.trial.on:
             self._context, self._n, self._stop = context, len(context), False
             self._guess, self._sure = list(draft.tokens), shares(draft)
             self._job = self._pool.submit(self._go_on, [*context, *draft.tokens], k + 1)
         return draft
+
+    def _extended(
+        self, ready: Draft, context: Sequence[int], k: int, drawing: Drawing | None
+    ) -> Draft:
+        """What is there already, and what is worth drafting beyond it now."""
+        sure = ready.confidence
+        if self._stepwise is not None:
+            if sure and not self.pays(sure):
+                return ready
+            self._stepwise.pays = lambda more: self.pays((*sure, *below(sure, more)))
+        if len(ready) == k:
+            return ready
+        text = [*context, *ready.tokens] if len(ready) else context
+        return joined(ready, self._drafter.draft(text, k - len(ready), drawing))
 
     def _go_on(self, text: list[int], n: int) -> None:
         """In a thread of its own: what follows, token by token."""
@@ -164,9 +184,11 @@ class Ahead:
             self._stop = True
             self._cancel()
         self._settle()
-        if self._drafted:
-            self._drafted, times = False, done.times
-            self.trial.observe(times.ask_s, times.target_s + self._clock() - start)
+        draft, times = done.draft, done.times
+        if self._drafted and self.name in draft.sources[:1]:
+            n_tokens = 1 + (sum(draft.confidence) if draft.confidence else len(draft))
+            self.trial.observe(n_tokens, times.ask_s, times.target_s + self._clock() - start)
+        self._drafted = False
 
     def _settle(self) -> None:
         """Wait for the step in progress. Raises: what it raised, but for Cancelled."""
@@ -214,12 +236,18 @@ def shares(draft: Draft) -> list[float]:
     return [now / was if was > 0 else 0.0 for was, now in pairs]
 
 
+def below(sure: Sequence[float], more: Sequence[float]) -> list[float]:
+    """Confidences of a draft that begins where another one ends."""
+    last = sure[-1] if sure else 1.0
+    return [last * one for one in more]
+
+
 def joined(ready: Draft, more: Draft) -> Draft:
     """Two chains, the second below the first."""
     if not len(ready) or not len(more):
         return more if not len(ready) else ready
     sure: tuple[float, ...] = ()
     if ready.confidence and more.confidence:
-        sure = *ready.confidence, *(ready.confidence[-1] * one for one in more.confidence)
+        sure = *ready.confidence, *below(ready.confidence, more.confidence)
     tokens, sources = ready.tokens + more.tokens, ready.sources + more.sources
     return Draft(tokens, sources=sources, confidence=sure, spent=more.spent)

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
+from edgespec.decode.follow import Pays
+from edgespec.drafters.mixed import Stepwise
 from edgespec.drafters.watch import Watch
 from edgespec.drafters.window import Reads
 from edgespec.errors import Cancelled, EdgeSpecError, ShapeError
@@ -100,12 +102,16 @@ class Guard:
 class Guarded:
     """Implements protocols.Drafter and window.Reads by another drafter, until that fails.
 
+    Implements mixed.Stepwise where that one does.
+
     n_vocab: of an application's drafter, whose drafts are looked at (3 us a round); 0: one of the
     package's, whose drafts hold what they promise (then guarding takes 0.9 us a round). A failure
     drops the round's draft before it is verified, so a text that is matched (greedy, or with a
     seed) is what it would have been, and the law of a sampled one holds as far as a failure does
     not depend on what was drawn.
     """
+
+    pays: Pays
 
     def __init__(
         self, drafter: Drafter, *, n_vocab: int = 0, model: Stoppable | None = None
@@ -114,11 +120,16 @@ class Guarded:
         self.guard = Guard(drafter.name, model)
         self._drafter, self._n_vocab, self._n_read = drafter, n_vocab, 0
         self._reads = drafter if isinstance(drafter, Reads) else None
+        self._stepwise = drafter if isinstance(drafter, Stepwise) else None
+        if self._stepwise is not None:
+            self.pays = self._stepwise.pays
 
     def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
         guard = self.guard
         if guard.failed:
             return NO_DRAFT
+        if self._stepwise is not None:
+            self._stepwise.pays = self.pays
         with guard.reading(len(context) - self._n_read):
             draft = self._drafter.draft(context, k, drawing)
             if self._n_vocab:

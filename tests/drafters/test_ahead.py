@@ -14,6 +14,7 @@ from edgespec.decode.engine import Engine
 from edgespec.decode.uniforms import Uniforms
 from edgespec.drafters.ahead import AGAIN, TURN, TURNS, Ahead, Trial, apart
 from edgespec.drafters.guarded import Enduring, Guarded
+from edgespec.drafters.mixed import Stepwise
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import BackendError, Cancelled
@@ -60,7 +61,7 @@ class Seen(TableModel):
 class Always(Trial):
     on = True
 
-    def observe(self, ask_s: float, rest_s: float) -> None:
+    def observe(self, n_tokens: float, ask_s: float, rest_s: float) -> None:
         """Nothing to find out."""
 
 
@@ -122,6 +123,23 @@ def test_another_text_of_the_same_length_has_no_use_for_it(ahead: Ahead) -> None
     context = [0]
     verify(ahead, context, ahead.draft(context, K), 1, 2, 3, 4)
     assert ahead.draft([0, 1, 2, 3, 6], K).tokens == (7, 0, 1)
+
+
+def test_a_draft_ends_where_one_more_token_does_not_pay(ahead: Ahead) -> None:
+    assert isinstance(ahead, Stepwise)
+    context, told = [0], list[int]()
+    verify(ahead, context, ahead.draft(context, K), 1, 2, 3, 4)  # three more are there
+
+    def pays(confidence: Sequence[float]) -> bool:
+        told.append(len(confidence))
+        assert list(confidence) == pytest.approx([0.9**n for n in range(1, told[-1] + 1)], rel=1e-4)
+        return len(confidence) < 5
+
+    ahead.pays = pays
+    assert ahead.draft(context, 9).tokens == (5, 6, 7, 0, 1)
+    assert told == [3, 4, 5]
+    verify(ahead, context, Draft(), 5, 6, 7, 0, 1, 2)
+    assert ahead.draft(context, 9).tokens == (3, 4, 5, 6, 7, 0, 1, 2, 3)  # they cost nothing
 
 
 def test_tokens_drawn_from_a_law_are_not_drafted_ahead(ahead: Ahead, model: Seen) -> None:
@@ -230,12 +248,12 @@ def test_drafting_on_is_kept_where_rounds_take_less(
     for _ in range(TURN * TURNS):
         on = trial.on
         modes.append(on)
-        trial.observe(ask_s[was_on] if len(modes) != 9 else 60.0, rest_s[on])
+        trial.observe(3.0, ask_s[was_on] if len(modes) != 9 else 60.0, rest_s[on])
         was_on = on
     assert sum(modes) == len(modes) / 2
     assert trial.on == expected
     for _ in range(AGAIN - TURN * TURNS):
-        trial.observe(1.0, 1.0)
+        trial.observe(3.0, 1.0, 1.0)
     assert trial.on  # it is timed anew
 
 

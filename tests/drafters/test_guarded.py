@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgespec.backends.fake import TableModel
 from edgespec.decode.uniforms import Uniforms
 from edgespec.decode.verify import accept
 from edgespec.drafters.guarded import Guard, Guarded, Tried
+from edgespec.drafters.mixed import Stepwise
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.watch import MOST_IDLE, MOST_LOOKS, READ_S, Watch
 from edgespec.errors import Cancelled
 from edgespec.types import NO_DRAFT, Draft
@@ -157,6 +161,15 @@ def test_a_failure_in_reading_ahead_drops_the_drafter() -> None:
     assert guarded.n_unread([1, 2, 3]) == 0  # nothing to wait for
     assert guarded.draft([1, 2, 3], 2) == NO_DRAFT
     assert drafter.n_asked == 0
+
+
+def test_a_guarded_model_still_asks_whether_another_token_pays() -> None:
+    model = TableModel(lambda prefix: np.eye(V, dtype=np.float32)[(prefix[-1] + 1) % V], V)
+    guarded = Guarded(ModelDrafter(model))
+    assert isinstance(guarded, Stepwise) and not isinstance(Guarded(NgramDrafter()), Stepwise)
+    assert len(guarded.draft([0], 9)) == 9
+    guarded.pays = lambda confidence: len(confidence) < 4
+    assert len(guarded.draft([0], 9)) == 4
 
 
 def test_a_failure_in_closing_is_told_of_and_closes_the_rest(

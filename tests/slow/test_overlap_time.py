@@ -47,7 +47,7 @@ def stumbling(every: int) -> Any:
 class On(Trial):
     on = True
 
-    def observe(self, ask_s: float, rest_s: float) -> None:
+    def observe(self, n_tokens: float, ask_s: float, rest_s: float) -> None:
         """It is on in any case."""
 
 
