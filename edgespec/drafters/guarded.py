@@ -189,9 +189,18 @@ class Enduring:
 
     def __init__(self, speculator: Speculator, guards: Sequence[Guard]) -> None:
         self._speculator, self._guards = speculator, guards
-        self.name, self.most, self.n_leaves = speculator.name, speculator.most, speculator.n_leaves
+        self.name, self.n_leaves = speculator.name, speculator.n_leaves
         self.propose, self.observe = speculator.propose, speculator.observe
         self.close = speculator.close
+
+    @property
+    def most(self) -> int:
+        """Tokens to draft at once."""
+        return self._speculator.most
+
+    @most.setter
+    def most(self, n: int) -> None:
+        self._speculator.most = n
 
     @property
     def reason(self) -> str:

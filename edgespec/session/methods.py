@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from edgespec.adapt.learned import Learned
@@ -66,6 +67,15 @@ class Method:
     translated: Translated | None = None
     learned: Learned = NOTHING
     ahead: Ahead | None = None
+
+    @cached_property
+    def most(self) -> int:
+        """Tokens that it may draft at once."""
+        return self.speculator.most
+
+    def limit(self, n: int | None) -> None:
+        """Draft at most n tokens a round from now on; None: as many as ever."""
+        self.speculator.most = self.most if n is None else min(n, self.most)
 
     def end(self) -> None:
         """A generation is over."""

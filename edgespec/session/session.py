@@ -191,7 +191,10 @@ class Session:
         """The engine's rounds, token ids only, for those who need no text."""
         return self._started(ids, params)[1]
 
-    def _started(self, ids: Sequence[int], params: SamplingParams) -> tuple[Run, Rounds]:
+    def _started(
+        self, ids: Sequence[int], params: SamplingParams, most: int | None = None
+    ) -> tuple[Run, Rounds]:
+        """A generation; most: tokens drafted a round, if not as many as the method does."""
         with self.turns.guard:
             self._check_open()
             self.turns.take_over()
@@ -199,6 +202,7 @@ class Session:
             self.engine.check_prompt(ids)
             messages = ids.messages if isinstance(ids, Prompt) else ()
             self.pair.anchor(self.method, ids, messages)
+            self.method.limit(most)
             engine = self.engine
             run = Run(lambda: engine.stats, self.method.end)
             return run, self.turns.begin(engine.stream(ids, params), params, run)
@@ -233,7 +237,8 @@ class Session:
         with self.turns.guard:
             self.turns.take_over()
             self._adopt(self.pair.way(asked) if asked else self._default)
-            run, steps = self._started(ids, params)
+            most = config.draft_tokens
+            run, steps = self._started(ids, params, most if isinstance(most, int) else None)
         lead = ids.lead if isinstance(ids, Prompt) else ""
         return run, pieces_of(steps, run, self.tokenizer, stop, lead)
 
