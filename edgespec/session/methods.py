@@ -58,7 +58,8 @@ class Method:
 
     bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
     translated: that part. learned: what is to be kept of what the speculator learns. ahead: what
-    drafts while the target verifies, and must rest between answers.
+    drafts while the target verifies, and must rest between answers. planner: who decides how much
+    is drafted, where that is not always the same.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Method:
     translated: Translated | None = None
     learned: Learned = NOTHING
     ahead: Ahead | None = None
+    planner: AutoPlanner | None = None
 
     @cached_property
     def most(self) -> int:
@@ -148,19 +150,27 @@ class Methods:
             translated, ngrams = self._translation.drafter(self._draft_model, bridge)
             learned = Learned([ngrams] if keep else [])
         if self._own is not None and way != "ngram":
-            auto = fixed or AutoController(self._costs(), most=self._most)
-            own = Paced(self._own, auto)
-            return Method(name, Enduring(own, [self._own.guard]))
+            return self._by_own(name, self._own, fixed)
         ahead = self._ahead(translated) if "model" in chosen else None
         drafters = [self._one(part, ahead or translated) for part in chosen]
         speculator: Speculator
-        if fixed is not None and len(drafters) == 1:
-            speculator = Paced(drafters[0], fixed)
-        else:
+        planner = None
+        if fixed is None:
             # Even a single one is mixed where its drafts are cut to what its confidence promises.
-            speculator = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
-        speculator = Enduring(speculator, [one.guard for one in drafters])
-        return Method(name, speculator, bridge, translated, learned, ahead)
+            planner = AutoPlanner(self._costs(), most=self._most)
+            speculator = Mixed(drafters, planner)
+        else:
+            one = len(drafters) == 1
+            speculator = Paced(drafters[0], fixed) if one else Mixed(drafters, fixed)
+        speculator = Enduring(speculator, [drafter.guard for drafter in drafters])
+        return Method(name, speculator, bridge, translated, learned, ahead, planner)
+
+    def _by_own(self, name: str, own: Guarded, fixed: FixedController | None) -> Method:
+        """With an application's drafter."""
+        if fixed is not None:
+            return Method(name, Enduring(Paced(own, fixed), [own.guard]))
+        auto = AutoController(self._costs(), most=self._most)
+        return Method(name, Enduring(Paced(own, auto), [own.guard]), planner=auto.planner)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""

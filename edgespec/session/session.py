@@ -9,6 +9,7 @@ The only place where text, models and the engine meet: template -> ids -> engine
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import Literal, overload
 from edgespec.config import Config, with_values
 from edgespec.decode.engine import Engine
 from edgespec.decode.sampling import check_params
+from edgespec.decode.tally import decided
 from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
@@ -32,6 +34,8 @@ from edgespec.text.control import encode_rendered
 from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Progress, SamplingParams, Stats
+
+log = logging.getLogger("edgespec")
 
 
 class Session:
@@ -203,8 +207,15 @@ class Session:
             messages = ids.messages if isinstance(ids, Prompt) else ()
             self.pair.anchor(self.method, ids, messages)
             self.method.limit(most)
-            engine = self.engine
-            run = Run(lambda: engine.stats, self.method.end)
+            engine, method = self.engine, self.method
+
+            def end() -> None:
+                method.end()
+                if log.isEnabledFor(logging.INFO):
+                    told = [*decided(engine.stats), engine.stats.note]
+                    log.info("%s: %s", method.name, "; ".join(filter(None, told)) or "no drafts")
+
+            run = Run(lambda: engine.stats, end)
             return run, self.turns.begin(engine.stream(ids, params), params, run)
 
     def cancel(self) -> None:

@@ -355,6 +355,18 @@ def test_a_call_may_draft_less_and_the_next_one_as_much_as_ever(
             text_of(one, draft_tokens="few")
 
 
+def test_what_was_drafted_and_why_not_is_logged(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "edgespec"):
+        text_of(session)
+        text_of(session, speculative="off")
+    told = [one.getMessage() for one in caplog.records]
+    assert told[-2].startswith("fixed-2: rounds by tokens verified  0: ")
+    assert "; ngram drafted in " in told[-2]
+    assert told[-1] == "plain: no drafts"
+
+
 def test_a_way_of_decoding_that_was_refused_is_refused_again(
     stories260k: Path, plain_text: str
 ) -> None:

@@ -1,0 +1,38 @@
+"""What a planner knows, as numbers for a reader or a record: costs, survival, worth by source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.source import worths
+
+
+def explained(planner: AutoPlanner) -> dict[str, Any]:
+    """Costs by width, and of every source its score, in JSON's types.
+
+    costs_s: a target forward of 1, 2, .. tokens now. gain: tokens per second lately over plain
+    decoding, at least 1. acceptance: of tested tokens, lately. survival: that a token and all
+    before it are accepted, by position, before anything is drafted. width, worth: the draft that is
+    worth most, and how many tokens that is beyond what its time would give otherwise.
+    """
+    arms = {name: _score(planner, name) for name in planner.sources}
+    return {"costs_s": list(planner.costs.seconds), "gain": planner.gain, "arms": arms}
+
+
+def _score(planner: AutoPlanner, name: str) -> dict[str, Any]:
+    known = planner.sources[name]
+    survival = known.survival((), planner.most)
+    step_s, rate = known.step_s or 0.0, planner.gain / planner.plain_s
+    promised = worths(survival, planner.costs.seconds, rate, step_s, known.fixed_s)
+    worth = max(promised, default=0.0)
+    return {
+        "acceptance": known.rate,
+        "n_tested": known.n_tested,
+        "survival": survival,
+        "step_s": step_s,
+        "fixed_s": known.fixed_s,
+        "width": 1 + promised.index(worth) if promised else 0,
+        "worth": worth,
+        "paused": known.paused,
+    }
