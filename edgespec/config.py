@@ -104,7 +104,7 @@ class Config:
     speculative: str = per_call(
         "auto", "--speculative", one_of(*SPECULATIVE), "auto|on|off", "auto pauses if not faster"
     )
-    draft_tokens: int | str = option(
+    draft_tokens: int | str = per_call(
         "auto", "--draft-tokens --draft-max", whole_or_auto, "N|auto", "tokens drafted per round"
     )
     drafter: str = option(

@@ -110,10 +110,12 @@ class CallOptions(TypedDict, total=False):
     """What a session has for all its answers and one call may choose; None: as if absent.
 
     json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
-    a file of GBNF. speculative: auto, on or off.
+    a file of GBNF. speculative: auto, on or off. draft_tokens: of a call, at most so many a round,
+    of what the session drafts.
     """
 
     speculative: str | None
+    draft_tokens: int | str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -156,7 +158,6 @@ class LoadOptions(CallOptions, total=False):
     loading: str
     kv_type: str
     kv_type_draft: str
-    draft_tokens: int | str
     bridge: str
     exact: bool
     allow_approximate: bool

@@ -186,7 +186,8 @@ class OpenModel(LanguageModel, Protocol):
 class Speculator(Protocol):
     """Drafting as the engine sees it: who drafts, and how much. n_leaves: as of a Drafter.
 
-    name: of what drafts, "" if nothing does. most: tokens it may ever propose at once.
+    name: of what drafts, "" if nothing does. most: tokens it may propose at once; one answer may
+    set less.
     """
 
     name: str

@@ -301,6 +301,19 @@ class Piece:
     scores: tuple[tuple[int, TokenScore], ...] = ()
 
 
+class Arm(NamedTuple):
+    """What one source of drafts did: rounds it drafted in, and its tokens there."""
+
+    n_rounds: int = 0
+    n_drafted: int = 0
+    n_tested: int = 0
+    n_accepted: int = 0
+
+    def plus(self, other: Arm) -> Arm:
+        """The sums."""
+        return Arm(*(a + b for a, b in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True)
 class Stats:
     """Counts and times of one generation; times in seconds.
@@ -319,6 +332,7 @@ class Stats:
     accepted_by_position: tuple[int, ...] = ()
     tested_by_position: tuple[int, ...] = ()
     rounds_by_length: tuple[int, ...] = ()  # rounds that verified 0, 1, .. drafted tokens
+    arms: Mapping[str, Arm] = field(default_factory=dict)  # by source
     wall_s: float = 0.0
     ttft_s: float = 0.0
     decode_s: float = 0.0

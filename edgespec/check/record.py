@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from edgespec.device import device_card, peak_rss_bytes, version
-from edgespec.types import ModelInfo, SamplingParams, Spent, Stats
+from edgespec.types import Arm, ModelInfo, SamplingParams, Spent, Stats
 
 SCHEMA = "edgespec.run/1"
 
@@ -40,8 +40,27 @@ def total(stats: Sequence[Stats]) -> Stats:
         accepted_by_position=_added([one.accepted_by_position for one in stats]),
         tested_by_position=_added([one.tested_by_position for one in stats]),
         rounds_by_length=_added([one.rounds_by_length for one in stats]),
+        arms=_arms(stats),
+        plain_token_s=_plain_token_s(stats),
         note=next((one.note for one in reversed(stats) if one.note), ""),
     )
+
+
+def _arms(stats: Sequence[Stats]) -> dict[str, Arm]:
+    """What every source did in all."""
+    out: dict[str, Arm] = {}
+    for one in stats:
+        for name, arm in one.arms.items():
+            out[name] = out.get(name, Arm()).plus(arm)
+    return out
+
+
+def _plain_token_s(stats: Sequence[Stats]) -> float:
+    """What a token would have taken without drafting; 0 unless known of all of them."""
+    known = all(one.plain_token_s > 0 or not one.n_tokens for one in stats)
+    n_tokens = sum(one.n_tokens for one in stats)
+    plain_s = sum(one.n_tokens * one.plain_token_s for one in stats)
+    return plain_s / n_tokens if known and n_tokens else 0.0
 
 
 def _added(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -74,6 +93,11 @@ def run_row(
         "acceptance_rate": stats.acceptance_rate,
         "block_efficiency": stats.block_efficiency,
         "accepted_by_position": list(stats.accepted_by_position),
+        "tested_by_position": list(stats.tested_by_position),
+        "rounds_by_length": list(stats.rounds_by_length),
+        "arms": {name: arm._asdict() for name, arm in stats.arms.items()},
+        "times_plain": stats.speedup or None,
+        "note": stats.note,
         "peak_rss_bytes": peak_rss_bytes(),
         "outputs_sha256": outputs_sha256(outputs),
     }

@@ -21,6 +21,8 @@ from edgespec.cli.run import fitting, opened, say, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import whole
+from edgespec.pace.cost import CostTable
+from edgespec.pace.explain import explained
 from edgespec.session.session import Session
 from edgespec.store import pairs
 from edgespec.text.template import Message
@@ -38,10 +40,11 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Repeat:
-    """One method over all prompts of a set, once."""
+    """One method over all prompts of a set, once; explained: what its planner knew at the end."""
 
     stats: Stats
     outputs: tuple[tuple[int, ...], ...]
+    explained: Mapping[str, Any] | None = None
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,6 +57,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", metavar="N", type=whole, default=5, help="of each method (5)")
     parser.add_argument(
         "--baseline", metavar="PAIR|FILE", help="compare with this model's plain decoding instead"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="show costs, survival, scores and widths chosen"
     )
     add_json(parser)
 
@@ -100,6 +106,9 @@ def run(args: Namespace, config: Config) -> int:
                 print(f"\n{set_name}: {len(prompts)} prompts, median of {args.repeats} repeats")
                 print(f"ratio: over {over}")
                 print("\n".join((HEADER, *map(table_line, rows, compared))))
+                if args.explain:
+                    for row, ratio in zip(rows, compared, strict=True):
+                        print("\n".join(explanation(row, ratio)))
         data = session_record(session, runs)
         data["bench"] = {"repeats": args.repeats, "ratios": ratios}
         if other is not None:
@@ -169,14 +178,16 @@ def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat
             outputs.append(tuple(session.turns.output))
             messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
             messages.append({"role": "user", "content": later or ""})
-    return Repeat(total(stats), tuple(outputs))
+    planner = method.planner
+    return Repeat(total(stats), tuple(outputs), None if planner is None else explained(planner))
 
 
 def row_of(name: str, repeats: Sequence[Repeat], set_name: str) -> dict[str, Any]:
     """The record's row of the repeat with the median speed (the lower one of an even number)."""
     ordered = sorted(repeats, key=lambda repeat: repeat.stats.tokens_per_s)
     middle = ordered[(len(ordered) - 1) // 2]
-    return run_row(name, middle.stats, middle.outputs, prompt_set=set_name)
+    row = run_row(name, middle.stats, middle.outputs, prompt_set=set_name)
+    return row | {"explained": middle.explained}
 
 
 def compare(
@@ -197,6 +208,7 @@ def compare(
         "median": statistics.median(ratios),
         "min": min(ratios),
         "max": max(ratios),
+        "said": said_of(results[name]),
         "n_outputs_differing": n_differing,
     }
 
@@ -212,6 +224,48 @@ def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
         f"{row['overhead_s'] / row['n_rounds'] * 1e3:>9.2f}"
         f"{row['ttft_s'] * 1e3:>9.0f}{ratio['n_outputs_differing']:>8}"
     )
+
+
+def said_of(repeats: Sequence[Repeat]) -> float | None:
+    """What the answers themselves said of their speed over plain decoding, the median repeat."""
+    said = [repeat.stats.speedup for repeat in repeats]
+    return statistics.median(said) if all(said) else None
+
+
+def explanation(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> list[str]:
+    """Why a method drafted as it did: the row's repeat, and what its planner knew at the end."""
+    if not row["n_tested"] and not row["explained"]:
+        return []
+    hits = zip(row["accepted_by_position"], row["tested_by_position"], strict=True)
+    widths = enumerate(row["rounds_by_length"])
+    lines = [
+        f"\n{row['method']}, the median repeat",
+        "  rounds by tokens verified  " + "  ".join(f"{k}:{n}" for k, n in widths if n),
+        "  accepted by position       " + " ".join(f"{a / n:.2f}" for a, n in hits if n),
+    ]
+    for name, arm in row["arms"].items():
+        lines.append(
+            f"  {name:<8} drafted in {arm['n_rounds']} rounds, {arm['n_accepted']} of "
+            f"{arm['n_tested']} tested tokens accepted"
+        )
+    if row["explained"]:
+        lines += knowledge(row["explained"])
+    if ratio["said"]:
+        lines.append(f"  times plain: said {ratio['said']:.2f}, measured {ratio['median']:.2f}")
+    return [*lines, f"  {row['note']}"] if row["note"] else lines
+
+
+def knowledge(explained: Mapping[str, Any]) -> list[str]:
+    """What a planner knew (pace/explain.py)."""
+    lines = [f"  costs    one token {CostTable(tuple(explained['costs_s']))}"]
+    for name, arm in explained["arms"].items():
+        survival = " ".join(f"{share:.2f}" for share in arm["survival"][:8])
+        spent = f", {arm['step_s'] * 1e3:.2f} ms a token" if arm["step_s"] else ""
+        lines.append(
+            f"  {name:<8} {arm['acceptance']:.2f} accepted lately{spent}, survival {survival}; "
+            f"best {arm['width']}, worth {arm['worth']:+.2f} tokens" + ", paused" * arm["paused"]
+        )
+    return lines
 
 
 def card(config: Config, session: Session, data: Mapping[str, Any]) -> list[str]:

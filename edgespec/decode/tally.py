@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edgespec.types import Draft, Round, Spent, Stats, Verdict
+from edgespec.types import Arm, Draft, Round, Spent, Stats, Verdict
 
 
 class Tally:
@@ -17,6 +17,7 @@ class Tally:
         self.accepted_by_position: list[int] = []
         self.tested_by_position: list[int] = []
         self.rounds_by_length: list[int] = []
+        self.arms: dict[str, Arm] = {}
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
         self.spent = Spent()
         self.ended = self.started
@@ -42,6 +43,9 @@ class Tally:
         self.rounds_by_length[len(draft)] += 1
         self.n_tested += verdict.n_tested
         self.n_accepted += n_accepted
+        if draft.sources:
+            did = Arm(1, len(draft) + draft.n_cut, verdict.n_tested, n_accepted)
+            self.arms[draft.sources[0]] = self.arms.get(draft.sources[0], Arm()).plus(did)
         while len(self.tested_by_position) < verdict.n_tested:
             self.tested_by_position.append(0)
             self.accepted_by_position.append(0)
@@ -61,6 +65,7 @@ class Tally:
             accepted_by_position=tuple(self.accepted_by_position),
             tested_by_position=tuple(self.tested_by_position),
             rounds_by_length=tuple(self.rounds_by_length),
+            arms=dict(self.arms),
             wall_s=self.ended - self.started,
             ttft_s=self.ttft_s,
             decode_s=self.decode_s,
@@ -69,3 +74,14 @@ class Tally:
             spent=self.spent,
             note=note,
         )
+
+
+def decided(stats: Stats) -> list[str]:
+    """What drafting did, a line each: rounds by the tokens verified, and every source."""
+    widths = [f"{k}: {n:,}" for k, n in enumerate(stats.rounds_by_length) if n]
+    lines = ["rounds by tokens verified  " + "  ".join(widths)] if stats.n_drafted else []
+    return lines + [
+        f"{name} drafted in {arm.n_rounds:,} rounds, {arm.n_accepted:,} of {arm.n_tested:,} "
+        "tested tokens accepted"
+        for name, arm in stats.arms.items()
+    ]

@@ -86,7 +86,7 @@ class Mixed:
     ) -> None:
         if not drafters:
             raise UsageError("no drafters to mix: expected at least one, such as ngram or model")
-        self.planner, self.most = planner, planner.most
+        self.planner = planner
         found = [Candidate(drafter, source=drafter.name) for drafter in drafters]
         self._all = found
         self.n_leaves = max(drafter.n_leaves for drafter in drafters)
@@ -100,6 +100,15 @@ class Mixed:
         self._payer = ""  # whose draft of this round took time
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
         self._said_s, self._usual = 0.0, USUAL  # target's time in the answer; tokens of answers
+
+    @property
+    def most(self) -> int:
+        """Tokens to draft at once, for the planner too."""
+        return self.planner.most
+
+    @most.setter
+    def most(self, n: int) -> None:
+        self.planner.most = n
 
     @property
     def reason(self) -> str:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from edgespec.adapt.learned import Kind, Learned
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
+from edgespec.drafters.ahead import Ahead
 from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
 from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.guarded import Enduring, Guarded
 from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
@@ -37,7 +40,9 @@ class Method:
     """A way to decode; its speculator may have learned from earlier rounds.
 
     bridge: what the drafter, or a part of it, drafts over; "" within the target's vocabulary.
-    translated: that part. learned: what is to be kept of what the speculator learns.
+    translated: that part. learned: what is to be kept of what the speculator learns. ahead: what
+    drafts while the target verifies, and must rest between answers. planner: who decides how much
+    is drafted, where that is not always the same.
     """
 
     name: str
@@ -45,6 +50,23 @@ class Method:
     bridge: str = ""
     translated: Translated | None = None
     learned: Learned = NOTHING
+    ahead: Ahead | None = None
+    planner: AutoPlanner | None = None
+
+    @cached_property
+    def most(self) -> int:
+        """Tokens that it may draft at once."""
+        return self.speculator.most
+
+    def limit(self, n: int | None) -> None:
+        """Draft at most n tokens a round from now on; None: as many as ever."""
+        self.speculator.most = self.most if n is None else min(n, self.most)
+
+    def end(self) -> None:
+        """A generation is over."""
+        if self.ahead is not None:
+            self.ahead.rest()
+        self.learned.save_if_worth()
 
     def check_lossless(self, params: SamplingParams, config: Config) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
@@ -59,9 +81,10 @@ class Method:
 class Methods:
     """Makes methods for one target.
 
-    translation: None for a drafter of the target's own vocabulary. costs: called when a method
-    first needs to know what the target's widths cost. kept: the file of what was learned of the
-    pair's acceptance.
+    translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
+    guarded like all of them. costs: called when a method first needs to know what the target's
+    widths cost. kept: the file of what was learned of the pair's acceptance. apart: the draft model
+    has a device of its own.
     """
 
     def __init__(
@@ -69,12 +92,14 @@ class Methods:
         config: Config,
         draft_model: OpenModel | None,
         translation: Translation | None,
-        own: Drafter | None,
+        own: Guarded | None,
         costs: Callable[[], LiveCosts],
         kept: Path,
+        *,
+        apart: bool = False,
     ) -> None:
         self._config, self._costs, self._own, self._kept = config, costs, own, kept
-        self._draft_model, self._translation = draft_model, translation
+        self._draft_model, self._translation, self._apart = draft_model, translation, apart
 
     def configured(self, speculative: str) -> Method:
         """The configured method for auto, on or off, whose learning is kept."""
@@ -110,17 +135,30 @@ class Methods:
             translated, ngrams = self._translation.drafter(self._draft_model, bridge)
             kinds.append(ngrams)
         if self._own is not None and way != "ngram":
-            auto = fixed or AutoController(self._costs(), most=self._most)
-            return Method(name, Paced(self._own, auto))
-        drafters = [self._one(part, translated) for part in chosen]
-        if fixed is not None and len(drafters) == 1:
-            paced = Paced(drafters[0], fixed)
-            return Method(name, paced, bridge, translated, Learned(kinds if keep else ()))
-        # Even a single one is mixed where its drafts are cut to what its confidence promises.
-        mixed = Mixed(drafters, fixed or AutoPlanner(self._costs(), most=self._most))
-        if fixed is None and "model" in chosen:
-            kinds.append(Kept(self._kept, mixed))
-        return Method(name, mixed, bridge, translated, Learned(kinds if keep else ()))
+            return self._by_own(name, self._own, fixed)
+        ahead = self._ahead(translated) if "model" in chosen else None
+        drafters = [self._one(part, ahead or translated) for part in chosen]
+        speculator: Speculator
+        planner = None
+        if fixed is None:
+            # Even a single one is mixed where its drafts are cut to what its confidence promises.
+            planner = AutoPlanner(self._costs(), most=self._most)
+            speculator = mixed = Mixed(drafters, planner)
+            if "model" in chosen:
+                kinds.append(Kept(self._kept, mixed))
+        else:
+            one = len(drafters) == 1
+            speculator = Paced(drafters[0], fixed) if one else Mixed(drafters, fixed)
+        speculator = Enduring(speculator, [drafter.guard for drafter in drafters])
+        learned = Learned(kinds if keep else ())
+        return Method(name, speculator, bridge, translated, learned, ahead, planner)
+
+    def _by_own(self, name: str, own: Guarded, fixed: FixedController | None) -> Method:
+        """With an application's drafter."""
+        if fixed is not None:
+            return Method(name, Enduring(Paced(own, fixed), [own.guard]))
+        auto = AutoController(self._costs(), most=self._most)
+        return Method(name, Enduring(Paced(own, auto), [own.guard]), planner=auto.planner)
 
     def _check_bridge(self, name: str, bridge: str) -> None:
         """Raises: UsageError for a method that names an unknown bridge, or needs none."""
@@ -151,14 +189,20 @@ class Methods:
         bridge = asked or self._config.bridge
         return "exact" if bridge == "auto" else bridge
 
-    def _one(self, name: str, translated: Translated | None) -> Drafter:
-        drafter: Drafter
+    def _ahead(self, translated: Translated | None) -> Ahead | None:
+        """What drafts with the draft model while the target verifies, if it can."""
+        model = self._draft_model
+        if model is None or not self._apart:
+            return None
+        return Ahead(translated or find_drafter("model")(model), model.cancel)
+
+    def _one(self, name: str, made: Drafter | None) -> Guarded:
+        """A drafter by its name; made: the one that drafts with the model, if there already."""
+        model = self._draft_model
         if name == "ngram":
-            drafter = find_drafter("ngram")()
-            return drafter
-        if name == "model" and self._draft_model is not None:
-            drafter = translated or find_drafter("model")(self._draft_model)
-            return drafter
+            return Guarded(find_drafter("ngram")())
+        if name == "model" and model is not None:
+            return Guarded(made or find_drafter("model")(model), model=model)
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")

@@ -14,7 +14,9 @@ from pathlib import Path
 from edgespec.backends import widths
 from edgespec.backends.exact import Exact
 from edgespec.config import Config, cache_folder
+from edgespec.drafters.ahead import apart
 from edgespec.drafters.bridges.pairing import Translation
+from edgespec.drafters.guarded import Guarded
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter, OpenModel
@@ -40,9 +42,8 @@ class OpenPair:
         progress: Progress | None,
         undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
-        self._config, self._own, self._progress = config, own, progress
+        self._config, self._progress, self._undisturbed = config, progress, undisturbed
         self._kept = Path()  # what was learned of the pair's acceptance
-        self._undisturbed = undisturbed
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
@@ -58,6 +59,7 @@ class OpenPair:
             self._opened.callback(self.target.close)
             if config.exact:
                 self.target = Exact(self.target, self._widths())
+            self._own = None if own is None else Guarded(own, n_vocab=self.target.n_vocab)
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
 
@@ -94,8 +96,12 @@ class OpenPair:
         self.methods = self._methods(self._config)
 
     def _methods(self, config: Config) -> Methods:
-        models = self.draft_model, self.translation, self._own
-        return Methods(config, *models, lambda: self.live, self._kept)
+        """What makes methods with the models that are open."""
+        model = self.draft_model
+        return Methods(
+            config, model, self.translation, self._own, lambda: self.live, self._kept,
+            apart=model is not None and apart(model.device, self.target.device),
+        )  # fmt: skip
 
     def way(self, speculative: str) -> Method:
         """The configured method for auto, on or off; the draft model is opened when first used."""

@@ -9,6 +9,7 @@ The only place where text, models and the engine meet: template -> ids -> engine
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import Literal, overload
 from edgespec.config import Config, with_values
 from edgespec.decode.engine import Engine
 from edgespec.decode.sampling import check_params
+from edgespec.decode.tally import decided
 from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
@@ -32,6 +34,8 @@ from edgespec.text.control import encode_rendered
 from edgespec.text.detokenizer import StopText
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Progress, SamplingParams, Stats
+
+log = logging.getLogger("edgespec")
 
 
 class Session:
@@ -191,7 +195,10 @@ class Session:
         """The engine's rounds, token ids only, for those who need no text."""
         return self._started(ids, params)[1]
 
-    def _started(self, ids: Sequence[int], params: SamplingParams) -> tuple[Run, Rounds]:
+    def _started(
+        self, ids: Sequence[int], params: SamplingParams, most: int | None = None
+    ) -> tuple[Run, Rounds]:
+        """A generation; most: tokens drafted a round, if not as many as the method does."""
         with self.turns.guard:
             self._check_open()
             self.turns.take_over()
@@ -199,9 +206,16 @@ class Session:
             self.engine.check_prompt(ids)
             messages = ids.messages if isinstance(ids, Prompt) else ()
             self.pair.anchor(self.method, ids, messages)
-            engine = self.engine
-            learned = self.method.learned
-            run = Run(lambda: engine.stats, learned.save_if_worth)
+            self.method.limit(most)
+            engine, method = self.engine, self.method
+
+            def end() -> None:
+                method.end()
+                if log.isEnabledFor(logging.INFO):
+                    told = [*decided(engine.stats), engine.stats.note]
+                    log.info("%s: %s", method.name, "; ".join(filter(None, told)) or "no drafts")
+
+            run = Run(lambda: engine.stats, end)
             return run, self.turns.begin(engine.stream(ids, params), params, run)
 
     def cancel(self) -> None:
@@ -234,7 +248,8 @@ class Session:
         with self.turns.guard:
             self.turns.take_over()
             self._adopt(self.pair.way(asked) if asked else self._default)
-            run, steps = self._started(ids, params)
+            most = config.draft_tokens
+            run, steps = self._started(ids, params, most if isinstance(most, int) else None)
         lead = ids.lead if isinstance(ids, Prompt) else ""
         return run, pieces_of(steps, run, self.tokenizer, stop, lead)
 

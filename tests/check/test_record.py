@@ -10,21 +10,30 @@ import pytest
 
 from edgespec.check.record import outputs_sha256, record, run_row, total
 from edgespec.device import device_card, free_memory, peak_rss_bytes
-from edgespec.types import ModelInfo, SamplingParams, Stats
+from edgespec.types import Arm, ModelInfo, SamplingParams, Stats
 
 ONE = Stats(
     n_prompt=3, n_tokens=10, n_rounds=4, n_drafted=12, n_tested=8, n_accepted=6,
     accepted_by_position=(4, 2), tested_by_position=(4, 4), wall_s=2.0, ttft_s=0.1, decode_s=1.0,
     target_s=0.6, draft_s=0.3, note="paused",
+    arms={"model": Arm(3, 9, 6, 5), "ngram": Arm(1, 3, 2, 1)}, plain_token_s=0.2,
 )  # fmt: skip
 OTHER = Stats(
-    n_tokens=5, n_rounds=1, n_accepted=3, accepted_by_position=(1, 1, 1), ttft_s=0.3, decode_s=1.0
+    n_tokens=5,
+    n_rounds=1,
+    n_accepted=3,
+    accepted_by_position=(1, 1, 1),
+    ttft_s=0.3,
+    decode_s=1.0,
+    arms={"ngram": Arm(1, 3, 3, 3)},
+    plain_token_s=0.5,
 )
 INFO = ModelInfo("a.gguf", "ab", "llamacpp", "llama", 7, "F16", 14)
 ROW_KEYS = [
     "method", "prompt_set", "n_prompts", "n_tokens", "wall_s", "decode_s", "tokens_per_s",
     "ttft_s", "target_s", "draft_s", "draft_split", "overhead_s", "n_rounds", "n_drafted",
     "n_tested", "n_accepted", "acceptance_rate", "block_efficiency", "accepted_by_position",
+    "tested_by_position", "rounds_by_length", "arms", "times_plain", "note",
     "peak_rss_bytes", "outputs_sha256",
 ]  # fmt: skip
 
@@ -53,6 +62,9 @@ def test_total_adds_counts_and_takes_the_mean_first_token() -> None:
     assert both.accepted_by_position == (5, 3, 1)
     assert both.ttft_s == pytest.approx(0.2)
     assert both.note == "paused"
+    assert both.arms == {"model": Arm(3, 9, 6, 5), "ngram": Arm(2, 6, 5, 4)}
+    assert both.plain_token_s == pytest.approx((10 * 0.2 + 5 * 0.5) / 15)
+    assert total([ONE, Stats(n_tokens=1)]).plain_token_s == 0  # of one it is not known
     assert total([]) == Stats()
 
 

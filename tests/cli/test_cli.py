@@ -66,7 +66,7 @@ def test_help_fits_a_screen_and_shows_an_example(
         with pytest.raises(SystemExit, match="^0$"):
             main([*words, "--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 48
+    assert len(lines) <= 50
     assert max(map(len, lines)) <= 100
     assert any(line.startswith(f"example: edgespec {name}") for line in lines)
 
@@ -339,6 +339,26 @@ def test_bench_prints_a_table_and_one_json_line_last(
     plain = data["bench"]["ratios"][0]
     assert (plain["min"], plain["median"], plain["max"]) == (1.0, 1.0, 1.0)
     assert any(line.startswith("plain ") for line in lines)
+
+
+def test_bench_explains_what_was_drafted(
+    model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "-n", "24", "--repeats", "1", "--set", "stories", "--first", "2"]
+    words += ["--methods", "auto,fixed-2", "--explain", "--drafter", "ngram"]
+    assert main([*words, *model]) == 0
+    out = capsys.readouterr().out
+    data = json.loads(out.strip().splitlines()[-1])
+    plain, auto, fixed = data["runs"]
+    assert (plain["explained"], fixed["explained"], plain["arms"]) == (None, None, {})
+    known = auto["explained"]
+    assert len(known["costs_s"]) == 17 and known["gain"] >= 1
+    assert set(known["arms"]) <= {"ngram"}
+    assert sum(fixed["rounds_by_length"]) == fixed["n_rounds"]
+    assert fixed["arms"]["ngram"]["n_accepted"] == fixed["n_accepted"]
+    assert all(one["said"] for one in data["bench"]["ratios"])
+    assert "  costs    one token " in out and "  times plain: said " in out
+    assert "  rounds by tokens verified  0:" in out
 
 
 def test_a_baseline_of_any_name_has_a_row_and_costs_of_its_own(

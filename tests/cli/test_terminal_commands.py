@@ -24,7 +24,7 @@ from edgespec.config import PER_CALL, Config, with_values
 from edgespec.errors import BackendError, Cancelled, ModelFileError
 from edgespec.session.opening import file_named
 from edgespec.session.session import Session
-from edgespec.types import Piece, Progress, Stats
+from edgespec.types import Arm, Piece, Progress, Stats
 
 CTRL_C, CTRL_C_ON_TEXT, CTRL_D = "^C", "text^C", "^D"
 
@@ -120,8 +120,8 @@ def test_regen_answers_the_last_question_again(
         ("/regne", "no command /regne: did you mean /regen?"),
         ("/zzz", "no command /zzz: /help lists them"),
         ("/set temprature 1", "/set temprature: there is no such value: did you mean temperature?"),
-        ("/set zzz 1", "/set zzz: there is no such value: expected speculative, temperature"),
-        ("/set threads 4", "/set threads: expected one of speculative, temperature"),
+        ("/set zzz 1", "/set zzz: there is no such value: expected speculative, draft_tokens"),
+        ("/set threads 4", "/set threads: expected one of speculative, draft_tokens"),
         ("/set temperature hot", "temperature is 'hot': expected a number"),
         ("/set temperature", "/set temperature without a value: expected one"),
         ("/set top_p 3", "/set top_p is 3.0: expected over 0"),
@@ -604,6 +604,18 @@ def test_a_session_is_drawn() -> None:
     assert chart[4] == "  1 " + "█" * 27 + "░" * 9 + "  75% of 40"
     assert chart[5] == "  2 " + "█" * 36 + " 100% of 10"
     assert chart[-1] == "tokens/s  █▅  20.0 to 40.0"
+
+
+def test_a_session_says_who_drafted_and_how_much() -> None:
+    arms = {"model": Arm(12, 36, 30, 20), "ngram": Arm(2000, 9, 8, 8)}
+    drafted = Stats(n_tokens=20, n_drafted=45, rounds_by_length=(9, 0, 1002, 3), arms=arms)
+    assert session_chart([drafted], 60).split("\n")[-3:] == [
+        "rounds by tokens verified  0: 9  2: 1,002  3: 3",
+        "model drafted in 12 rounds, 20 of 30 tested tokens accepted",
+        "ngram drafted in 2,000 rounds, 8 of 8 tested tokens accepted",
+    ]
+    wide = replace(drafted, rounds_by_length=(1000,) * 17)
+    assert max(map(len, session_chart([wide], 60).split("\n"))) <= 60
 
 
 @pytest.mark.parametrize("width", [8, 20, 30, 31, 60])

@@ -335,6 +335,38 @@ def test_drafting_is_switched_without_reading_the_target_again(
             text_of(one, temprature=1.0)
 
 
+@pytest.mark.parametrize("speculative", ["on", "auto"])
+def test_a_call_may_draft_less_and_the_next_one_as_much_as_ever(
+    stories260k: Path, plain_text: str, speculative: str
+) -> None:
+    with load(stories260k, stories260k, speculative=speculative, ctx_size=256, threads=1) as one:
+        most = one.method.speculator.most
+        for n in (1, 0, 2, "auto", 99):
+            assert text_of(one, draft_tokens=n) == plain_text
+            allowed = most if n == "auto" else min(int(n), most)
+            assert len(one.stats.rounds_by_length) - 1 <= allowed
+            assert one.method.speculator.most == allowed
+        messages = [{"role": "user", "content": PROMPT}]
+        one.create_chat_completion(messages, draft_tokens=1, speculative="on", max_tokens=8)
+        assert one.method.speculator.most == 1 and len(one.stats.rounds_by_length) == 2
+        assert text_of(one) == plain_text
+        assert one.method.speculator.most == most
+        with pytest.raises(UsageError, match="draft_tokens is 'few': expected a number of tokens"):
+            text_of(one, draft_tokens="few")
+
+
+def test_what_was_drafted_and_why_not_is_logged(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "edgespec"):
+        text_of(session)
+        text_of(session, speculative="off")
+    told = [one.getMessage() for one in caplog.records]
+    assert told[-2].startswith("fixed-2: rounds by tokens verified  0: ")
+    assert "; ngram drafted in " in told[-2]
+    assert told[-1] == "plain: no drafts"
+
+
 def test_a_way_of_decoding_that_was_refused_is_refused_again(
     stories260k: Path, plain_text: str
 ) -> None:

@@ -29,12 +29,13 @@ log = logging.getLogger("edgespec.llamacpp")
 LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED, ERROR = 5, 4
 # In warnings that leave nothing to do: what it makes of a cache we chose, of a device, of a token
-# that a file describes oddly; a trimmed model has no tokenizer.
+# that a file describes oddly; a trimmed model has no tokenizer; what it makes of being cancelled.
 USUAL = re.compile(
     "dummy tokens$|control-looking token|full-size SWA|full capacity of the model|padding V cache|"
     "is assigned to device|preferred buffer type|set to disabled$|enabling flash_attn|"
     "rounding down|model has unused tensor|loaded into RAM|buffered IO|not in special_eog_ids|"
-    "from EOG list$|marked as EOG|for Gemma4$|attribute to USER_DEFINED"
+    "from EOG list$|marked as EOG|for Gemma4$|attribute to USER_DEFINED|"
+    "failed with error 1$|compute status: 1$|removing memory module entries|ret = 2$"
 )
 POINTER = (ctypes.c_void_p,)
 F32 = 0  # ggml_type

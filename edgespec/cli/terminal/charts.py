@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from textwrap import wrap
 
 from edgespec.check.record import total
 from edgespec.cli.run import ENOUGH
+from edgespec.decode.tally import decided
 from edgespec.types import Stats
 
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -42,6 +45,9 @@ def session_chart(answers: Sequence[Stats], width: int) -> str:
     if everything.n_tested:
         lines += ["", "accepted by position in the draft, of those tested there"]
         lines += bars(everything.accepted_by_position, everything.tested_by_position, width)
+    if everything.n_drafted:
+        folded = [wrap(line, width, subsequent_indent="  ") for line in decided(everything)]
+        lines += ["", *chain.from_iterable(folded)]
     if len(answers) > 1:
         speeds = [one.tokens_per_s for one in answers][-max(width - 30, 8) :]
         lines += ["", f"tokens/s  {sparkline(speeds)}  {min(speeds):.1f} to {max(speeds):.1f}"]

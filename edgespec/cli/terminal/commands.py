@@ -134,7 +134,6 @@ def show(talk: Talk, rest: str) -> Answer:
     if session.pair.draft_model is not None:
         tell(f"{'drafter':<18} {model_words(session.pair.draft_model.info())}")
     tell(f"{'where':<18} {session.where()}")
-    tell(f"{'draft_tokens':<18} {session.config.draft_tokens}")
     tell(f"{'chat template':<18} {session.template.name}")
     left_out = f", {talked.n_left_out} no longer seen" if talked.n_left_out else ""
     tell(
