@@ -18,7 +18,6 @@ from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
 FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
-STEP = 0.1  # of a plain token's time: what a model's token may take until it is known
 SCORED = 3  # tokens drafted to be scored
 USUAL = 48.0  # tokens of an answer, until some were seen
 
@@ -69,6 +68,7 @@ class Candidate:
 class Mixed:
     """A speculator: lookup drafts first, which is free, and a model only where it promises more.
 
+    step: what a model's token may take until it is known, of a plain token's time.
     free: names of the drafters that cost microseconds; they draft every round, and are then
     judged by the confidence of what they found. Where even microseconds count, they rest for a
     few rounds when nothing paid. Any other is judged before it drafts, by its acceptance so far,
@@ -82,7 +82,12 @@ class Mixed:
     name = "mixed"
 
     def __init__(
-        self, drafters: Sequence[Drafter], planner: Planner, *, free: Collection[str] = ("ngram",)
+        self,
+        drafters: Sequence[Drafter],
+        planner: Planner,
+        *,
+        free: Collection[str] = ("ngram",),
+        step: float = 0.1,
     ) -> None:
         if not drafters:
             raise UsageError("no drafters to mix: expected at least one, such as ngram or model")
@@ -93,7 +98,7 @@ class Mixed:
         self._free = [one for one in found if one.drafter.name in free]
         self._paid = [one for one in found if one.drafter.name not in free]
         for one in self._paid:
-            one.costs = DraftCosts(STEP * planner.plain_s)
+            one.costs = DraftCosts(step * planner.plain_s)
             if isinstance(one.drafter, Stepwise):
                 one.drafter.pays = partial(self._goes_on, one)
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made

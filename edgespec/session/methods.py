@@ -83,8 +83,8 @@ class Methods:
 
     translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
     guarded like all of them. costs: called when a method first needs to know what the target's
-    widths cost. kept: the file of what was learned of the pair's acceptance. apart: the draft model
-    has a device of its own.
+    widths cost. kept: the file of what was learned of the pair's acceptance. share: of the target's
+    bytes that the draft model has. apart: it has a device of its own.
     """
 
     def __init__(
@@ -96,8 +96,10 @@ class Methods:
         costs: Callable[[], LiveCosts],
         kept: Path,
         *,
+        share: float = 0.1,
         apart: bool = False,
     ) -> None:
+        self._share = share
         self._config, self._costs, self._own, self._kept = config, costs, own, kept
         self._draft_model, self._translation, self._apart = draft_model, translation, apart
 
@@ -143,7 +145,7 @@ class Methods:
         if fixed is None:
             # Even a single one is mixed where its drafts are cut to what its confidence promises.
             planner = AutoPlanner(self._costs(), most=self._most)
-            speculator = mixed = Mixed(drafters, planner)
+            speculator = mixed = Mixed(drafters, planner, step=self._share)
             if "model" in chosen:
                 kinds.append(Kept(self._kept, mixed))
         else:

@@ -22,6 +22,7 @@ from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
 from edgespec.session.methods import Method, Methods
+from edgespec.store.pairs import n_bytes
 from edgespec.text.template import Message
 from edgespec.types import Progress, Stats
 
@@ -43,7 +44,7 @@ class OpenPair:
         undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
         self._config, self._progress, self._undisturbed = config, progress, undisturbed
-        self._kept = Path()  # what was learned of the pair's acceptance
+        self._kept, self._share = Path(), 0.0  # what was learned of acceptance; see Methods
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
@@ -92,6 +93,7 @@ class OpenPair:
                 cost_store.key_of(file, self._config, device=one.device)[:12]
                 for file, one in ((path, model), (self.path, self.target))
             )
+            self._share = n_bytes(path) / n_bytes(self.path)
             self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
         self.methods = self._methods(self._config)
 
@@ -100,7 +102,7 @@ class OpenPair:
         model = self.draft_model
         return Methods(
             config, model, self.translation, self._own, lambda: self.live, self._kept,
-            apart=model is not None and apart(model.device, self.target.device),
+            share=self._share, apart=model is not None and apart(model.device, self.target.device),
         )  # fmt: skip
 
     def way(self, speculative: str) -> Method:

@@ -337,3 +337,18 @@ def test_lookup_takes_over_in_a_loop_and_the_model_elsewhere():
         used.append(draft.sources[0] if draft.sources else "")
     assert used[100:150].count("ngram") >= 45
     assert used[250:300].count("model") >= 25
+
+
+def test_a_large_draft_model_is_not_drafted_with_before_it_is_known_to_pay():
+    def width(step: float) -> int:
+        mixed = Mixed(
+            [Script("model", chain("model", 3, 2, 1))],
+            AutoPlanner(CostTable((1.0, *[1.5] * 16))),
+            step=step,
+        )
+        mixed.propose([0], 1, None)
+        mixed.observe(Round([0, 1], Draft(), Verdict((1,), (), 0), Times(0.0, 1.0)))
+        return len(mixed.propose([0, 1], 8, None))
+
+    assert width(0.1) > 0
+    assert width(0.6) == 0
