@@ -169,7 +169,7 @@ class Mixed:
         """Another answer, after n ids."""
         if self._n_said:
             self._usual += 0.3 * (self._n_said - self._usual)
-            self.planner.renew()
+            self.planner.renew(self._n_said)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
 
     def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:

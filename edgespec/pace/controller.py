@@ -61,7 +61,7 @@ class FixedController:
     def pay(self, source: str, draft_s: float) -> None:
         """Times are no concern."""
 
-    def renew(self) -> None:
+    def renew(self, n: int) -> None:
         """Nothing that would be of one text only."""
 
     def n_rests(self, look_s: float) -> int:

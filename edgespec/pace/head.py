@@ -20,8 +20,8 @@ RECENT = 0.93  # weight of a tested token's surprise one token later
 # noticed sooner, because a source that is hardly used is hardly tested.
 SURPRISE, GOOD_SURPRISE = 3.5, 2.5
 CHANGED = 1.0  # the bias's variance then
-HOME = 0.01  # weight of one tested token in what the bias is in the long run
-RENEWED = 0.1  # variance of a bias in another text
+HOME = 0.02  # weight of one tested token in what the bias is in the long run
+RENEWED, TEXT = 0.2, 64  # variance of a bias in another text; tokens of a text
 FARTHEST = 4.0  # log odds that are told apart
 
 
@@ -63,10 +63,14 @@ class AcceptanceHead:
         self._own[position] = own - own * own * lost
         self._home += HOME * (self.bias - self._home)
 
-    def renew(self) -> None:
-        """Another text begins, which may be of another kind: half way back to the long run."""
-        self.bias += 0.5 * (self._home - self.bias)
-        self._bias = max(self._bias, RENEWED)
+    def renew(self, n: int) -> None:
+        """After a text of n tokens another begins, perhaps of another kind: back to the long run.
+
+        Half way after TEXT tokens; what a few words have taught is hardly forgotten for the next.
+        """
+        share = n / (n + TEXT)
+        self.bias += share * (self._home - self.bias)
+        self._bias = max(self._bias, share * RENEWED)
 
     def _notice(self, off: float, spread: float) -> None:
         self._off = RECENT * self._off + off

@@ -95,8 +95,8 @@ class Planner(Protocol):
         """Drafting to be scored took so long."""
         ...
 
-    def renew(self) -> None:
-        """Another text begins."""
+    def renew(self, n: int) -> None:
+        """Another text begins, after one of n tokens."""
         ...
 
     def n_rests(self, look_s: float) -> int:
@@ -246,10 +246,10 @@ class AutoPlanner:
         debt_s = MOST_DEBT * plain_s
         known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), debt_s)
 
-    def renew(self) -> None:
+    def renew(self, n: int) -> None:
         """See Planner."""
         for known in self.sources.values():
-            known.renew()
+            known.renew(n)
 
     def n_rests(self, look_s: float) -> int:
         """See Planner."""

@@ -84,10 +84,10 @@ class Source:
             said = self._usual if i > k else last_said(confidence) if k else 0.0
             yield self.coming.p(i, said)
 
-    def renew(self) -> None:
-        """Another text begins."""
-        self.drafted.renew()
-        self.coming.renew()
+    def renew(self, n: int) -> None:
+        """Another text begins, after one of n tokens."""
+        self.drafted.renew(n)
+        self.coming.renew(n)
 
     def saved(self) -> dict[str, Any]:
         """What was learned, for a file."""

@@ -149,8 +149,8 @@ class Planned:
     def observe(self, done, source) -> None:
         self.seen = source
 
-    def renew(self) -> None:
-        self.n_texts += 1
+    def renew(self, n) -> None:
+        self.n_texts += n > 0
 
     def plan(self, source, confidence, step_s, fixed_s=0.0) -> Plan:
         name = source + "-drafted" if confidence and source + "-drafted" in self.rates else source

@@ -44,11 +44,13 @@ def test_positions_differ_once_they_were_seen_to():
     assert head.p(1) < head.p(7) < head.p(0)  # never seen: what all have in common
 
 
-def test_another_text_begins_half_way_to_the_long_run():
+def test_after_a_long_text_another_begins_nearer_to_the_long_run():
     head = taught(AcceptanceHead(0.5, 0.0), 500, lambda z: 0.7)
     taught(head, 30, lambda z: 0.1)
     low = head.p(0)
-    head.renew()
+    head.renew(1)
+    assert head.p(0) == pytest.approx(low, abs=0.01)
+    head.renew(64)
     assert low + 0.05 < head.p(0) < 0.7
 
 
