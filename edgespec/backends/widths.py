@@ -37,14 +37,14 @@ def find_widths(
 
     One with room for a draft, where plain decoding costs no more than ever, and then the fastest:
     the same one each time, for times on a busy device are no reason for another text.
-    A few seconds of a model whose token takes 80 ms.
+    Some 20 seconds of a model whose token takes 80 ms.
     Raises: BackendError if a row depends on its place at every width; Cancelled.
     """
     contexts = [n for n in CONTEXTS if n + 2 * MOST <= model.n_context] or [0]
     tries = [Tries(model, n, clock) for n in contexts]
     widths = [n for n in range(1, FEW + 1) if n < model.n_context]
     classes = classes_of(tries, [*widths, *([MOST] if contexts != [0] else [])])
-    if any(set(one) & set(widths) and one[-1] == MOST for one in classes):
+    if any(one[0] < ROOM and one[-1] == MOST for one in classes):
         classes = classes_of(tries, range(1, MOST + 1))
     # Wide ones of a class may depend on the place where narrow ones do not.
     parts = [one[:n] for one in classes for n in range(1, len(one) + 1)]
