@@ -114,6 +114,9 @@ class Config:
         "auto", "--bridge", one_of("auto", "same", *BRIDGES), "NAME",
         f"auto, same, {', '.join(BRIDGES)}",
     )  # fmt: skip
+    exact: bool = option(
+        False, "--exact", switch, "", "the same text whatever is drafted, to the last bit"
+    )
     allow_approximate: bool = option(
         False,
         "--allow-approximate",

@@ -159,5 +159,6 @@ class LoadOptions(CallOptions, total=False):
     kv_type: str
     kv_type_draft: str
     bridge: str
+    exact: bool
     allow_approximate: bool
     chat_template: str

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.types import Capabilities, Chances, Draft, FloatArray, Round
+from edgespec.types import Capabilities, Chances, Draft, FloatArray, ModelInfo, Round
 
 
 class Law(Protocol):
@@ -162,6 +162,24 @@ class Tokenizer(Protocol):
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes one token stands for; control tokens give b"" unless `special`."""
+        ...
+
+
+class OpenModel(LanguageModel, Protocol):
+    """What a backend hands back: a language model with its tokenizer and a name tag.
+
+    device: where it runs, in words.
+    """
+
+    tokenizer: Tokenizer
+    device: str
+
+    def info(self) -> ModelInfo:
+        """What the model is."""
+        ...
+
+    def cancel(self) -> None:
+        """End the forward in progress with Cancelled; callable from any thread."""
         ...
 
 

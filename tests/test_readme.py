@@ -51,7 +51,7 @@ def test_every_command_line_is_understood(tmp_path):
     given = [block for block in blocks("bash") if ".gguf" in block]
     lines = [line.split("#")[0] for block in given for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("edgespec")]
-    assert len(commands) == 13
+    assert len(commands) == 10
     for words in commands:
         done = run([sys.executable, "-m", *words], tmp_path)
         assert done.returncode == 2

@@ -24,10 +24,11 @@ class ModelOptions:
 
     n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
     size of the vocabulary that n_context is counted in, 0 for the model's own. loading: of
-    config.LOADING. widths: of the forwards that should be fast. progress: told the share of a file
-    that is loaded, where the library says so; trying: of finding out how it is loaded best. known:
-    told the context and the size of the vocabulary before a CPU loads the weights, where another
-    model may be opened meanwhile. alone: returns once nothing else computes that would be timed.
+    config.LOADING. exact: such that many widths of forwards compute alike. widths: of those that
+    should be fast. progress: told the share of a file that is loaded, where the library says so;
+    trying: of finding out how it is loaded best. known: told the context and the size of the
+    vocabulary before a CPU loads the weights, where another model may be opened meanwhile. alone:
+    returns once nothing else computes that would be timed.
     """
 
     n_context: int = 0
@@ -35,6 +36,7 @@ class ModelOptions:
     device: str = "auto"  # auto, cpu, or a name `edgespec devices` lists
     n_gpu_layers: int = -1  # -1 all that the device can take
     kv_type: str = "f16"  # of config.KV_TYPES
+    exact: bool = False
     hidden_states: bool = False
     max_leaves: int = 8  # most leaves of a forking forward
     counted_by: int = 0

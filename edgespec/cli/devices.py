@@ -35,12 +35,13 @@ def run(args: Namespace) -> int:
             print(f"  {device.name:<10}{device.kind:<5}{device.description}")
         for path, ways in timed_ways().items():
             print(f"  {Path(path).name} by its width: {in_words(ways)}")
-        print("ONNX models (ONNX Runtime):")
+        print(f"ONNX models (ONNX Runtime, threads wait {onnx_providers.WAITING}):")
         for place in for_onnx:
             print(f"  {place.name:<10}{place.kind:<5}{place.description}")
     if args.json:
         found = [{"backend": "llamacpp", **asdict(device)} for device in for_gguf]
         found += [{"backend": "onnx", **asdict(place)} for place in for_onnx]
-        more = {"waiting": llamacpp.waiting, "loading": timed_ways()}
+        waiting = {"waiting": llamacpp.waiting, "waiting_onnx": onnx_providers.WAITING}
+        more = {**waiting, "loading": timed_ways()}
         write_json({"device": card, "devices": found, **more}, args.json)
     return 0

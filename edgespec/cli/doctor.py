@@ -17,7 +17,8 @@
     suited          files of drafters here that have the target's own vocabulary
     known_pairs     names of known pairs for a target of this file name
     measured        verify_s (seconds of 1, 2, .. tokens), draft_step_s, slowdown (of a token, over
-                    when its costs were kept), load (programs per core before), widths: k (drafted),
+                    when its costs were kept), load (programs per core before), filling (of a token
+                    with --exact, over one read alone; null without), widths: k (drafted),
                     verify and round (in times of a plain token), acceptance (above which it pays,
                     null: none); trial: n_tested, n_accepted, acceptance; or null
     not_measured    why there is nothing measured, or ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.cli.output import add_json, show_progress, write_json
-from edgespec.cli.prompts import GROUPS, built_in, read_prompts
+from edgespec.cli.prompts import ASSISTANT, GROUPS, built_in, read_prompts, set_names
 from edgespec.errors import UsageError
 from edgespec.files import place
 from edgespec.option import real, whole
@@ -21,7 +21,7 @@ ABOUT = (
 USAGE = "[DRAFTER] [-m FILE] [--keep K | --coverage P | --budget auto] [options]"
 EXAMPLE = "edgespec export trim drafter.gguf --text corpus.txt --coverage 0.95"
 DEFAULTS = None
-BUILT_IN_SAMPLES = 8  # answers to each of the 16 built-in prompts
+DEMO_SAMPLES = 8  # answers to each of the demo's 16 prompts; for assistants there are 80
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,7 +56,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--from", dest="origin", choices=("target", "drafter"), default="target",
         help="count in answers that this model gives here (target)",
     )  # fmt: skip
-    add("--prompts", metavar="FILE", help="what to ask, JSON lines: prompt, messages or turns")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--set", metavar="NAMES", type=set_names,
+        help="built-in prompts to ask (assistant; demo for the demo models)")  # fmt: skip
+    asked.add_argument(
+        "--prompts", metavar="FILE", help="what to ask, JSON lines: prompt, messages or turns"
+    )
     add("--samples", type=whole, metavar="N", help="answers to each prompt, the first greedy")
     add("-n", "--max-tokens", type=whole, default=256, metavar="N", help="of an answer (256)")
     add("--endpoint-model", default="", metavar="NAME", help="model to ask for (the first it has)")
@@ -101,7 +106,7 @@ def plan_of(args: Namespace, flow: Any) -> Any:
         endpoint=args.endpoint or "",
         endpoint_model=args.endpoint_model,
         origin=args.origin,
-        questions=questions(args),
+        questions=questions(args, is_bundled(target or source)),
         n_max=args.max_tokens,
         n_drafted=args.draft_tokens,
         n_parallel=args.parallel,
@@ -112,12 +117,18 @@ def plan_of(args: Namespace, flow: Any) -> Any:
     )
 
 
-def questions(args: Namespace) -> tuple[Any, ...]:
+def is_bundled(model: Path) -> bool:
+    """Whether a model is of the demo's."""
+    return model.resolve().is_relative_to(pairs.folder().resolve())
+
+
+def questions(args: Namespace, of_demo: bool) -> tuple[Any, ...]:
     """What to ask, each prompt as often as there are samples."""
     question = import_module("edgespec.export.trim.answers").Question
     if args.prompts:
         prompts = read_prompts(Path(args.prompts))
     else:
-        prompts = [prompt for name in GROUPS["demo"] for prompt in built_in(name)]
-    n = args.samples or (1 if args.prompts else BUILT_IN_SAMPLES)
+        names = args.set or (GROUPS["demo"] if of_demo else ASSISTANT)
+        prompts = [prompt for name in names for prompt in built_in(name)]
+    n = args.samples or (DEMO_SAMPLES if of_demo and not args.prompts and not args.set else 1)
     return tuple(question(one.messages, one.later, i) for i in range(n) for one in prompts)

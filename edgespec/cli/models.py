@@ -11,7 +11,7 @@ from edgespec.cli.tty import PICTURES
 from edgespec.config import cache_folder, resolve
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
-from edgespec.store import hub, pairs, tuned
+from edgespec.store import hub, pairs, removal, tuned
 from edgespec.store.hub import cache
 from edgespec.store.hub.cache import CachedModel
 from edgespec.store.hub.names import asked_by, quant_of, spec_of
@@ -108,13 +108,15 @@ def called(model: CachedModel, all_here: Sequence[CachedModel]) -> str:
 
 def extent(pair: pairs.Pair) -> dict[str, Any]:
     """Bytes a pair takes beyond what is bundled, as far as known; how many are here, and where."""
-    made = sum(map(pairs.n_bytes, pairs.made(pair.target, cache_folder())))
-    held = [pairs.held(entry) for entry in pair.entries if entry.repo]
-    return {
-        "size_bytes": sum(entry.size for entry in pair.entries) or made,
-        "here_bytes": made + sum(one.n_bytes for one in held if one is not None),
-        "places": sorted({one.place for one in held if one is not None}),
-    }
+    size = here = 0
+    places = set[str]()
+    for entry in pair.entries:
+        made = sum(map(pairs.n_bytes, pairs.made(entry, cache_folder())))
+        held = pairs.held(entry) if entry.repo and not made else None
+        size += made or entry.size + entry.onnx_size
+        here += made + (held.n_bytes if held is not None else 0)
+        places |= {held.place} if held is not None else set()
+    return {"size_bytes": size, "here_bytes": here, "places": sorted(places)}
 
 
 def in_short(pair: pairs.Pair, extent: Mapping[str, Any]) -> str:
@@ -125,7 +127,8 @@ def in_short(pair: pairs.Pair, extent: Mapping[str, Any]) -> str:
     if here >= size:
         words = " ".join([f"{in_words(here)}, here", *(f"in {p}" for p in extent["places"])])
     else:
-        words = in_words(size) + (f", {in_words(here)} of it here" if here else " to fetch")
+        to_do = " to fetch and make" if pair.target.onnx else " to fetch"
+        words = in_words(size) + (f", {in_words(here)} of it here" if here else to_do)
     return f"{words}." if pair.tried else f"{words}; not tried by us."
 
 
@@ -150,7 +153,7 @@ def shown(name: str) -> Shown:
     out |= {"licence": pair.licence, "vocabulary": pair.vocabulary}
     for part, entry in (("target", pair.target), ("drafter", pair.drafter)):
         out[part] = f"{entry.spec if entry.repo else entry.file}: {state(entry, pair.name)}"
-    made = pairs.made(pair.target, cache_folder())
+    made = [path for entry in pair.entries for path in pairs.made(entry, cache_folder())]
     if made:
         out["made"] = ", ".join(f"{path}: {in_words(pairs.n_bytes(path))}" for path in made)
     return out, [f"{key:<12}{value}" for key, value in out.items()]
@@ -158,11 +161,16 @@ def shown(name: str) -> Shown:
 
 def state(entry: pairs.ModelEntry, name: str) -> str:
     """Whether a file is there, and if bundled, is the one the manifest names."""
+    if entry.onnx and pairs.is_here(entry, cache_folder()):
+        return f"made into {entry.onnx} for ONNX Runtime"
     if entry.repo:
-        held = pairs.held(entry)
+        held, pull = pairs.held(entry), f"`edgespec models pull {name}`"
+        to_make = f"{in_words(entry.onnx_size)} of {entry.onnx} to make" if entry.onnx else ""
         if held is None:
-            return f"{in_words(entry.size)} to fetch: `edgespec models pull {name}`"
-        return f"{in_words(held.n_bytes)}, in {held.place} at {held.path}"
+            more = f", then {to_make}" if to_make else ""
+            return f"{in_words(entry.size)} to fetch{more}: {pull}"
+        more = f", {to_make}: {pull}" if to_make else ""
+        return f"{in_words(held.n_bytes)}, in {held.place} at {held.path}{more}"
     try:
         path = pairs.bundled(entry)
     except ModelFileError:
@@ -214,7 +222,7 @@ def removed(name: str) -> Shown:
         pair = pairs.find(name)
         if not pair.target.pad and not pair.target.repo:
             raise UsageError(f"{pair.name} comes with EdgeSpec: expected a pair that was fetched")
-        freed, kept = pairs.remove(pair, cache_folder())
+        freed, kept = removal.remove(pair, cache_folder())
     if not freed and not kept:
         raise UsageError(
             f"nothing of {name} is here that was fetched or made: see `edgespec models list`"

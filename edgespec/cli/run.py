@@ -118,6 +118,6 @@ def drafter_row(session: Session) -> dict[str, Any] | None:
 def session_record(session: Session, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The "edgespec.run/1" object of what a session did."""
     data = record(session.target.info(), drafter_row(session), session.params(), runs)
-    decisive = ("json_schema", "grammar", "kv_type")  # of the output, beside the sampling
+    decisive = ("json_schema", "grammar", "kv_type", "exact")  # of the output, beside the sampling
     data["params"] |= {name: getattr(session.config, name) for name in decisive}
     return data

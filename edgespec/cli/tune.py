@@ -105,6 +105,10 @@ def lines_of(found: Tuning) -> list[str]:
         "times plain decoding:",
         *(way_line(row, row is found.choice) for row in found.ways),
     ]
+    if found.choice["pair"]:
+        lines.append(f"the same weights run fastest as {found.choice['pair']}: texts part at ties")
+    for name in found.absent:
+        lines.append(f"not tried: {name}, the same weights: type `edgespec models pull {name}`")
     if found.choice["drafter"] == "none":
         lines.append("drafting does not pay here: the pair decodes plainly")
     return lines
@@ -114,7 +118,7 @@ def way_line(row: Mapping[str, Any], is_choice: bool) -> str:
     """One way in the table."""
     model = Path(row["draft_model"]).name
     kinds = ", ".join(f"{kind} {gain:.2f}" for kind, gain in row["by_kind"].items())
-    name = f"{row['way']} {model}".strip()
+    name = f"{row['way']} {row['pair'] or model}".strip()
     place = "" if row["device"] == "auto" else f" target on {row['device']}"
     mark = "*" if is_choice else " "
     return f"{mark} {row['over_plain']:.2f}  {name}{place}  ({kinds})"

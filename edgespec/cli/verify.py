@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ ABOUT = "Check that speculation changes nothing: greedy texts, and the law of sa
 USAGE = "[--prompts FILE] [--draws N] [options]"
 EXAMPLE = "edgespec verify --draws 20000 --json verify.json"
 DEFAULTS = Config(max_tokens=64)
+OTHER_LENGTHS = (1, 6, 9)  # with --exact: of drafts, within a class of widths and beyond it
 DRAWS, MOST_DRAWS = 2000, 100_000  # MOST_DRAWS: what one can be told to wait for
 RESULTS = {
     "ok": "result: ok",
@@ -58,8 +60,11 @@ def run(args: Namespace, config: Config) -> int:
         prompts = [session.prompt(prompt.messages) for prompt in kept]
         plain = fresh(session, session.pair.methods.named("plain"))
         params = session.params()
+        drafting = changing(session, method) if config.exact else fresh(session, method)
         report: dict[str, Any] = {
-            "greedy": check_greedy(session.target, plain, fresh(session, method), prompts, params)
+            "greedy": check_greedy(
+                session.target, plain, drafting, prompts, params, exact=config.exact
+            )
         }
         report["greedy"]["n_skipped"] = len(asked_for) - len(kept)
         if args.draws:
@@ -92,6 +97,18 @@ def fresh(session: Session, method: Method) -> Stream:
     def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
         session.use(method)
         return session.steps(ids, params)
+
+    return stream
+
+
+def changing(session: Session, method: Method) -> Stream:
+    """Streams each from an empty cache, by `method`, by "auto" and by other widths in turn."""
+    named = session.pair.methods.named
+    others = ["auto", *(f"fixed-{k}" for k in OTHER_LENGTHS)]
+    turns = cycle([fresh(session, one) for one in (method, *map(named, others))])
+
+    def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
+        return next(turns)(ids, params)
 
     return stream
 

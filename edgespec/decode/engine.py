@@ -92,12 +92,15 @@ class Engine:
             )
 
     def _read(self, tokens: list[int]) -> int:
-        """Bring the target's cache to `tokens`, reusing the common prefix; tokens newly read."""
+        """Bring the target's cache to `tokens`, reusing the common prefix; tokens newly read.
+
+        Parts end at multiples of PART, whatever was there before.
+        """
         n_same = self._cache.cut(tokens, len(tokens))
         n_new = len(tokens) - n_same
-        for start in range(n_same, len(tokens), PART):
-            part = tokens[start : start + PART]
-            self._cache.extend(part)
+        ends = [*range((n_same // PART + 1) * PART, len(tokens), PART), len(tokens)]
+        for start, end in zip([n_same, *ends], ends, strict=False):
+            self._cache.extend(tokens[start:end])
             if self.on_read is not None and n_new > PART:
-                self.on_read((start + len(part) - n_same) / n_new)
+                self.on_read((end - n_same) / n_new)
         return n_new + 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from edgespec.decode.follow import common_prefix
 from edgespec.drafters.window import Reading, Reads
@@ -127,7 +127,9 @@ class Mixed:
         # Where less than `most` is allowed, the answer ends there.
         n_coming = min(self._usual, room) if room < self.most else self._usual
         if payer is None:
-            self._score_one(context, k, drawing)
+            scored = self._scored(context, k, drawing)
+            if scored.is_drawn and not best.width:
+                return scored
         elif self._may_draft(payer, context, plan.gain, n_coming):
             far = isinstance(payer.drafter, Stepwise) and drawing is None
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
@@ -139,18 +141,24 @@ class Mixed:
                 self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)
 
-    def _score_one(self, context: Sequence[int], k: int, drawing: Drawing | None) -> None:
-        """One of those not used drafts, where scoring it is due; drawn drafts cannot be scored."""
+    def _scored(self, context: Sequence[int], k: int, drawing: Drawing | None) -> Draft:
+        """What one of those not used drafts where scoring it is due.
+
+        Only a drawn draft has to be verified for that: it is accepted oftener than repeated.
+        """
         for one in self._paid:
-            if drawing is None and self.planner.may_score(one.source):
-                if self._may_draft(one, context, SCORE_READS, 0):
-                    drawn = one.draft(context, min(k, SCORED), None)
-                    self.planner.pay(one.source, one.last_s)
-                    if len(drawn):
-                        self._made.append(drawn)
-                    else:
-                        self.planner.learn(one.source, (), 1, 0)
-                return
+            if not self.planner.may_score(one.source):
+                continue
+            if not self._may_draft(one, context, SCORE_READS, 0):
+                break
+            drawn = one.draft(context, 1 if drawing else min(k, SCORED), drawing)
+            self.planner.pay(one.source, one.last_s)
+            if len(drawn):
+                self._made.append(drawn)
+            else:
+                self.planner.learn(one.source, (), 1, 0)
+            return drawn
+        return NO_DRAFT
 
     def _begin(self, n: int) -> None:
         """Another answer, after n ids."""
@@ -208,7 +216,7 @@ class Mixed:
     def observe(self, done: Round) -> None:
         """Every drafter learns from the round, and the planner from all drafts, used or not."""
         verdict = done.verdict
-        n_new = len(done.context) - self._n_seen
+        n_new = len(verdict.tokens)
         self._n_seen, self._n_said = len(done.context), self._n_said + n_new
         self._said_s += done.times.target_s
         for made in self._made:
@@ -222,6 +230,28 @@ class Mixed:
             one.n_undrafted += 1
             one.drafter.observe(done)
         self.planner.observe(done, self._payer)
+
+    @property
+    def n_tested(self) -> int:
+        """Drafted tokens that were scored in all."""
+        return self.planner.n_tested
+
+    def saved(self) -> dict[str, Any]:
+        """What was learned of acceptance and times, for a file."""
+        steps = {one.source: one.costs.step_s for one in self._paid if one.costs.step_s > 0}
+        return {"planner": self.planner.saved(), "usual": self._usual, "steps": steps}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
+        usual, steps = float(saved["usual"]), saved["steps"]
+        costs = {one.source: float(steps[one.source]) for one in self._paid if one.source in steps}
+        if not (usual > 0 and all(0 < step_s < 60 for step_s in costs.values())):
+            raise ValueError(f"answers of {usual:g} tokens, steps of {costs}")
+        self.planner.load(saved["planner"])
+        self._usual = usual
+        for one in self._paid:
+            if one.source in costs:
+                one.costs = DraftCosts(costs[one.source])
 
     def close(self) -> None:
         for one in self._all:

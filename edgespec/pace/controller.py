@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import Any
 
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
@@ -36,8 +39,12 @@ class FixedController:
         self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float = 0.0
     ) -> Plan:
         """The whole draft, worth the tokens it is expected to add: times are no concern here."""
-        width = min(self.most, len(confidence) or self.most)
-        return Plan(width, sum(self._of(source).survival(confidence, width)))
+        known = self._of(source)
+        if confidence:
+            survival = known.survival(confidence[: self.most])
+            return Plan(len(survival), sum(survival))
+        survival = list(accumulate(map(known.coming.p, range(self.most)), mul))
+        return Plan(self.most, sum(survival))
 
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
         return len(confidence) < self.most
@@ -59,6 +66,16 @@ class FixedController:
 
     def n_rests(self, look_s: float) -> int:
         return 0
+
+    @property
+    def n_tested(self) -> int:
+        return sum(known.n_tested for known in self._sources.values())
+
+    def saved(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Nothing is kept."""
 
     def _of(self, source: str) -> Source:
         return self._sources.setdefault(source, Source())

@@ -87,7 +87,7 @@ def measure_costs(
             target.forward(tokens[:n])
             return clock() - start
         finally:
-            target.truncate(length)
+            target.keep(())
 
     start, waited_before = clock(), waited()
     samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], start + budget_s, clock)

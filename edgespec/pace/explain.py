@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 from edgespec.pace.planner import AutoPlanner
-from edgespec.pace.source import worths
+from edgespec.pace.source import Prices, best_to_come
 
 
 def explained(planner: AutoPlanner) -> dict[str, Any]:
@@ -22,17 +24,17 @@ def explained(planner: AutoPlanner) -> dict[str, Any]:
 
 def _score(planner: AutoPlanner, name: str) -> dict[str, Any]:
     known = planner.sources[name]
-    survival = known.survival((), planner.most)
+    survival = list(accumulate(known.to_come((), planner.most), mul))
     step_s, rate = known.step_s or 0.0, planner.gain / planner.plain_s
-    promised = worths(survival, planner.costs.seconds, rate, step_s, known.fixed_s)
-    worth = max(promised, default=0.0)
+    prices = Prices(planner.costs.seconds, rate, step_s)
+    width, worth, _ = best_to_come(known.to_come((), planner.most), prices)
     return {
         "acceptance": known.rate,
         "n_tested": known.n_tested,
         "survival": survival,
         "step_s": step_s,
         "fixed_s": known.fixed_s,
-        "width": 1 + promised.index(worth) if promised else 0,
-        "worth": worth,
+        "width": width,
+        "worth": worth - rate * known.fixed_s if width else 0.0,
         "paused": known.paused,
     }

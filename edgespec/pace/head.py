@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import exp
 
 MAX_WIDTH = 16
 # Variances of what is believed before anything was tested, and their growth per tested token: a
@@ -14,8 +15,10 @@ MAX_WIDTH = 16
 # growth loses up to 3 % to chance, and slower growth as much after a change.
 BIAS, SLOPE, OWN = 0.4, 0.02, 0.05
 BIAS_DRIFT, SLOPE_DRIFT, OWN_DRIFT = 2e-4, 2e-5, 1e-4
-RECENT = 0.9  # weight of a tested token's surprise one token later
-SURPRISE = 4.5  # deviations of the recent ones together, from which on acceptance has changed
+RECENT = 0.93  # weight of a tested token's surprise one token later
+# Deviations of the recent ones together from which on acceptance has changed; for the better it is
+# noticed sooner, because a source that is hardly used is hardly tested.
+SURPRISE, GOOD_SURPRISE = 3.5, 2.5
 CHANGED = 1.0  # the bias's variance then
 HOME = 0.01  # weight of one tested token in what the bias is in the long run
 RENEWED = 0.1  # variance of a bias in another text
@@ -39,23 +42,25 @@ class AcceptanceHead:
 
     def p(self, position: int, feature: float = 0.0) -> float:
         """Of the token at this position, 0 being the first."""
-        return logistic(self.bias + self.own[position] + self.slope * feature)
+        return 1 / (1 + exp(-self.bias - self.own[position] - self.slope * feature))
 
     def learn(self, position: int, feature: float, accepted: bool) -> None:
         """One tested token."""
         p = self.p(position, feature)
-        off, spread = accepted - p, max(p * (1 - p), 0.01)
+        off, spread = accepted - p, p * (1 - p) + 0.01
         self._notice(off, spread)
         bias = self._bias + BIAS_DRIFT
         slope = min(self._slope + SLOPE_DRIFT, SLOPE)
         own = min(self._own[position] + OWN_DRIFT, OWN)
         gain = 1 / (1 + spread * (bias + slope * feature * feature + own))
-        self.bias += bias * off * gain
-        self.slope += slope * feature * off * gain
-        self.own[position] += own * off * gain
-        self._bias = bias - bias * bias * spread * gain
-        self._slope = slope - (slope * feature) ** 2 * spread * gain
-        self._own[position] = own - own * own * spread * gain
+        step = off * gain
+        self.bias += bias * step
+        self.slope += slope * feature * step
+        self.own[position] += own * step
+        lost = spread * gain
+        self._bias = bias - bias * bias * lost
+        self._slope = slope - (slope * feature) ** 2 * lost
+        self._own[position] = own - own * own * lost
         self._home += HOME * (self.bias - self._home)
 
     def renew(self) -> None:
@@ -66,7 +71,8 @@ class AcceptanceHead:
     def _notice(self, off: float, spread: float) -> None:
         self._off = RECENT * self._off + off
         self._usual = RECENT**2 * self._usual + spread
-        if abs(self._off) > SURPRISE * math.sqrt(self._usual):
+        bound = SURPRISE if self._off < 0 else GOOD_SURPRISE
+        if self._off * self._off > bound * bound * self._usual:
             self._bias = max(self._bias, CHANGED)
             self._off = self._usual = 0.0
 
@@ -85,7 +91,7 @@ class AcceptanceHead:
 
 
 def logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-max(min(x, 30.0), -30.0)))
+    return 1 / (1 + math.exp(-x))
 
 
 def log_odds(p: float) -> float:
@@ -102,3 +108,9 @@ def features(confidence: Sequence[float]) -> list[float]:
         out.append(log_odds(one / before) if before > 0 else -FARTHEST)
         before = one
     return out
+
+
+def last_said(confidence: Sequence[float]) -> float:
+    """The log odds of the last token given those before it."""
+    before = confidence[-2] if len(confidence) > 1 else 1.0
+    return log_odds(confidence[-1] / before) if before > 0 else -FARTHEST

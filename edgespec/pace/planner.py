@@ -15,11 +15,13 @@ from typing import Any, Protocol
 from edgespec.pace.cost import CostTable, LiveCosts
 from edgespec.pace.expected import acceptance_for
 from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.source import AHEAD, Source, worths
+from edgespec.pace.source import AHEAD, Prices, Source, best_drafted, best_to_come, goes_on
 from edgespec.types import Draft, Round
 
 RESUME = 0.04  # tokens that a paused source must be worth to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
+KNOWN = 0.9  # acceptance at which a source that is right is no news
+MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 # Of an answer's time, reading before a draft may take this share at most, whatever is promised,
 # and to be scored that. Promises are guesses at first: without the limit, after a prompt of
 # 2,000 tokens, SmolLM2 slowed 96 tokens of Qwen2.5-Coder-1.5B to 0.83 of plain.
@@ -101,6 +103,19 @@ class Planner(Protocol):
         """Most rounds to leave out between lookups in vain that take so long."""
         ...
 
+    @property
+    def n_tested(self) -> int:
+        """Drafted tokens that it has learned from, of all sources."""
+        ...
+
+    def saved(self) -> dict[str, Any]:
+        """What was learned, for a file."""
+        ...
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
+        ...
+
 
 class AutoPlanner:
     """Says for any source how much of it pays by measured costs and acceptance; nothing, if so.
@@ -139,21 +154,25 @@ class AutoPlanner:
         known, plain = self._of(source), Plan(0, 0.0)
         if self.costs.in_doubt or self._n_since_plain >= self._plain_every:
             return plain
-        survival = known.survival(confidence, len(confidence[: self.most]) or self.most)
-        promised = self._worths(survival, step_s, fixed_s)
-        best = max(promised, default=0.0)
-        resuming = known.paused and not confidence
-        pays = best > (RESUME if resuming else 0.0)
-        if not confidence:
+        most, rate = self.most, self._rate
+        if confidence:
+            step_s = fixed_s = 0.0
+            survival = known.survival(confidence[:most])
+            k, worth, expected = best_drafted(survival, Prices(self.costs.seconds, rate))
+        else:
             known.step_s, known.fixed_s = step_s, fixed_s
+            prices = Prices(self.costs.seconds, rate, step_s)
+            k, worth, expected = best_to_come(known.to_come((), most), prices)
+            worth -= rate * fixed_s
+        resuming = known.paused and not confidence
+        pays = k > 0 and worth > (RESUME if resuming else 0.0)
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
-        if pays:
-            k = 1 + promised.index(best)
-            takes_s = self._round_s(k) + fixed_s + k * step_s
-            gain = (1 + sum(survival[:k])) * self.plain_s / takes_s - 1
-            return Plan(k, best, gain=min(gain, READS))
-        return plain
+        if not pays:
+            return plain
+        takes_s = self._round_s(k) + fixed_s + k * step_s
+        gain = (1 + expected) * self.plain_s / takes_s - 1
+        return Plan(k, worth, gain=min(gain, READS))
 
     def is_paused(self, source: str) -> bool:
         """Whether it was not worth drafting when last asked."""
@@ -161,20 +180,16 @@ class AutoPlanner:
 
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
         """See Planner. Compares what is drafted with up to AHEAD tokens more."""
-        k = len(confidence)
-        if k >= self.most:
+        n_more = min(AHEAD, self.most - len(confidence))
+        if n_more < 1:
             return False
-        survival = self._of(source).survival(confidence, min(k + AHEAD, self.most))
-        promised = self._worths(survival, 0.0, 0.0)
-        now = max(0.0, *promised[:k])
-        return any(worth - m * step_s * self._rate > now for m, worth in enumerate(promised[k:], 1))
+        known = self._of(source)
+        prices = Prices(self.costs.seconds, self._rate, step_s)
+        return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
 
     @property
     def _rate(self) -> float:
         return self.gain / self.plain_s
-
-    def _worths(self, survival: Sequence[float], step_s: float, fixed_s: float) -> list[float]:
-        return worths(survival, self.costs.seconds, self._rate, step_s, fixed_s)
 
     def _round_s(self, k: int) -> float:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
@@ -218,12 +233,18 @@ class AutoPlanner:
 
     def may_score(self, source: str) -> bool:
         """See Planner."""
-        return self.most > 0 and not self.costs.in_doubt and self._of(source).balance_s >= 0
+        if self.most < 1 or self.costs.in_doubt:
+            return False
+        known = self._of(source)
+        # Once it was right, the next rounds tell at once whether it is so again; paid for later.
+        is_news = known.streak > 0 and known.coming.p(0) < KNOWN
+        return known.balance_s >= (MOST_DEBT * self.plain_s if is_news else 0.0)
 
     def pay(self, source: str, draft_s: float) -> None:
         """See Planner."""
         known, plain_s = self._of(source), self.plain_s
-        known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), -8 * plain_s)
+        debt_s = MOST_DEBT * plain_s
+        known.balance_s = max(known.balance_s - min(draft_s, 4 * plain_s), debt_s)
 
     def renew(self) -> None:
         """See Planner."""
@@ -245,7 +266,7 @@ class AutoPlanner:
         plain_s, known = self.plain_s, self._of(source)
         won_s = (n_hits + 1) * plain_s - self._round_s(k) - min(draft_s, 4 * plain_s)
         # What regular drafting lost before it paused is no reason to wait for long.
-        floor_s = -8 * plain_s if known.paused else min(plain_s - self._round_s(1), 0.0)
+        floor_s = MOST_DEBT * plain_s if known.paused else min(plain_s - self._round_s(1), 0.0)
         known.balance_s = max(known.balance_s + won_s, floor_s)
 
     @property
@@ -262,8 +283,8 @@ class AutoPlanner:
         if not known.paused:
             return ""
         step_s, fixed_s, plain_s = known.step_s or 0.0, known.fixed_s, self.plain_s
-        promised = self._worths(known.survival((), self.most), step_s, fixed_s)
-        k = 1 + promised.index(max(promised))
+        prices = Prices(self.costs.seconds, self._rate, step_s)
+        k, _, _ = best_to_come(known.to_come((), self.most), prices)
         verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""
         need = acceptance_for((1 + RESUME) * (verify + drafting), k)
@@ -278,15 +299,20 @@ class AutoPlanner:
             f"{end}"
         )
 
+    @property
+    def n_tested(self) -> int:
+        """See Planner."""
+        return sum(known.n_tested for known in self.sources.values())
+
     def saved(self) -> dict[str, Any]:
-        """What was learned, for a file."""
+        """See Planner."""
         # What is drafted for nothing is scored in every round: it learns anew at once.
         kept = {name: one for name, one in self.sources.items() if one.step_s is not None}
         sources = {name: one.saved() for name, one in kept.items() if one.n_tested}
         return {"gain": self.gain, "sources": sources}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
+        """See Planner."""
         known = {str(name): Source() for name in saved["sources"]}
         for name, one in known.items():
             one.load(saved["sources"][name])

@@ -8,13 +8,16 @@ the rule that stops a draft once going on is worth less: SpecDec++, arXiv 2405.1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from edgespec.pace.head import MAX_WIDTH, AcceptanceHead, features, log_odds
+from edgespec.pace.head import MAX_WIDTH, AcceptanceHead, features, last_said, log_odds
 
 PRIOR = 0.7  # acceptance believed before any evidence, so that drafting starts
 TRUST = 0.8  # of the drafter's own log odds, before any evidence
+FIRST = 4  # most tokens of a first draft
 AHEAD = 4  # tokens looked ahead while drafting
 KEEP = 0.98  # weight of a rate one tested token older
 
@@ -29,15 +32,19 @@ class Source:
         self.drafted = AcceptanceHead(0.0, TRUST)
         self.coming = AcceptanceHead(log_odds(PRIOR), 0.2)
         self.rate, self.n_tested = PRIOR, 0
+        self.reach = 0  # most tokens of a draft that were ever tested
         self._usual = 1.0  # log odds that its tokens have
+        self._grown = list[float]()
         self.balance_s = 0.0  # seconds scoring may still take; negative while paying back
         self.step_s: float | None = None  # as last planned with before drafting
         self.fixed_s = 0.0
         self.paused = False
+        self.streak = 0  # drafts lately all right, up to 3; a wrong one takes two away
 
     def learn(self, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         """Of a draft's first tokens so many were tested and so many of those accepted."""
         said, before = features(confidence[:n_tested]), 0.0
+        self.streak = min(self.streak + 1, 3) if n_hits == n_tested else max(self.streak - 2, 0)
         for i in range(min(n_tested, MAX_WIDTH)):
             accepted = i < n_hits
             self.coming.learn(i, before, accepted)
@@ -47,19 +54,35 @@ class Source:
                 self._usual += 0.05 * (before - self._usual)
             self.rate += (accepted - self.rate) * max(1 - KEEP, 1 / (self.n_tested + 4))
             self.n_tested += 1
+        self.reach = max(self.reach, min(n_tested, MAX_WIDTH))
 
-    def survival(self, confidence: Sequence[float], n: int) -> list[float]:
-        """P(it and all before it are accepted) of the first n tokens, drafted or still to come."""
-        out, alive, before = [], 1.0, 0.0
-        said = features(confidence[:n])
-        for i in range(n):
-            if i < len(said):
-                before = said[i]
-                alive *= self.drafted.p(i, before)
-            else:
-                alive *= self.coming.p(i, before if i <= len(said) else self._usual * bool(i))
+    def survival(self, confidence: Sequence[float]) -> list[float]:
+        """P(it and all before it are accepted) of each drafted token."""
+        out, alive = list[float](), 1.0
+        for i, said in enumerate(features(confidence)):
+            alive *= self.drafted.p(i, said)
             out.append(alive)
         return out
+
+    def grown(self, confidence: Sequence[float]) -> list[float]:
+        """The same for a draft that grows from call to call; only its last token is looked at."""
+        k = len(confidence)
+        if k == 1 or len(self._grown) != k - 1:
+            self._grown = self.survival(confidence)
+        else:
+            self._grown.append(self._grown[-1] * self.drafted.p(k - 1, last_said(confidence)))
+        return self._grown
+
+    def to_come(self, confidence: Sequence[float], n: int) -> Iterator[float]:
+        """P(accepted) of each of n tokens that would follow, those before it being accepted.
+
+        Fewer where so long a draft was never near to being tested: a few lucky first rounds
+        promise nothing for sixteen tokens.
+        """
+        k, most = len(confidence), max(FIRST, 2 * self.reach + 1)
+        for i in range(k, min(k + n, most, MAX_WIDTH)):
+            said = self._usual if i > k else last_said(confidence) if k else 0.0
+            yield self.coming.p(i, said)
 
     def renew(self) -> None:
         """Another text begins."""
@@ -73,29 +96,66 @@ class Source:
             "coming": self.coming.saved(),
             "rate": self.rate,
             "usual": self._usual,
+            "reach": self.reach,
         }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
         self.rate, self._usual = float(saved["rate"]), float(saved["usual"])
+        self.reach = max(0, min(int(saved["reach"]), MAX_WIDTH))
         self.drafted.load(saved["drafted"])
         self.coming.load(saved["coming"])
 
 
-def worths(
-    survival: Sequence[float],
-    costs_s: Sequence[float],
-    rate: float,
-    step_s: float,
-    fixed_s: float = 0.0,
-) -> list[float]:
-    """Expected tokens of drafting 1, 2, .. tokens beyond what their time is worth.
+@dataclass(frozen=True)
+class Prices:
+    """What tokens and seconds are worth. seconds: of a target forward of 1, 2, .. tokens.
 
-    survival: of each token. costs_s: of a target forward of 1, 2, .. tokens. rate: tokens per
-    second. step_s, fixed_s: of drafting one token, and of any draft.
+    rate: tokens per second that decoding gives. step_s: of drafting one token.
     """
-    out, expected = [], 0.0
+
+    seconds: Sequence[float]
+    rate: float
+    step_s: float = 0.0
+
+    def worth(self, expected: float, k: int, n_drafting: int = 0) -> float:
+        """Of verifying k tokens, `expected` accepted, if so many are still to be drafted."""
+        more_s = self.seconds[k] - self.seconds[0] + n_drafting * self.step_s
+        return expected - self.rate * more_s
+
+
+def best_drafted(survival: Sequence[float], prices: Prices) -> tuple[int, float, float]:
+    """The width of most worth of a draft, its worth, and the tokens expected; 0 if none has any."""
+    width, best, at_best, expected = 0, 0.0, 0.0, 0.0
     for k, alive in enumerate(survival, 1):
         expected += alive
-        out.append(expected - rate * (costs_s[k] - costs_s[0] + fixed_s + k * step_s))
-    return out
+        worth = prices.worth(expected, k)
+        if worth > best:
+            width, best, at_best = k, worth, expected
+    return width, best, at_best
+
+
+def best_to_come(chances: Iterable[float], prices: Prices) -> tuple[int, float, float]:
+    """The same of a draft that is not made yet; its first width's where none has any worth."""
+    width, best, at_best, expected, alive = 0, -math.inf, 0.0, 0.0, 1.0
+    for k, chance in enumerate(chances, 1):
+        alive *= chance
+        expected += alive
+        worth = prices.worth(expected, k, k)
+        if worth > best:
+            width, best, at_best = k, worth, expected
+        elif k >= width + AHEAD:
+            break
+    return width, best, at_best
+
+
+def goes_on(survival: Sequence[float], chances: Iterable[float], prices: Prices) -> bool:
+    """Whether a draft is worth more with any number of tokens that would follow."""
+    _, now, _ = best_drafted(survival, prices)
+    expected, alive, n_drafted = sum(survival), survival[-1], len(survival)
+    for n, chance in enumerate(chances, 1):
+        alive *= chance
+        expected += alive
+        if prices.worth(expected, n_drafted + n, n) > now:
+            return True
+    return False

@@ -8,8 +8,8 @@ from typing import Any
 from edgespec.config import Config, check_known, with_values
 from edgespec.decode.sampling import biases, check_params
 from edgespec.option import Options
+from edgespec.protocols import OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import OpenModel
 from edgespec.session.request import checked_count
 from edgespec.types import SamplingParams
 

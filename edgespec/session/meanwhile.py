@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgespec.backends import ModelOptions, open_model
-from edgespec.session.methods import OpenModel
+from edgespec.protocols import OpenModel
 
 
 class Meanwhile:

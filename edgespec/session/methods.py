@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
 
-from edgespec.adapt.learned import Learned
+from edgespec.adapt.learned import Kind, Learned
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
@@ -26,30 +26,13 @@ from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
-from edgespec.protocols import Drafter, LanguageModel, Speculator, Tokenizer
-from edgespec.types import ModelInfo, SamplingParams
+from edgespec.protocols import Drafter, OpenModel, Speculator
+from edgespec.types import SamplingParams
 
 NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
-
-
-class OpenModel(LanguageModel, Protocol):
-    """What a backend hands back: a language model with its tokenizer and a name tag.
-
-    device: where it runs, in words.
-    """
-
-    tokenizer: Tokenizer
-    device: str
-
-    def info(self) -> ModelInfo:
-        """What the model is."""
-        ...
-
-    def cancel(self) -> None:
-        """End the forward in progress with Cancelled; callable from any thread."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +83,8 @@ class Methods:
 
     translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
     guarded like all of them. costs: called when a method first needs to know what the target's
-    widths cost. apart: the draft model has a device of its own.
+    widths cost. kept: the file of what was learned of the pair's acceptance. apart: the draft model
+    has a device of its own.
     """
 
     def __init__(
@@ -110,10 +94,11 @@ class Methods:
         translation: Translation | None,
         own: Guarded | None,
         costs: Callable[[], LiveCosts],
+        kept: Path,
         *,
         apart: bool = False,
     ) -> None:
-        self._config, self._costs, self._own = config, costs, own
+        self._config, self._costs, self._own, self._kept = config, costs, own, kept
         self._draft_model, self._translation, self._apart = draft_model, translation, apart
 
     def configured(self, speculative: str) -> Method:
@@ -129,7 +114,7 @@ class Methods:
     def named(self, name: str, *, keep: bool = False) -> Method:
         """A method by name; keep: what its drafter learns is to be saved.
 
-        Its drafter has learned nothing, but for the n-grams saved earlier.
+        Its drafter has learned nothing, but for the n-grams and the acceptance saved earlier.
         Raises: UsageError for an unknown name.
         """
         way, _, bridge = name.partition("@")
@@ -145,10 +130,10 @@ class Methods:
             )
         chosen = self._chosen("ngram" if way == "ngram" else self._config.drafter)
         bridge = self._bridge(chosen, bridge)
-        translated, learned = None, NOTHING
+        translated, kinds = None, list[Kind]()
         if bridge and self._translation is not None and self._draft_model is not None:
             translated, ngrams = self._translation.drafter(self._draft_model, bridge)
-            learned = Learned([ngrams] if keep else [])
+            kinds.append(ngrams)
         if self._own is not None and way != "ngram":
             return self._by_own(name, self._own, fixed)
         ahead = self._ahead(translated) if "model" in chosen else None
@@ -158,11 +143,14 @@ class Methods:
         if fixed is None:
             # Even a single one is mixed where its drafts are cut to what its confidence promises.
             planner = AutoPlanner(self._costs(), most=self._most)
-            speculator = Mixed(drafters, planner)
+            speculator = mixed = Mixed(drafters, planner)
+            if "model" in chosen:
+                kinds.append(Kept(self._kept, mixed))
         else:
             one = len(drafters) == 1
             speculator = Paced(drafters[0], fixed) if one else Mixed(drafters, fixed)
         speculator = Enduring(speculator, [drafter.guard for drafter in drafters])
+        learned = Learned(kinds if keep else ())
         return Method(name, speculator, bridge, translated, learned, ahead, planner)
 
     def _by_own(self, name: str, own: Guarded, fixed: FixedController | None) -> Method:

@@ -16,9 +16,9 @@ from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
-from edgespec.protocols import Tokenizer
+from edgespec.protocols import OpenModel, Tokenizer
 from edgespec.session.meanwhile import Meanwhile
-from edgespec.session.methods import OpenModel, translation_of
+from edgespec.session.methods import translation_of
 from edgespec.store import hub, pairs
 from edgespec.types import Constraint, Progress
 
@@ -107,6 +107,7 @@ def options_of(config: Config, draft: Path | None = None) -> tuple[ModelOptions,
             n_gpu_layers=-1 if config.n_gpu_layers is None else config.n_gpu_layers,
             kv_type=config.kv_type,
             loading=config.loading,
+            exact=config.exact,
             widths=(1,) if config.speculative == "off" else (1, 4),
         ),
         ModelOptions(

@@ -11,15 +11,17 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from edgespec.backends import widths
+from edgespec.backends.exact import Exact
 from edgespec.config import Config, cache_folder
 from edgespec.drafters.ahead import apart
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.drafters.guarded import Guarded
 from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
-from edgespec.protocols import Drafter
+from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, Methods, OpenModel
+from edgespec.session.methods import Method, Methods
 from edgespec.text.template import Message
 from edgespec.types import Progress, Stats
 
@@ -41,6 +43,7 @@ class OpenPair:
         undisturbed: Callable[[], AbstractContextManager[bool]],
     ) -> None:
         self._config, self._progress, self._undisturbed = config, progress, undisturbed
+        self._kept = Path()  # what was learned of the pair's acceptance
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
@@ -54,9 +57,22 @@ class OpenPair:
                 begin = meanwhile.begin
             self.target: OpenModel = opening.open_target(self.path, config, progress, known=begin)
             self._opened.callback(self.target.close)
+            if config.exact:
+                self.target = Exact(self.target, self._widths())
             self._own = None if own is None else Guarded(own, n_vocab=self.target.n_vocab)
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
+
+    def _widths(self) -> tuple[int, ...]:
+        """Those that compute alike on this device, from the cache folder or found now."""
+        name = cost_store.key_of(self.path, self._config, device=self.target.device)
+        file = cache_folder() / "widths" / name
+        known = widths.load(file)
+        if known is None:
+            with opening.telling(self._progress, "finding widths that compute alike here, once"):
+                known = widths.find_widths(self.target)
+            widths.save(known, file)
+        return known
 
     def _open_drafter(self, path: Path | None, model: OpenModel | None = None) -> None:
         """The draft model in `path`, if any, and the methods that draft with what is open now.
@@ -72,13 +88,18 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
+            keys = (
+                cost_store.key_of(file, self._config, device=one.device)[:12]
+                for file, one in ((path, model), (self.path, self.target))
+            )
+            self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
         self.methods = self._methods(self._config)
 
     def _methods(self, config: Config) -> Methods:
         """What makes methods with the models that are open."""
         model = self.draft_model
         return Methods(
-            config, model, self.translation, self._own, lambda: self.live,
+            config, model, self.translation, self._own, lambda: self.live, self._kept,
             apart=model is not None and apart(model.device, self.target.device),
         )  # fmt: skip
 

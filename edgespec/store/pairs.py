@@ -1,23 +1,29 @@
 """Known pairs of target and drafter: their manifests in models/, and the files they name.
 
-A model is bundled, made from a bundled one on first use (a padded target, by what the package
-offers as an entry point for it, loaded for that alone), or one of the Hugging Face hub: found in
-the user's own folder (shelf.py), found in the hub's cache, or fetched, in this order.
+A model is bundled, or one of the Hugging Face hub: found in the user's own folder (shelf.py), found
+in the hub's cache, or fetched, in this order. Or it is made of one of those on first use: a padded
+target, a graph for ONNX Runtime, by an entry point of the package, loaded for that alone.
 """
 
 from __future__ import annotations
 
 import difflib
+import glob
+import logging
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from edgespec.backends.onnx.folder import DESCRIPTION
+from edgespec.config import cache_folder
 from edgespec.errors import ModelFileError, UsageError, is_own, not_installed
+from edgespec.files import in_words
 from edgespec.store import hub, shelf
 from edgespec.types import Progress
 
@@ -25,6 +31,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+log = logging.getLogger("edgespec")
 
 ALIASES = {"padded": "padded-f16"}
 PADDED_NOTE = (
@@ -36,6 +44,8 @@ MAKERS = "edgespec.makers"  # entry points, see pyproject.toml
 # How the files of padded models end, where not in their kind and .gguf.
 ENDINGS = {"int4": "-int4-b32", "int4-b128": "-int4-b128", "q4_0-fitted": "-q4_0g.gguf"}
 
+RECIPE = 1  # counts changes of what graphs are made like, so that no older one is served
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -43,6 +53,7 @@ class ModelEntry:
 
     pad: how a bundled file is widened, if at all. size: bytes of all parts of a hub's file.
     sha256: of a bundled file always; of a hub's file, or its first part, if it is held to one.
+    onnx: the precision of the graph that a hub's file is made into, if it is; onnx_size: its bytes.
     pair: the name of the pair it was read of.
     """
 
@@ -51,12 +62,19 @@ class ModelEntry:
     pad: str = ""  # a kind that the maker knows
     repo: str = ""
     size: int = 0
+    onnx: str = ""
+    onnx_size: int = 0
     pair: str = field(default="", compare=False)
 
     @property
     def spec(self) -> str:
         """What names a hub's file."""
         return f"{self.repo}:{self.file}"
+
+    @property
+    def source(self) -> ModelEntry:
+        """The file that a graph is made of; itself if it is none."""
+        return replace(self, onnx="", onnx_size=0)
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,13 @@ def find(name: str) -> Pair:
     return parsed(tomllib.loads((folder() / f"{name}.toml").read_text(encoding="utf-8")), name)
 
 
+def namesakes(pair: Pair) -> list[Pair]:
+    """Other pairs of the same files: used as they are, or made into graphs."""
+    sources = [entry.source for entry in pair.entries]
+    others = (find(name) for name in names() if name != pair.name)
+    return [other for other in others if [entry.source for entry in other.entries] == sources]
+
+
 def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
     """A manifest's table as a Pair. Raises: ModelFileError naming what does not fit."""
     try:
@@ -136,6 +161,8 @@ def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
         for entry in (target, drafter):
             if not (entry.size if entry.repo else entry.sha256):
                 raise KeyError("size" if entry.repo else "sha256")
+            if entry.onnx and not (entry.repo and entry.sha256 and entry.onnx_size):
+                raise KeyError("repo, sha256 or onnx_size")
     except (KeyError, TypeError) as error:
         raise ModelFileError(f"manifest {name}.toml is damaged ({error}): reinstall") from error
     tried = manifest.get("tried", True) is True
@@ -147,6 +174,14 @@ def bundled(entry: ModelEntry) -> Path:
 
     Raises: ModelFileError if it is not there; UsageError if it was not fetched.
     """
+    if entry.onnx:
+        graph = graph_of(entry, cache_folder())
+        if not is_whole(graph):
+            raise UsageError(
+                f"the graph of {entry.file} is not made yet: type `edgespec models pull "
+                f"{entry.pair}`"
+            )
+        return graph
     if entry.repo:
         here = held(entry)
         if here is None:
@@ -177,9 +212,11 @@ def file_of(
 ) -> Path:
     """The path of a model; one that is not here is made or fetched first.
 
-    cache: where padded targets are kept. progress: told what takes long and the share that is
+    cache: where what is made is kept. progress: told what takes long and the share that is
     done. Raises: ModelFileError, UsageError, BackendError if the hub or the network fails.
     """
+    if entry.onnx:
+        return _graph(entry, cache, progress, offline=offline)
     if entry.repo:
         if found := shelf.find(entry.file, entry.size, entry.sha256, progress):
             return found[0]
@@ -193,8 +230,56 @@ def file_of(
     path = bundled(entry)
     if not entry.pad:
         return path
-    try:
+    with _extra_needed():
         return Path(_maker("padded")(entry.pad, path, cache, progress))
+
+
+def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline: bool) -> Path:
+    """The folder made of a hub's file; made now unless it was before."""
+    target = graph_of(entry, cache)
+    if is_whole(target):
+        return target
+    check_room(entry, cache)
+    with _extra_needed():
+        make = _maker("onnx")  # what it needs is missing before anything is fetched
+        source = file_of(entry.source, cache, progress, offline=offline)
+        size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
+        log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
+        make(entry.onnx, source, target, lambda what, share: tell(f"once ({size}): {what}", share))
+    return target
+
+
+def graph_of(entry: ModelEntry, cache: Path) -> Path:
+    """Where the graph made of a hub's file lies, or will."""
+    return cache / f"{_stem(entry)}{RECIPE}"
+
+
+def _stem(entry: ModelEntry) -> str:
+    name = Path(entry.file).stem.lower()
+    return f"{name}-{entry.onnx}-{entry.sha256[:12]}-r"
+
+
+def is_whole(graph: Path) -> bool:
+    """Whether a graph's folder is there; it appears whole, but may have been half deleted."""
+    return (graph / DESCRIPTION).is_file()
+
+
+def check_room(entry: ModelEntry, cache: Path) -> None:
+    """Raises: UsageError unless there is room to make a graph, and to fetch its file if need be."""
+    needed = entry.onnx_size + (0 if held(entry.source) else entry.size)
+    free = shutil.disk_usage(next(at for at in (cache, *cache.parents) if at.is_dir())).free
+    if free < needed:
+        raise UsageError(
+            f"{entry.pair} needs {in_words(needed)} more, {in_words(free)} are free in {cache}: "
+            "free some (`edgespec models rm`), or set EDGESPEC_HOME to a folder of another disk"
+        )
+
+
+@contextmanager
+def _extra_needed() -> Iterator[None]:
+    """Around makers. Raises: UsageError where a package is missing that an extra brings."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if is_own(error):
             raise
@@ -213,7 +298,9 @@ def _maker(name: str) -> Callable[..., Any]:
 
 
 def made(entry: ModelEntry, cache: Path) -> list[Path]:
-    """What was made of a padded target, by this version or an earlier one: files or folders."""
+    """What was made for it, by this version or an earlier one: files or folders."""
+    if entry.onnx:
+        return sorted(cache.glob(f"{glob.escape(_stem(entry))}*[0-9]"))
     if not entry.pad:
         return []
     ending = ENDINGS.get(entry.pad, f"-{entry.pad}.gguf")
@@ -227,56 +314,10 @@ def n_bytes(path: Path) -> int:
     return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
 
 
-def remove(pair: Pair, cache: Path) -> tuple[int, list[str]]:
-    """Delete what was made or fetched for a pair; bytes freed, and what was kept.
-
-    A model stays while another pair that is here has it, too.
-    Raises: ModelFileError if something cannot be deleted.
-    """
-    freed, kept = 0, []
-    for entry in pair.entries:
-        if not entry.repo and not made(entry, cache):
-            continue
-        users = _users(entry, pair, cache)
-        if users and (made(entry, cache) or hub.held(entry.spec)):
-            name = entry.file if entry.repo else ", ".join(p.name for p in made(entry, cache))
-            kept.append(f"{name} ({', '.join(users)})")
-        elif entry.repo:
-            freed += hub.remove(entry.spec)
-        else:
-            freed += sum(map(_delete, made(entry, cache)))
-    return freed, kept
-
-
 def is_here(entry: ModelEntry, cache: Path) -> bool:
     """Whether a model is bundled, was made, was fetched or is found; the network is not asked."""
+    if entry.onnx:
+        return is_whole(graph_of(entry, cache))
     if entry.repo:
         return hub.held(entry.spec) is not None or held(entry) is not None
     return bool(made(entry, cache)) if entry.pad else (folder() / entry.file).is_file()
-
-
-def _users(entry: ModelEntry, but: Pair, cache: Path) -> list[str]:
-    """Pairs other than `but` of which this is one model and the other is here.
-
-    A made target has bundled partners, always here: the first of its pairs by name may delete it.
-    """
-    found = []
-    for pair in map(find, names()):
-        if pair.name == but.name or (entry.pad and pair.name > but.name):
-            continue
-        partners = [other for other in pair.entries if other != entry]
-        if len(partners) == 1 and is_here(partners[0], cache):
-            found.append(pair.name)
-    return found
-
-
-def _delete(path: Path) -> int:
-    """Delete a file or folder; the bytes this frees. Raises: ModelFileError."""
-    freed = n_bytes(path)
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be deleted ({error.strerror}): close what uses it"
-        ) from error
-    return freed

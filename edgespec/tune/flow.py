@@ -1,7 +1,8 @@
 """From models to a tuned pair: threads first, then placement, drafter and method on real prompts.
 
 What changes the target's answers (its KV type, its file) is never chosen here, only what changes
-how long they take. Every step keeps what it measured.
+how long they take; but a known pair that is the same weights made into graphs, or the files those
+were made of, takes part if it is here. Every step keeps what it measured.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from edgespec.config import Config, with_values
+from edgespec.config import Config, cache_folder, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
+from edgespec.protocols import OpenModel
 from edgespec.session import opening
-from edgespec.session.methods import Method, OpenModel
+from edgespec.session.methods import Method
 from edgespec.session.session import Session
+from edgespec.store import pairs
 from edgespec.text.template import Message
 from edgespec.tune.search import Race, Way, best
 from edgespec.tune.threads import candidates, chosen, round_s
@@ -40,12 +43,29 @@ Told = Callable[[str, float], None]
 
 @dataclass
 class Tuning:
-    """What was tried and found. threads: rows of stages 1 and 2; ways: of the race."""
+    """What was tried and found. threads: rows of stages 1 and 2; ways: of the race.
+
+    absent: pairs of the same weights that would have taken part, were they here.
+    """
 
     config: Config
     threads: list[dict[str, Any]] = field(default_factory=list)
     ways: list[dict[str, Any]] = field(default_factory=list)
     choice: dict[str, Any] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the ways of one race have in common. pair: instead of the configured one, if any."""
+
+    place: Mapping[str, str]
+    model: Path | None
+    pair: str = ""
+
+    def of(self, config: Config) -> Config:
+        values = {**self.place, "draft_model": str(self.model or "")}
+        return with_values(config, values | ({"pair": self.pair} if self.pair else {}), "tune")
 
 
 def tune(
@@ -71,7 +91,9 @@ def tune(
     models = [*([own] if own else []), *drafters]
     token_s = tune_threads(found, path, models[0] if models else None, told)
     rest_s = max(budget_s * LEAST_RACE, budget_s - (perf_counter() - start))
-    race(found, models, questions, rest_s, token_s, told)
+    usual, *apart = placements(found.config)
+    runs = [Setup(place, one) for place in (usual, *apart) for one in (models or [None])]  # type: ignore[list-item]
+    race(found, [*runs, *made_otherwise(found, usual)], questions, rest_s, token_s, told)
     progress("tuning", 1.0)
     return found
 
@@ -127,29 +149,44 @@ def opened(path: Path, config: Config) -> Iterator[OpenModel]:
         model.close()
 
 
+def made_otherwise(found: Tuning, place: Mapping[str, str]) -> list[Setup]:
+    """Known pairs of the same weights as the configured one; notes in `found` what is not here."""
+    config = found.config
+    own = ("model", "hf_repo", "draft_model", "hf_repo_draft", "n_gpu_layers", "kv_type")
+    if any(getattr(config, name) != getattr(Config, name) for name in own):
+        return []  # models of the user's, or what graphs cannot do
+    setups = []
+    for pair in pairs.namesakes(pairs.find(config.pair)):
+        if all(pairs.is_here(entry, cache_folder()) for entry in pair.entries):
+            drafter = opening.paths_of(replace(config, pair=pair.name))[1]
+            setups.append(Setup(place, drafter, pair.name))
+        else:
+            found.absent.append(pair.name)
+    return setups
+
+
 def race(
     found: Tuning,
-    models: Sequence[Path],
+    runs: Sequence[Setup],
     questions: Mapping[str, Sequence[Messages]],
     budget_s: float,
     token_s: float,
     told: Callable[[str], None],
 ) -> None:
-    """Answer the questions with every draft model on every placement; the fastest is chosen."""
-    runs = [(place, model) for place in placements(found.config) for model in (models or [None])]  # type: ignore[list-item]
+    """Answer the questions with every setup, in every way that it has; the fastest is chosen."""
     share_s = budget_s / len(runs)
     top, fastest_s = 0.0, 0.0
-    for number, (place, model) in enumerate(runs):
-        config = with_values(found.config, {**place, "draft_model": str(model or "")}, "tune")
+    for number, setup in enumerate(runs):
+        config, model = setup.of(found.config), setup.model
         names = [name for name in DRAFTS if model is not None or "model" not in name]
-        if number and model is not None and place == runs[number - 1][0]:
+        if number and model is not None and setup == replace(runs[number - 1], model=model):
             names.remove("ngram")  # was tried with the draft model before
         n = round(share_s / (len(names) * len(questions) * PASSES * token_s))
         config = replace(config, max_tokens=min(max(n, SHORTEST), LONGEST))
         ways = answered(config, names, questions, share_s, told)
         plain_s = sum(ways[0].token_s(kind) for kind in questions) / len(questions)
         fastest_s = fastest_s or plain_s
-        rows = [row_of(way, ways[0], fastest_s / plain_s, place, model) for way in ways]
+        rows = [row_of(way, ways[0], fastest_s / plain_s, setup) for way in ways]
         found.ways += rows
         winner = rows[ways.index(best(ways))]
         if winner["over_plain"] > top:
@@ -218,18 +255,17 @@ def accelerators() -> list[str]:
     return [device.name for device in devices() if device.kind != "cpu"]
 
 
-def row_of(
-    way: Way, plain: Way, over: float, place: Mapping[str, str], model: Path | None
-) -> dict[str, Any]:
-    """What a way took. over_plain: times the first placement's plain decoding."""
+def row_of(way: Way, plain: Way, over: float, setup: Setup) -> dict[str, Any]:
+    """What a way took. over_plain: times the first setup's plain decoding."""
     kinds = {kind: way.gain(plain, kind) for kind in way.stats if way.stats[kind]}
     stats = [one for runs in way.stats.values() for one in runs]
     n_tested = sum(one.n_tested for one in stats)
     return {
         "way": way.name,
         "drafter": DRAFTS[way.name],
-        "draft_model": str(model) if model is not None and "model" in way.name else "",
-        **place,
+        "draft_model": str(setup.model) if setup.model and "model" in way.name else "",
+        "pair": setup.pair,
+        **setup.place,
         "over_plain": way.gains(plain) * over,
         "by_kind": kinds,
         "acceptance_rate": sum(one.n_accepted for one in stats) / max(n_tested, 1),
@@ -237,17 +273,20 @@ def row_of(
     }
 
 
+KEPT = ("ctx_size", "kv_type", "kv_type_draft", "exact")  # of the options that it was tuned with
+
+
 def values_of(found: Tuning) -> dict[str, Any]:
     """The option values of the tuned pair: those that name models, and those that were settled."""
     config, choice = found.config, found.choice
     values: dict[str, Any] = {}
     for name in ("model", "hf_repo", "pair"):
-        if not values and getattr(config, name):
-            value = getattr(config, name)
+        value = (choice["pair"] if name == "pair" else "") or getattr(config, name)
+        if not values and value:
             values[name] = str(Path(value).resolve()) if name == "model" else value
-    if choice["draft_model"]:
+    if choice["draft_model"] and not choice["pair"]:
         values["draft_model"] = str(Path(choice["draft_model"]).resolve())
     settled = {"threads": config.threads, "threads_draft": config.threads_draft}
     settled |= {name: choice[name] for name in ("device", "device_draft", "drafter")}
-    settled |= {name: getattr(config, name) for name in ("ctx_size", "kv_type", "kv_type_draft")}
+    settled |= {name: getattr(config, name) for name in KEPT}
     return values | {k: v for k, v in settled.items() if v != getattr(Config, k, None)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,18 +62,21 @@ def check_graph(
     precision: str,
     texts: Sequence[str] = (),
     max_loss: float | None = None,
+    *,
+    told: Callable[[float], None] = lambda share: None,
 ) -> Check:
     """Compare the graph in `folder` with its checkpoint, on sample.py's texts where none are given.
 
-    Raises: BackendError if it is bad.
+    told: the share that is done. Raises: BackendError if it is bad.
     """
     columns = slice(None) if checkpoint.token_ids is None else checkpoint.token_ids
     with closing(open_model(folder, ModelOptions(device="cpu"))) as model:
         ids = [model.tokenizer.encode(text, bos=True) for text in texts or TEXTS]
         ids += [] if texts else chats(model.tokenizer)
         pieces = list(cut(ids, min(PIECE, model.n_context)))
-        rows = (run(model, piece) for piece in pieces)
-        found = compared(pieces, rows, original(checkpoint, pieces), columns)
+        found = compared(
+            pieces, rows_of(model, pieces, told), original(checkpoint, pieces), columns
+        )
     worst = LOSS[precision] if max_loss is None else max_loss
     # Who allows a loss is not held to the likeliest tokens as well, where there is a loss to see.
     allowed = max_loss is not None and bool(found.perplexity_original)
@@ -109,6 +112,15 @@ def cut(texts: Sequence[Sequence[int]], longest: int) -> Iterator[list[int]]:
                 yield piece
     if left == MOST_TOKENS:
         raise UsageError("the text to check on has no two tokens: expected some lines of text")
+
+
+def rows_of(
+    model: Any, pieces: Sequence[Sequence[int]], told: Callable[[float], None]
+) -> Iterator[NDArray[np.float32]]:
+    """Logits [n, V or K] of each piece; `told` when the next is asked for."""
+    for number, piece in enumerate(pieces):
+        told(number / len(pieces))
+        yield run(model, piece)
 
 
 def run(model: Any, piece: Sequence[int]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ present.N.key and .value, to be bound to the inputs' own buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,12 @@ def write_graph(
     path: Path,
     options: GraphOptions,
     blocks: Mapping[str, Blocks] | None = None,
+    told: Callable[[float], None] = lambda share: None,
 ) -> None:
     """Write the model as `path` and its weights beside it. Raises: ModelFileError, UsageError.
 
     blocks: matrices by name that are rounded already, in the options' bits and block.
+    told: the share that is written.
     """
     architecture = checkpoint.decoder.architecture
     if architecture not in ARCHITECTURES:
@@ -80,7 +82,7 @@ def write_graph(
             f"multiple of {HEAD_DIM}, for ONNX Runtime; choose another model, or --npu"
         )
     with OnnxFile(path) as file:
-        Builder(checkpoint, file, options, blocks or {}).write()
+        Builder(checkpoint, file, options, blocks or {}).write(told)
 
 
 class Builder:
@@ -99,7 +101,7 @@ class Builder:
         self.dtype = options.dtype
         self.summed: dict[str, str] = {}  # inputs of matrices, and the same with their sums behind
 
-    def write(self) -> None:
+    def write(self, told: Callable[[float], None]) -> None:
         """Inputs, layers, head."""
         file, decoder = self.file, self.decoder
         file.input("input_ids", np.int64, [1, "T"])
@@ -116,6 +118,7 @@ class Builder:
         for layer in range(decoder.n_layers):
             residual, written = self.attention(layer, residual, written)
             residual, written = self.feed_forward(layer, residual, written)
+            told((layer + 1) / decoder.n_layers)
         self.head(file.node("Add", [residual, written], "last"))
         file.close(self.checkpoint.name)
 

@@ -307,6 +307,13 @@ class TestTrial:
         assert heard == sorted(heard)
         assert heard[-1] == 1
 
+    def test_exact_models_are_kept_in_the_first_way_that_lives(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        options = ModelOptions(exact=True)
+        assert gguf_trial.best_way([written(file, b"x")], self.WAYS, "1", options) == "cpu-repack"
+
     def test_what_a_busy_device_measured_is_measured_again(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

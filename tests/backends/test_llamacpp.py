@@ -401,6 +401,18 @@ def test_quantized_models_may_be_repacked_and_others_are_mapped(
     assert seen == [("map",), ("repack", "map"), ("map",)]
 
 
+def test_exact_weights_are_reordered_without_amx(
+    stories260k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(llamacpp_opening, "best_way", lambda _, ways, *__: seen.append(ways))
+    monkeypatch.setattr(llamacpp_opening, "ways_of", lambda *_: ("repack", "cpu-repack", "map"))
+    library = llamacpp_opening.library()
+    options = ModelOptions(device="cpu", exact=True)
+    llamacpp_opening.safe_loading(check_file(stories260k), options, library)
+    assert seen == [("cpu-repack", "map")]
+
+
 # --- handles
 
 

@@ -53,6 +53,13 @@ def test_a_graph_runs_and_its_nodes_are_counted(small: Path) -> None:
     assert placed in ({}, {"CPUExecutionProvider": 1}, {"CPUExecutionProvider": 2})  # may be fused
 
 
+def test_threads_that_wait_soon_leave_their_core_to_others() -> None:
+    options = providers.session_options(providers.PROVIDERS["cpu"])
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "50"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert providers.WAITING.startswith("spinning for 50 microseconds")
+
+
 def test_an_old_onnxruntime_tells_no_placement() -> None:
     assert providers.placement(SimpleNamespace()) == {}
 

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from model_maker import DEMO
 from onnx_maker import dynamic_folder, opened
 from vocab_maker import GreedyTokenizer, vocabularies, vocabulary
+from width_model import WidthModel
 
 from edgespec.backends import ModelOptions, open_model
+from edgespec.backends.exact import Exact
 from edgespec.backends.fake import TableModel
 from edgespec.backends.llamacpp import library as llamacpp_library
 from edgespec.backends.llamacpp.library import library
@@ -39,7 +41,7 @@ from edgespec.check.doctor.overlap import kind_of, overlap_of, text_share
 from edgespec.check.doctor.report import Report, examine, judged
 from edgespec.check.doctor.special import special_of
 from edgespec.check.doctor.suited import known_pairs, suited_drafters
-from edgespec.check.doctor.trial import Trial, costs_now, step_seconds
+from edgespec.check.doctor.trial import Trial, costs_now, filling_of, step_seconds
 from edgespec.cli import doctor as command
 from edgespec.cli import main
 from edgespec.drafters.bridges.coverage import coverage
@@ -545,6 +547,20 @@ def test_a_draft_step_is_timed_once_the_prompt_is_read() -> None:
     assert step_seconds(drafter, [1, 2], clock=lambda: drafter.now_s) == 1.0
     assert drafter.asked[:3] == [2, 6, 10]
     assert step_seconds(Steady(0), [1, 2]) is None
+
+
+def test_the_price_of_exact_is_that_of_filling_a_token_up() -> None:
+    model, now = WidthModel(lambda n: n), [0.0]
+
+    def clock() -> float:
+        now[0] += model.widths[-1] if model.widths else 1.0
+        return now[0]
+
+    assert filling_of(model, clock=clock) is None
+    assert filling_of(Exact(model, (1, 2)), clock=clock) == 1.0
+    assert filling_of(Exact(model, (4,)), clock=clock) == 4.0
+    trial = Trial(CostTable((1.0, 1.1)), 0.1, 10, 8, filling=1.131)
+    assert any("a token takes 1.13 times what" in one for one in notes(report(trial=trial)))
 
 
 def test_kept_costs_are_scaled_to_what_a_token_takes_now() -> None:

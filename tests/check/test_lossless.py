@@ -141,6 +141,13 @@ def test_what_the_widths_explain_is_a_tie() -> None:
     assert [one["kind"] for one in greedy["divergences"]] == ["tie"] * 3
 
 
+def test_what_differs_of_an_exact_target_is_a_bug_even_if_widths_explain_it() -> None:
+    model = wobbly(3.0)
+    streams = stream(model, None), stream(model, Guess())
+    greedy = check_greedy(model, *streams, PROMPTS, PARAMS, exact=True)
+    assert [one["kind"] for one in greedy["divergences"]] == ["bug"] * 3
+
+
 @pytest.mark.parametrize("token", [0, 1])
 def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
     """The engine is handed a target whose law is off after the prompt, or one token later."""

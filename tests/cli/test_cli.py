@@ -420,6 +420,7 @@ def test_devices_and_models_are_listed(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["devices", "--json", "-"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["devices"]
+    assert data["waiting_onnx"].startswith("spinning for 50 microseconds")
     assert data["device"]["n_cores"] >= 1
     assert main(["models", "list"]) == 0
     assert_found("(?m)^demo .*stories", capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,48 @@ def test_the_fastest_of_several_draft_models_is_kept(words, home, monkeypatch):
     assert pair is not None
     assert Path(pair.values["draft_model"]).name == "foreign.gguf"
     assert pair.values["drafter"] == "model"
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_same_weights_made_into_graphs_take_part_if_they_are_here(
+    is_here, words, home, monkeypatch, capsys
+):
+    graphs = replace(pairs.find("demo"), name="demo-graphs")
+    monkeypatch.setattr(pairs, "namesakes", lambda pair: [graphs] if pair.name == "demo" else [])
+    monkeypatch.setattr(pairs, "is_here", lambda entry, cache: is_here)
+    usual = pairs.find
+    monkeypatch.setattr(pairs, "find", lambda n: graphs if n == "demo-graphs" else usual(n))
+
+    def answered(config, names, questions, budget_s, told):
+        token_s = 0.05 if config.pair == "demo-graphs" else 0.1
+        runs = [flow.Stats(n_tokens=10, decode_s=10 * token_s)]
+        return [flow.Way(name, {"talk": runs}) for name in names]
+
+    monkeypatch.setattr(flow, "answered", answered)
+    assert main([*words, "--name", "mine"]) == 0
+    out, pair = capsys.readouterr().out, tuned.find("mine")
+    assert pair is not None
+    if is_here:
+        assert "* 2.00  plain demo-graphs" in out
+        assert "the same weights run fastest as demo-graphs" in out
+        assert pair.values["pair"] == "demo-graphs"
+        assert "draft_model" not in pair.values
+    else:
+        assert "not tried: demo-graphs, the same weights: type `edgespec models pull demo-g" in out
+        assert pair.values["pair"] == "demo"
+    out = main([*words, "--name", "mine", "-m", str(pairs.bundled(usual("demo").target))])
+    assert out == 0
+    assert "demo-graphs" not in capsys.readouterr().out
+
+
+def test_namesakes_are_the_same_files_otherwise():
+    assert [p.name for p in pairs.namesakes(pairs.find("demo"))] == []
+    assert [p.name for p in pairs.namesakes(pairs.find("qwen2.5-coder-1.5b-smol"))] == [
+        "qwen2.5-coder-1.5b-smol-int4"
+    ]
+    assert [p.name for p in pairs.namesakes(pairs.find("qwen2.5-coder-1.5b-int4"))] == [
+        "qwen2.5-coder-1.5b"
+    ]
 
 
 def test_a_tuned_pair_is_listed_shown_and_removed_but_not_its_models(capsys):

@@ -36,12 +36,12 @@ def table(_: Path) -> Any:
     return TableModel(a_law, 512, N_CONTEXT)
 
 
-def llamacpp(data_folder: Path) -> Any:
+def llamacpp(data_folder: Path, *, n_context: int = N_CONTEXT) -> Any:
     pytest.importorskip("llama_cpp")
     from edgespec.backends.llamacpp.model import LlamaCppModel
 
     path = data_folder / "models" / "stories260K-f32.gguf"
-    return LlamaCppModel(path, ModelOptions(n_context=N_CONTEXT, n_threads=1), loading="map")
+    return LlamaCppModel(path, ModelOptions(n_context=n_context, n_threads=1), loading="map")
 
 
 def llamacpp_trimmed(data_folder: Path) -> Any:
@@ -65,14 +65,26 @@ def onnx_static(data_folder: Path) -> Any:
     return OnnxModel(static_folder(data_folder), ModelOptions(n_threads=1))
 
 
-def onnx_dynamic(_: Path) -> Any:
+def onnx_dynamic(_: Path, *, n_context: int = N_CONTEXT) -> Any:
     from model_maker import DEMO
     from onnx_maker import dynamic_folder
 
     from edgespec.backends.onnx.model import OnnxModel
 
     # Not the stories' model: ONNX Runtime's attention wants heads of 16 numbers or a multiple.
-    return OnnxModel(dynamic_folder(DEMO), ModelOptions(n_context=N_CONTEXT, n_threads=1))
+    return OnnxModel(dynamic_folder(DEMO), ModelOptions(n_context=n_context, n_threads=1))
+
+
+def exact(data_folder: Path) -> Any:
+    from edgespec.backends.exact import Exact
+
+    return Exact(llamacpp(data_folder, n_context=N_CONTEXT + 3), (4, 6))
+
+
+def exact_onnx(data_folder: Path) -> Any:
+    from edgespec.backends.exact import Exact
+
+    return Exact(onnx_dynamic(data_folder, n_context=N_CONTEXT + 1), range(2, 9))
 
 
 OPENERS: dict[str, Callable[[Path], Any]] = {
@@ -81,6 +93,8 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "llamacpp-trimmed": llamacpp_trimmed,
     "onnx_static": onnx_static,
     "onnx_dynamic": onnx_dynamic,
+    "exact": exact,
+    "exact_onnx": exact_onnx,
 }
 
 

@@ -227,13 +227,23 @@ def test_what_is_not_used_is_scored_by_what_follows():
     assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert model.asked == []
     planner.scoring = True
-    assert mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8)))) == chain("ngram", 1, 2)
-    assert model.asked == []  # equality does not score what is drawn
     assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert (model.asked, planner.paid) == ([(3, False)], "model")
     mixed.observe(Round([0, 3], chain("ngram", 1, 2), Verdict((3,), (), 1)))
     assert planner.learnt == [("ngram", 1, 0), ("model", 1, 1)]
     assert planner.seen == ""
+
+
+def test_what_is_drawn_and_not_used_is_verified_where_nothing_else_is():
+    planner = Planned(ngram=(0, 0.0), model=(0, 0.0))
+    planner.scoring, drawing = True, Drawing(LAW, Uniforms(*np.zeros(8)))
+    drawn = Draft((3,), (), np.full((1, V), 0.25, np.float32), ("model",))
+    mixed = Mixed([Script("ngram", chain("ngram", 1, 2)), Script("model", drawn)], planner)
+    assert mixed.propose([0], 8, drawing) == drawn
+    mixed.observe(Round([0, 3, 1], drawn, Verdict((3, 1), (0,), 1)))
+    assert planner.learnt == [("ngram", 1, 0), ("model", 1, 1)]
+    planner.rates["ngram"] = (2, 1.0)
+    assert mixed.propose([0, 3, 1], 8, drawing) == chain("ngram", 1, 2)
 
 
 def test_lookup_steps_in_when_the_model_finds_nothing():

@@ -27,7 +27,15 @@ from edgespec.export.read.gguf import open_gguf_checkpoint
 from letters import Letters
 from llama_reference import stored
 from model_maker import DEMO, WIDE, make
-from onnx_maker import ANY_LOSS, dynamic_folder, exported, llama_cpp_exact, opened
+from onnx_maker import (
+    ANY_LOSS,
+    checkpoint_of,
+    dynamic_folder,
+    exported,
+    llama_cpp_exact,
+    opened,
+    quick,
+)
 
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
 from edgespec.errors import BackendError, ContextError, ModelFileError, UsageError
@@ -364,7 +372,7 @@ def test_a_failed_export_leaves_the_one_before(
 ) -> None:
     exported(tiny, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(export_onnx, "check_graph", lambda *_: 1 / 0)
+    monkeypatch.setattr(export_onnx, "check_graph", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         exported(tiny, out, GraphOptions("int4"), ANY_LOSS)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -401,6 +409,25 @@ def test_a_disk_that_fills_while_writing_leaves_nothing(
         exported(tiny, out)
     assert not list(out.parent.iterdir())
     gc.collect()  # a file left open would be a warning, which is an error here
+
+
+def test_an_export_tells_how_far_it_is(out: Path, tiny: Path) -> None:
+    said: list[tuple[str, float]] = []
+    with quick():
+        export_onnx.export(
+            checkpoint_of(tiny),
+            out,
+            GraphOptions("int4"),
+            ANY_LOSS,
+            lambda *told: said.append(told),
+        )
+    shares = [share for _, share in said]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert len(set(shares)) > 8
+    assert list(dict.fromkeys(what for what, _ in said)) == [
+        "writing tiny.gguf as a graph", "comparing it with tiny.gguf", "wrote model",
+    ]  # fmt: skip
 
 
 def test_what_is_no_model_is_never_overwritten(out: Path, tiny: Path) -> None:

@@ -309,7 +309,7 @@ def test_trimming_the_demo_pair_by_budget_measures_the_pair(capsys, tmp_path, mo
     assert (tmp_path / "b.answers.jsonl").read_text().splitlines() == answers
 
 
-def test_the_plan_of_no_words_is_the_demo_pair(monkeypatch):
+def test_who_is_not_the_demos_is_asked_what_assistants_are(monkeypatch):
     plans = []
 
     def run(plan, progress):
@@ -319,6 +319,7 @@ def test_the_plan_of_no_words_is_the_demo_pair(monkeypatch):
     monkeypatch.setattr(trim_flow, "run", run)
     command()
     command("a/b.gguf", "--keep", 5, "--from", "drafter", "--samples", 2)
+    command("a/b.gguf", "-m", TARGET, "--set", "code,json")
     assert plans[0].source == DEMO
     assert plans[0].target == TARGET
     assert plans[0].out == Path("drafter-trimmed.gguf")
@@ -326,7 +327,9 @@ def test_the_plan_of_no_words_is_the_demo_pair(monkeypatch):
     assert plans[1].target is None
     assert plans[1].origin == "drafter"
     assert plans[1].out == Path("b-trimmed.gguf")
-    assert len(plans[1].questions) == 32
+    assert len(plans[1].questions) == 160
+    assert len(plans[2].questions) == 32
+    assert "Python" in str(plans[2].questions[0].messages)
 
 
 @pytest.mark.slow

@@ -145,7 +145,6 @@ def test_a_dear_drafter_is_paused_though_it_is_right():
     assert sum(widths[:20]) > 0
     assert sum(widths[100:]) <= 4
     assert "drafting them" in controller.reason
-    assert controller.reason.endswith("would not pay even at 1.00")
 
 
 def test_width_jumps_over_a_dear_step():
@@ -336,6 +335,9 @@ class TimedModel:
         self.length += len(tokens)
         self.now += self.seconds(len(tokens))
         self.widths.append(len(tokens))
+
+    def keep(self, rows):
+        self.length = 7 + len(rows)
 
     def truncate(self, n):
         self.length = n

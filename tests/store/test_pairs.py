@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgespec.errors import ModelFileError, UsageError
-from edgespec.store import hub, pairs
+from edgespec.store import hub, pairs, removal
 from edgespec.store.hub.names import quant_of, spec_of
 
 BUNDLED = [
@@ -22,7 +22,8 @@ PUBLIC = [
     "gemma-3-12b", "gemma-3-4b", "llama-3.1-8b", "llama-3.2-3b", "llama-3.2-3b-smol", "phi-3-mini",
     "phi-4-mini", "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b", "qwen3-8b", "smollm2-1.7b",
 ]  # fmt: skip
-TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol"]
+MADE = ["qwen2.5-coder-1.5b-int4", "qwen2.5-coder-1.5b-smol-int4"]
+TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol", *MADE]
 PUBLIC += TRIED
 DAMAGED = pairs.Pair(
     "x", "", "", "", pairs.ModelEntry("demo/none.gguf", ""), pairs.ModelEntry("y", "")
@@ -59,6 +60,8 @@ def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
         assert spec_of(entry.spec).repo == entry.repo
         assert quant_of(entry.file) in ("Q4_K_M", "Q8_0", "Q4", "Q4_1")
         assert not entry.pad
+        assert entry.onnx == ("int4" if name in MADE else "")
+        assert bool(entry.onnx) == (entry.onnx_size > 0)
         assert len(entry.sha256) == (64 if pair.tried else 0)
     assert pair.drafter.size < 0.5 * pair.target.size < 4e9  # for a laptop of 16 GB
     words = ("Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen")
@@ -71,6 +74,13 @@ def test_a_drafter_of_another_family_is_said_to_cross_the_bridge() -> None:
         crosses = "another 49152" in pair.vocabulary or "49152 of" in pair.vocabulary
         assert ("over the bridge" in pair.about) == crosses
         assert crosses != (files[0][:5] == files[1][:5])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_pair_that_is_made_names_the_files_of_its_namesake(name: str) -> None:
+    made, other = pairs.find(name), pairs.find(name.removesuffix("-int4"))
+    assert [entry.source for entry in made.entries] == list(other.entries)
+    assert (made.licence, made.vocabulary) == (other.licence, other.vocabulary)
 
 
 def test_sizes_of_one_file_agree() -> None:
@@ -197,7 +207,7 @@ def test_what_was_made_of_a_padded_pair_is_found_and_removed(name: str, tmp_path
         path.write_bytes(b"weights")
     assert pairs.made(pair.target, tmp_path) == [made]
     n_before = len(list(tmp_path.iterdir()))
-    assert pairs.remove(pair, tmp_path) == (7, [])
+    assert removal.remove(pair, tmp_path) == (7, [])
     assert not made.exists()
     assert len(list(tmp_path.iterdir())) == n_before - 1
 
@@ -207,8 +217,8 @@ def test_a_target_that_another_pair_has_made_too_is_kept_for_the_first(tmp_path:
     made = tmp_path / f"padded-{target.sha256[:12]}-x-f16.gguf"
     made.write_bytes(b"weights")
     kept = [f"{made.name} (padded-f16)"]
-    assert pairs.remove(pairs.find("padded-f16-foreign"), tmp_path) == (0, kept)
-    assert pairs.remove(pairs.find("padded-f16"), tmp_path) == (7, [])
+    assert removal.remove(pairs.find("padded-f16-foreign"), tmp_path) == (0, kept)
+    assert removal.remove(pairs.find("padded-f16"), tmp_path) == (7, [])
     assert not made.exists()
 
 
@@ -225,6 +235,6 @@ def test_a_target_stays_while_another_pair_with_its_drafter_has_it(
     monkeypatch.setattr(hub, "held", lambda spec, **_: spec if spec in here else None)
     monkeypatch.setattr(hub, "remove", remove)
     kept = [f"{usual.target.file} (llama-3.2-3b)"]
-    assert pairs.remove(smol, tmp_path) == (1, kept)
+    assert removal.remove(smol, tmp_path) == (1, kept)
     assert here == {entry.spec for entry in usual.entries}
-    assert pairs.remove(usual, tmp_path) == (2, [])
+    assert removal.remove(usual, tmp_path) == (2, [])

@@ -52,8 +52,8 @@ def best_way(
 ) -> str:
     """The fastest of `ways` to load a model, given by its files, that a child process survived.
 
-    The last way is the plainest and is preferred where another gains little. Without child
-    processes (a phone, a frozen program) it is taken unproven.
+    The last way is the plainest and is preferred where another gains little. Exact options have the
+    first one that lives. Without child processes (a phone, a frozen program) it is taken unproven.
     Raises: ModelFileError when none works.
     """
     known = _remembered(files, version)
@@ -73,7 +73,8 @@ def best_way(
             files[0], f"ended llama.cpp before, opened by {', '.join(ways)}", "a way that works",
             "use --loading auto",
         )  # fmt: skip
-    way = fastest(living, options.widths)
+    # What a text depends on must not hang on what a busy device measured.
+    way = next(iter(living)) if options.exact else fastest(living, options.widths)
     if len(ways) > 1:
         log.info("%s: %s; taken: %s", files[0].name, in_words(known["ways"]), way)
     return way

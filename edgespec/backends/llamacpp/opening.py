@@ -32,6 +32,9 @@ MOST_LEAVES = 255  # LLAMA_MAX_SEQ - 1
 MOST_ROWS, LEAST_ROWS, ROWS_BYTES = 64, 32, 32 << 20
 # Prompt tokens per batch: on CPUs 256 read as fast as 512 and halve the graph's buffers.
 BATCH_CPU, BATCH_GPU = 256, 512
+# With keys and values both in F16 the CPU's flash attention splits the text of a single token, and
+# adds up in another order than for two. It does not where values are in BF16.
+FLASH_ATTENTION, BF16 = 1, 30
 
 UNFIT = (
     ("is_recurrent", "keeps a recurrent state, which cannot be rewound", "attention only"),
@@ -113,6 +116,8 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
         free = free_memory()
         if free is None or free > 1.2 * header.n_bytes:
             ways = ways_of(header, library)
+    if options.exact:
+        ways = ways[-2:]
     return best_way(parts(header), ways, library.version, options)
 
 
@@ -169,6 +174,10 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     params.n_seq_max = params.n_outputs_max = rows
     params.n_threads = params.n_threads_batch = options.n_threads or n_cores()
     params.type_k = params.type_v = KV_TYPES[options.kv_type][0]
+    if options.exact and not offloads:
+        params.flash_attn_type = FLASH_ATTENTION
+        if options.kv_type == "f16":
+            params.type_v = BF16
     params.kv_unified = params.swa_full = True  # windows kept whole, or truncate would lose them
     params.embeddings = options.hidden_states
     params.no_perf = True

@@ -20,6 +20,8 @@ from typing import Any
 from edgespec.errors import BackendError, EdgeSpecError, ModelFileError, UsageError
 
 CPU = "CPUExecutionProvider"
+SPIN_US = 50  # that threads wait for each other before they sleep; ../README.md has others
+WAITING = f"spinning for {SPIN_US} microseconds, then asleep"
 BUILT_IN, PLUGIN, ABSENT = "built in", "plugin", ""
 INTEL = ("x86_64", "amd64")
 # On a PC the Qualcomm library simulates a chip and must be told which: a Snapdragon X Elite.
@@ -230,6 +232,7 @@ def session_options(
     # Two ONNX drafter threads beside a two-thread GGUF target, two cores: 1.40 x the tokens/s of
     # threads that spin on; never spinning 1.41 x. ONNX target, GGUF drafter: no difference.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     if provider.ep == CPU:
         return options
     if whole:

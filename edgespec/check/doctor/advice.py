@@ -73,6 +73,11 @@ def notes(report: Report) -> list[str]:
             f"{trial.load:.1f} programs wanted each core in the last minute: what was measured "
             "says little"
         )
+    if trial is not None and trial.filling is not None:
+        found.append(
+            f"--exact: a token takes {trial.filling:.2f} times what it takes alone; the costs "
+            "measured are those of the widths that compute alike"
+        )
     if trial is not None and report.target.n_params >= LIKE_THOSE:
         found += _of_quantization(report, trial)
     if report.known:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from edgespec.backends.exact import Exact
 from edgespec.check.doctor.breakeven import Width, widths_of
 from edgespec.check.record import total
 from edgespec.device import n_cores
@@ -30,6 +31,7 @@ class Trial:
     """costs: of target forwards, from the kept table or measured now. step_s: of drafting a token,
     None if the drafter proposed nothing. n_tested, n_accepted: drafted tokens in a few answers.
     slowdown: what a token takes now over what it took when costs were kept. load: see `load_now`.
+    filling: see `filling_of`.
     """
 
     costs: CostTable
@@ -38,6 +40,7 @@ class Trial:
     n_accepted: int
     slowdown: float = 1.0
     load: float = 0.0
+    filling: float | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -61,6 +64,7 @@ class Trial:
             "draft_step_s": self.step_s,
             "slowdown": self.slowdown,
             "load": self.load,
+            "filling": self.filling,
             "widths": [dict(width.__dict__) for width in self.widths],
             "trial": {
                 "n_tested": self.n_tested,
@@ -80,7 +84,8 @@ def tried(session: Session, questions: Sequence[str]) -> Trial:
     prompt = session.prompt([{"role": "user", "content": questions[0]}])
     step_s = step_seconds(speculator, prompt)
     stats = answered(session, questions)
-    return Trial(costs, step_s, stats.n_tested, stats.n_accepted, slowdown)
+    filling = filling_of(session.target)
+    return Trial(costs, step_s, stats.n_tested, stats.n_accepted, slowdown, filling=filling)
 
 
 def load_now() -> float:
@@ -118,6 +123,15 @@ def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_co
         times.append(clock() - start)
         target.truncate(length)
     return quartile(times[1:])  # the first one makes the graph
+
+
+def filling_of(target: LanguageModel, *, clock: Callable[[], float] = perf_counter) -> float | None:
+    """What a token of an exact target takes over one that is read alone; None for any other."""
+    if not isinstance(target, Exact):
+        return None
+    if target.widths[0] == 1:
+        return 1.0
+    return plain_seconds(target, clock=clock) / plain_seconds(target.model, clock=clock)
 
 
 def step_seconds(

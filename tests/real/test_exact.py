@@ -1,0 +1,28 @@
+"""`--exact` on the public pairs: the same tokens with drafting as without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import edgespec
+from edgespec.cli.prompts import built_in
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def exact(pair: str) -> Iterator[edgespec.Session]:
+    with edgespec.load(pair=pair, ctx_size=1024, max_tokens=24, exact=True) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", ["questions", "code", "rewriting"])
+def test_no_token_depends_on_what_is_drafted(exact: edgespec.Session, kind: str) -> None:
+    ask = built_in(kind)[1].messages
+    plain, *others = (
+        "".join(piece.text for piece in exact.chat(ask, speculative=speculative))
+        for speculative in ("off", "on", "auto")
+    )
+    assert others == [plain, plain]

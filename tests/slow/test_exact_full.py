@@ -1,0 +1,34 @@
+"""`--exact` at length: 2,000 greedy tokens of padded pairs, whose default texts part at ties."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+import edgespec
+
+HEROES, DEEDS = ("fox", "girl", "king", "bee"), ("lost a kite", "wanted to fly", "broke a cup")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["padded-q4_k_m", "padded-int4"])
+def test_no_token_of_2000_depends_on_what_is_drafted(pair: str) -> None:
+    n_tokens, lengths = 0, set[int]()
+    with edgespec.load(pair=pair, exact=True, max_tokens=200) as session:
+
+        def answer(hero: str, deed: str, speculative: str) -> list[int]:
+            ask = f"Tell me a long story about a {hero} who {deed}."
+            pieces = session.chat([{"role": "user", "content": ask}], speculative=speculative)
+            for _ in pieces:
+                pass
+            return list(session.turns.output)
+
+        for hero, deed in itertools.product(HEROES, DEEDS):
+            plain = answer(hero, deed, "off")
+            assert answer(hero, deed, "auto") == plain, (hero, deed)
+            drafted = session.stats.rounds_by_length
+            lengths |= {k for k, n_rounds in enumerate(drafted) if n_rounds}
+            n_tokens += len(plain)
+    print(pair, n_tokens, sorted(lengths))
+    assert n_tokens >= 2000 and len(lengths) > 2
