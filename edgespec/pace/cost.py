@@ -178,7 +178,7 @@ class LiveCosts:
             return
         off = math.log(seconds / self.seconds[n - 1])
         # llama.cpp makes its graph anew where the width changes: a single token after a wider one
-        # took 1.11 times one after its like (demo pair, busy), and plain decoding has only those.
+        # took 1.29 times one after its like (demo pair), and plain decoding has only those.
         if n == 1 and changed and off > -NOISE:
             return
         self._spread += self._drift
