@@ -339,6 +339,7 @@ class Stats:
     target_s: float = 0.0
     draft_s: float = 0.0
     spent: Spent = Spent()  # of draft_s
+    single_s: float = 0.0  # what a round of one token takes beside target, drafter and learning
     note: str = ""  # why drafting paused, if it did
     plain_token_s: float = 0.0  # what a token takes here without drafting, measured; 0: not known
 

@@ -98,8 +98,9 @@ class Decoding:
         self._n_left -= len(verdict.tokens)
         self._stopped = verdict.tokens[-1] in params.stop_tokens
         done = Round(context, draft, verdict, Times(self._ask_s, target_s, law_s, told), hidden)
+        learning = perf_counter()
         self._speculator.observe(done)
-        self.tally.observe(done)
+        self.tally.observe(done, perf_counter() - learning)
         return Step(verdict, draft, scores)
 
     def _readable(self, draft: Draft, room: int) -> Draft:

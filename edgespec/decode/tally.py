@@ -19,11 +19,13 @@ class Tally:
         self.rounds_by_length: list[int] = []
         self.arms: dict[str, Arm] = {}
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
+        self._single_s, self._n_single = 0.0, 0  # of rounds of one token
+        self._rest_s = 0.0  # neither target's, drafter's nor spent on learning
         self.spent = Spent()
         self.ended = self.started
 
-    def observe(self, done: Round) -> None:
-        """One round; called last of all that learn from it, whose time is part of it."""
+    def observe(self, done: Round, learn_s: float = 0.0) -> None:
+        """One round; called last of all that learn from it, which took learn_s, part of it."""
         self._count(done.draft, done.verdict)
         times, end = done.times, time.perf_counter()
         self.ttft_s = self.ttft_s or end - self.started
@@ -32,6 +34,10 @@ class Tally:
         self.target_s += times.target_s
         self.decode_s += times.ask_s + times.target_s + end - times.told
         self.ended = end
+        rest_s = end - times.told - times.law_s - learn_s
+        self._rest_s += rest_s
+        if len(done.verdict.tokens) == 1:
+            self._single_s, self._n_single = self._single_s + rest_s, self._n_single + 1
 
     def _count(self, draft: Draft, verdict: Verdict) -> None:
         n_accepted = len(verdict.accepted)
@@ -72,6 +78,9 @@ class Tally:
             target_s=self.target_s,
             draft_s=self.draft_s,
             spent=self.spent,
+            single_s=self._single_s / self._n_single
+            if self._n_single
+            else self._rest_s / max(self.n_tokens, 1),
             note=note,
         )
 

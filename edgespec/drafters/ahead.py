@@ -7,6 +7,9 @@ the same cores would only slow each other: who makes an Ahead compares the devic
 and then rounds with it and without are timed in turns (`Trial`).
 Source: PEARL, arXiv 2408.11850, its post-verify mode alone, so a rejection costs no round. Saguaro,
 arXiv 2603.03251, drafts for several outcomes; here it is the likeliest one.
+
+A target of 40 ms and a drafter of 4 to 12 ms a step that sleep reach 0.95 to 0.99 of what this
+schedule allows, at 4 of 7 to all drafted tokens accepted (tests/slow/test_overlap_time.py).
 """
 
 from __future__ import annotations

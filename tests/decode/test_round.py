@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from edgespec.backends.fake import TableModel
 from edgespec.decode.engine import Engine
 from edgespec.decode.round import Ask, Decoding
+from edgespec.decode.tally import Tally
 from edgespec.decode.verify import Dense
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import CostTable, plain_token_s
-from edgespec.types import Capabilities, Draft, Round, SamplingParams, Times
+from edgespec.types import Capabilities, Draft, Round, SamplingParams, Times, Verdict
 
 V = 4
 LAW_S = 0.005
@@ -77,6 +79,23 @@ def test_what_a_lazy_law_takes_is_the_drafters_time_and_no_overhead():
     # Plain decoding has no law to ask: what it would take is not raised by that.
     plain_s = plain_token_s(stats, CostTable((1e-5, 1e-5)))
     assert plain_s < LAW_S
+
+
+def test_plain_decoding_is_not_charged_for_rows_and_learning_it_has_not():
+    """A round of one token tells what plain decoding takes beside its forwards."""
+    tally = Tally()
+    for n, rest_s in ((1, 1.0), (4, 4.0), (1, 1.2), (3, 3.0)):
+        verdict = Verdict(tuple(range(n)), tuple(range(n - 1)), n - 1)
+        times = Times(told=perf_counter() - rest_s - 7.0)
+        tally.observe(Round((), Draft(), verdict, times), learn_s=7.0)
+    assert tally.stats().single_s == pytest.approx(1.1, abs=0.01)
+
+
+def test_without_a_round_of_one_token_it_is_what_a_token_takes():
+    tally = Tally()
+    verdict = Verdict((1, 2, 3, 4), (0, 1, 2), 3)
+    tally.observe(Round((), Draft(), verdict, Times(told=perf_counter() - 8.0)))
+    assert tally.stats().single_s == pytest.approx(2.0, abs=0.01)
 
 
 def test_everything_that_learns_gets_the_same_round():

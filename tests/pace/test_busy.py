@@ -167,6 +167,18 @@ def test_methods_of_a_pair_share_what_they_saw():
     assert (one.most, other.most) == (16, 4)
 
 
+def test_a_lone_single_token_pays_for_its_graph_and_tells_nothing_of_plain_decoding():
+    live = LiveCosts(CostTable(TRUE))
+    for _ in range(50):
+        live.observe(3, TRUE[2])
+        live.observe(1, 1.3 * TRUE[0])
+    assert live.seconds[0] == pytest.approx(TRUE[0], rel=0.01)
+    live.observe(3, TRUE[2])
+    for _ in range(50):
+        live.observe(1, 1.3 * TRUE[0])
+    assert live.seconds[0] == pytest.approx(1.3 * TRUE[0], rel=0.05)
+
+
 def test_a_wrong_table_does_not_speak_for_the_gain():
     live = LiveCosts(CostTable(STALL, in_doubt=True))
     for n in (1, 1, 3) * 7:

@@ -401,7 +401,7 @@ def test_a_busy_device_is_no_gain_and_no_loss() -> None:
     table = CostTable((1.0, 1.5, 2.0))
     counts = {"n_tokens": 10, "n_rounds": 5, "rounds_by_length": (1, 2, 2)}
     for slower in (1, 7):
-        stats = Stats(**counts, target_s=8.0 * slower, draft_s=1.0, decode_s=8.0 * slower + 1.5)
+        stats = Stats(**counts, target_s=8.0 * slower, draft_s=1.0, single_s=0.1)
         assert plain_token_s(stats, table) == pytest.approx(1.0 * slower + 0.1)
     long = Stats(n_tokens=5, n_rounds=1, rounds_by_length=(0, 0, 0, 0, 1), target_s=4, decode_s=4)
     assert plain_token_s(long, table) == pytest.approx(2.0)  # wider than the table
