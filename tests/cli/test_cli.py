@@ -294,7 +294,7 @@ def test_verify_fails_on_a_bug_or_without_a_test_and_not_on_a_tie(
     found = {"prompt": 3, "position": 7, "margin": margin, "kind": kind}
     greedy = {"n_prompts": 16, "n_tokens": 9, "n_identical": 15, "divergences": [found]}
     greedy |= {"noise": 1e-4, "n_tested": n_tested}
-    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_: greedy)
+    monkeypatch.setattr("edgespec.cli.verify.check_greedy", lambda *_, **__: greedy)
     assert main(["verify", "--draws", "0", "--drafter", "ngram", *model]) == code
     printed = capsys.readouterr().out
     assert said in printed

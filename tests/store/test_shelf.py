@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgespec.store import hub, pairs, shelf
+from edgespec.store import hub, pairs, removal, shelf
 
 DATA = b"weights of a model"
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -78,7 +78,7 @@ def test_what_is_not_pinned_is_known_by_its_name_and_the_size_of_all_parts(folde
 def test_a_model_of_the_users_folder_is_never_removed(folder: Path) -> None:
     pair = pairs.Pair("tiny", "", "", "", PINNED, PINNED)
     assert pairs.is_here(PINNED, Path("unused"))
-    assert pairs.remove(pair, Path("unused")) == (0, [])
+    assert removal.remove(pair, Path("unused")) == (0, [])
     assert (folder / "renamed.gguf").read_bytes() == DATA
 
 
