@@ -1,4 +1,4 @@
-"""`--exact` at length: 2,000 greedy tokens of padded pairs, whose default texts part at ties."""
+"""`--exact` at length: 600 greedy tokens of padded pairs, whose default texts part at ties."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 import edgespec
 
-HEROES, DEEDS = ("fox", "girl", "king", "bee"), ("lost a kite", "wanted to fly", "broke a cup")
+HEROES, DEEDS = ("fox", "king"), ("lost a kite", "broke a cup")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", ["padded-q4_k_m", "padded-int4"])
-def test_no_token_of_2000_depends_on_what_is_drafted(pair: str) -> None:
+def test_no_token_of_600_depends_on_what_is_drafted(pair: str) -> None:
     n_tokens, lengths = 0, set[int]()
     with edgespec.load(pair=pair, exact=True, max_tokens=200) as session:
 
@@ -31,4 +31,4 @@ def test_no_token_of_2000_depends_on_what_is_drafted(pair: str) -> None:
             lengths |= {k for k, n_rounds in enumerate(drafted) if n_rounds}
             n_tokens += len(plain)
     print(pair, n_tokens, sorted(lengths))
-    assert n_tokens >= 2000 and len(lengths) > 2
+    assert n_tokens >= 600 and len(lengths) > 2
