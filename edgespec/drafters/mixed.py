@@ -1,4 +1,4 @@
-"""Several drafters for one target: each round the one with the best expected rate drafts."""
+"""Several drafters for one target: each round the one whose draft is worth most drafts."""
 
 from __future__ import annotations
 

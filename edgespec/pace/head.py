@@ -94,10 +94,6 @@ class AcceptanceHead:
         self.slope, self.own = values[1], values[2:]
 
 
-def logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
 def log_odds(p: float) -> float:
     """Of a probability, within FARTHEST either way."""
     if not 0 < p < 1:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+from math import exp
 
 import pytest
 
-from edgespec.pace.head import AcceptanceHead, features, log_odds, logistic
+from edgespec.pace.head import AcceptanceHead, features, log_odds
 from edgespec.pace.source import Prices, Source, best_drafted, best_to_come, goes_on
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + exp(-x))
 
 
 def taught(head: AcceptanceHead, n: int, p, seed: int = 0) -> AcceptanceHead:
