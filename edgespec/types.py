@@ -245,6 +245,11 @@ class Round(NamedTuple):
     times: Times = Times()
     hidden: FloatArray | None = None
 
+    @property
+    def is_felt(self) -> bool:
+        """Whether drafting took so long that the forward after it finds other data in caches."""
+        return self.times.ask_s > 0.05 * self.times.target_s
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -332,6 +337,7 @@ class Stats:
     accepted_by_position: tuple[int, ...] = ()
     tested_by_position: tuple[int, ...] = ()
     rounds_by_length: tuple[int, ...] = ()  # rounds that verified 0, 1, .. drafted tokens
+    n_lone: int = 0  # rounds that verified 0 after a draft or a wider round
     arms: Mapping[str, Arm] = field(default_factory=dict)  # by source
     wall_s: float = 0.0
     ttft_s: float = 0.0

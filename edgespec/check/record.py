@@ -31,7 +31,7 @@ def total(stats: Sequence[Stats]) -> Stats:
     summed = {
         name: sum(getattr(one, name) for one in stats)
         for name in ("n_prompt", "n_tokens", "n_rounds", "n_drafted", "n_tested", "n_accepted",
-                     "wall_s", "decode_s", "target_s", "draft_s")
+                     "n_lone", "wall_s", "decode_s", "target_s", "draft_s")
     }  # fmt: skip
     return Stats(
         **summed,

@@ -17,6 +17,7 @@ class Tally:
         self.accepted_by_position: list[int] = []
         self.tested_by_position: list[int] = []
         self.rounds_by_length: list[int] = []
+        self._n_lone, self._last = 0, 0  # tokens verified in the last round
         self.arms: dict[str, Arm] = {}
         self.ttft_s = self.decode_s = self.target_s = self.draft_s = 0.0
         self._single_s, self._n_single = 0.0, 0  # of rounds of one token
@@ -27,6 +28,9 @@ class Tally:
     def observe(self, done: Round, learn_s: float = 0.0) -> None:
         """One round; called last of all that learn from it, which took learn_s, part of it."""
         self._count(done.draft, done.verdict)
+        if not len(done.draft) and (self._last or done.is_felt):
+            self._n_lone += 1
+        self._last = len(done.draft)
         times, end = done.times, time.perf_counter()
         self.ttft_s = self.ttft_s or end - self.started
         self.draft_s += times.draft_s
@@ -71,6 +75,7 @@ class Tally:
             accepted_by_position=tuple(self.accepted_by_position),
             tested_by_position=tuple(self.tested_by_position),
             rounds_by_length=tuple(self.rounds_by_length),
+            n_lone=self._n_lone,
             arms=dict(self.arms),
             wall_s=self.ended - self.started,
             ttft_s=self.ttft_s,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespec.device import waited_s
 from edgespec.errors import ContextError, UsageError
@@ -28,6 +29,7 @@ AGAIN = 3  # times, at most
 # Of a table, in logarithms: how far it is off for all widths alike, and for each on its own. One
 # measured beside other processes was off up to 33-fold, and some of its widths another ten-fold.
 COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
+DRAFTED, LONE = 0.2, 0.3  # the same for what drafting and a new graph add
 DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
 NOISE = 0.1  # of one forward's time
 FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
@@ -157,58 +159,83 @@ class LiveCosts:
     always took, only the first stays moved. One far off (another process had the core) is ignored;
     FAR_RUN of them in a row, all slower or all faster, are a change of the device and believed at
     once. A table in doubt gives way to the first forwards seen.
-    in_doubt: until a single token has been timed, which tells what of a change all widths share.
+    Plain decoding repeats single tokens. Any other forward finds what drafting left in the caches;
+    how much that takes is believed in like a width is, so that no device is blamed for what
+    drafting does to its target. A single token after another width pays for a new graph besides
+    (demo pair: 1.29 times), and counts as a width of its own.
+    in_doubt: until plain decoding has been timed, which tells what of a change all widths share.
     """
 
     def __init__(self, table: CostTable) -> None:
         self.in_doubt = table.in_doubt
+        n = self._n = len(table.seconds)
         common, own = (DOUBTED, DOUBTED_OWN) if table.in_doubt else (COMMON, OWN)
-        n = len(table.seconds)
-        self._logs = np.log(table.seconds)
-        self._spread = common**2 + own**2 * np.eye(n)  # [n, n] covariance of what is believed
-        self._drift = DRIFT**2 + OWN_DRIFT**2 * np.eye(n)
+        # Widths 1 .. n, a lone token, and what drafting adds to all but the first.
+        self._logs = np.log([*table.seconds, table.seconds[0], 1.0])  # [n + 2]
+        self._spread = covariance(n + 1, common, own, DRAFTED)  # [n + 2, n + 2] of what is believed
+        self._spread[n, n] += LONE**2
+        self._drift = covariance(n + 1, DRIFT, OWN_DRIFT, OWN_DRIFT)
         self._far: list[float] = []
         self._last = 1  # tokens of the last forward
-        self.seconds = list(table.seconds)  # [n - 1]: n tokens now
+        self.seconds = list(table.seconds)  # [n - 1]: n tokens now; a single one in plain decoding
+        self.lone_s = table.seconds[0]  # a single one after a draft or another width
 
-    def observe(self, n: int, seconds: float) -> None:
-        """A forward of n tokens took this long; widths beyond the table are ignored."""
-        changed, self._last = n != self._last, n
-        if not (1 <= n <= len(self.seconds) and seconds > 0):
-            return
-        off = math.log(seconds / self.seconds[n - 1])
-        # llama.cpp makes its graph anew where the width changes: a single token after a wider one
-        # took 1.29 times one after its like (demo pair), and plain decoding has only those.
-        if n == 1 and changed and off > -NOISE:
-            return
-        self._spread += self._drift
-        off = self._believed(n - 1, off)
-        if not off:
-            return
-        row = self._spread[n - 1].copy()
-        gain = row / (row[n - 1] + NOISE**2)
-        self._logs += off * gain
-        self._spread -= gain[:, None] * row
-        self.seconds = np.exp(self._logs).tolist()
+    def observe(self, n: int, seconds: float, *, after_draft: bool = False) -> bool:
+        """A forward of n tokens took this long; returns whether it was one of plain decoding.
 
-    def _believed(self, i: int, off: float) -> float:
-        """How far width i + 1 is off, 0.0 while it may be a stall; a change widens `_spread`."""
-        if abs(off) < FAR * math.sqrt(self._spread[i, i] + NOISE**2):
+        Widths beyond the table are ignored.
+        """
+        is_plain, self._last = n == self._last == 1 and not after_draft, n
+        if 1 <= n <= self._n and seconds > 0:
+            i = self._n if n == 1 and not is_plain else n - 1
+            self._spread += self._drift
+            expected = [*self.seconds, self.lone_s][i]
+            off = self._believed(i, math.log(seconds / expected))
+            if off is not None:
+                self._move(i, off)
+        return is_plain
+
+    def _believed(self, i: int, off: float) -> float | None:
+        """How far width i is off, None while it may be a stall; a change widens `_spread`."""
+        if abs(off) < FAR * math.sqrt(self._depends(i)[1] + NOISE**2):
             self._far = []
             self.in_doubt = self.in_doubt and i > 0
             return off
         self._far = [*(far for far in self._far if far * off > 0), off]
         if len(self._far) < FAR_RUN:
-            return 0.0
+            return None
         off = min(self._far, key=abs)
-        self._spread += off**2  # most likely the device, perhaps only this width
-        self._spread[i, i] += off**2 / 8
+        self._spread += covariance(self._n + 1, abs(off), 0.0, 0.0)  # most likely the device,
+        self._spread[i, i] += off**2 / 8  # perhaps only this width
         self._far = []
         self.in_doubt = i > 0
         return off
 
+    def _move(self, i: int, off: float) -> None:
+        """Kalman's update: the time of width i was off so far."""
+        row, variance = self._depends(i)
+        gain = row / (variance + NOISE**2)
+        self._logs += off * gain
+        self._spread -= gain[:, None] * row
+        first, *others, drafted = self._logs.tolist()
+        *wider, self.lone_s = (math.exp(one + drafted) for one in others)
+        self.seconds = [math.exp(first), *wider]
 
-def plain_token_s(stats: Stats, costs: CostTable | LiveCosts) -> float:
+    def _depends(self, i: int) -> tuple[NDArray[np.float64], float]:
+        """Covariances [n + 2] of all that is believed with width i's time, and that's variance."""
+        row = self._spread[i] + self._spread[-1] if i else self._spread[0].copy()
+        return row, float(row[i] + row[-1] if i else row[0])
+
+
+def covariance(n: int, common: float, own: float, drafted: float) -> NDArray[np.float64]:
+    """Of n widths that share one deviation and have one each, and of what drafting adds."""
+    out = np.zeros((n + 1, n + 1))
+    out[:n, :n] = common**2 + own**2 * np.eye(n)
+    out[n, n] = drafted**2
+    return out
+
+
+def plain_token_s(stats: Stats, costs: LiveCosts) -> float:
     """What a token would have taken without drafting, on the device as busy as it was meanwhile.
 
     The known cost of one token, times what the rounds' forwards took over what is known of their
@@ -216,7 +243,7 @@ def plain_token_s(stats: Stats, costs: CostTable | LiveCosts) -> float:
     0.8 a round of 4 tokens of the demo pair took 2.8 ms so, one of a single token 0.6.
     """
     seconds = costs.seconds
-    expected = sum(
+    expected = stats.n_lone * (costs.lone_s - seconds[0]) + sum(
         n * seconds[min(length, len(seconds) - 1)]
         for length, n in enumerate(stats.rounds_by_length)
     )

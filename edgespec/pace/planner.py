@@ -152,7 +152,7 @@ class AutoPlanner:
     ) -> Plan:
         """See Planner."""
         known, plain = self._of(source), Plan(0, 0.0)
-        if self.costs.in_doubt or self._n_since_plain >= self._plain_every:
+        if self._is_timing:
             return plain
         most, rate = self.most, self._rate
         if confidence:
@@ -188,6 +188,11 @@ class AutoPlanner:
         return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
 
     @property
+    def _is_timing(self) -> bool:
+        """Whether plain decoding is timed: a draft before the forward, too, would be felt in it."""
+        return self.costs.in_doubt or self._n_since_plain >= self._plain_every
+
+    @property
     def _rate(self) -> float:
         return self.gain / self.plain_s
 
@@ -204,8 +209,7 @@ class AutoPlanner:
         draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
         k, target_s = len(draft), done.times.target_s
         off = abs(target_s / self.costs.seconds[0] - 1)
-        self.costs.observe(k + 1, target_s)
-        if k:
+        if not self.costs.observe(k + 1, target_s, after_draft=done.is_felt):
             self._n_since_plain += 1
         elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
             self._n_since_plain = 0
@@ -233,7 +237,7 @@ class AutoPlanner:
 
     def may_score(self, source: str) -> bool:
         """See Planner."""
-        if self.most < 1 or self.costs.in_doubt:
+        if self.most < 1 or self._is_timing:
             return False
         known = self._of(source)
         # Once it was right, the next rounds tell at once whether it is so again; paid for later.

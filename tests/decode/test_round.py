@@ -16,7 +16,7 @@ from edgespec.decode.verify import Dense
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import UsageError
 from edgespec.pace.controller import AutoController, FixedController
-from edgespec.pace.cost import CostTable, plain_token_s
+from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.types import Capabilities, Draft, Round, SamplingParams, Times, Verdict
 
 V = 4
@@ -77,7 +77,7 @@ def test_what_a_lazy_law_takes_is_the_drafters_time_and_no_overhead():
     assert stats.draft_s >= n_asked * LAW_S
     assert stats.overhead_s < LAW_S
     # Plain decoding has no law to ask: what it would take is not raised by that.
-    plain_s = plain_token_s(stats, CostTable((1e-5, 1e-5)))
+    plain_s = plain_token_s(stats, LiveCosts(CostTable((1e-5, 1e-5))))
     assert plain_s < LAW_S
 
 

@@ -148,6 +148,8 @@ def test_a_width_that_alone_was_wrong_leaves_the_others_alone():
     live = LiveCosts(CostTable((1.0, 1.5, 2.0)))
     for _ in range(5):
         live.observe(3, 8.0)
+    live.observe(2, 1.5)
+    live.observe(1, 1.2)  # a new graph
     live.observe(1, 1.0)
     assert live.seconds == pytest.approx([1.0, 1.5, 8.0], rel=0.15)
 
