@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
 from edgespec.decode.follow import common_prefix
+from edgespec.drafters.rest import Rest
 from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP
@@ -17,7 +18,6 @@ from edgespec.pace.planner import SCORE_READS, Plan, Planner, source_of
 from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
-FIRST_S = 1e-4  # what a lookup may take before it is known what it takes
 SCORED = 3  # tokens drafted to be scored
 USUAL = 48.0  # tokens of an answer, until some were seen
 
@@ -41,9 +41,6 @@ class Candidate:
     source: str = ""
     last_s: float = 0.0  # what its last draft took
     n_undrafted: int = CATCH_UP  # rounds since its last draft
-    usual_s: float = 0.0  # what its drafts take, stalls and long prompts hardly counted
-    rest: int = 0  # rounds it was left out the last time, and those it still is
-    rests_left: int = 0
 
     def __post_init__(self) -> None:
         self.reading = Reading(self.drafter) if isinstance(self.drafter, Reads) else None
@@ -54,15 +51,10 @@ class Candidate:
         behind = self.n_undrafted >= CATCH_UP  # then it first read what it had missed
         self.last_s = perf_counter() - start
         self.costs.observe(len(draft), self.last_s, at_most=behind)
-        self.usual_s += 0.1 * (min(self.last_s, 3 * self.usual_s + FIRST_S) - self.usual_s)
         self.n_undrafted = -1  # 0 once this round is over
         if draft.sources:
             self.source = draft.sources[0]
         return draft
-
-    def leave_out(self, most: int) -> None:
-        """After a lookup in vain: for one round, then for 3, 7, ... up to `most`."""
-        self.rest = self.rests_left = min(2 * self.rest + 1, most)
 
 
 class Mixed:
@@ -70,11 +62,12 @@ class Mixed:
 
     step: what a model's token may take until it is known, of a plain token's time.
     free: names of the drafters that cost microseconds; they draft every round, and are then
-    judged by the confidence of what they found. Where even microseconds count, they rest for a
-    few rounds when nothing paid. Any other is judged before it drafts, by its acceptance so far,
-    and the best of them drafts if it beats what was found, as long as one more token pays. Drafts
-    are cut to what is worth verifying, perhaps to nothing: what follows scores all of it anyway
-    (arXiv 2510.20064 scores every drafter by the text that one of them had verified). A draft
+    judged by the confidence of what they found. Any other is judged before it drafts, by its
+    acceptance so far, and the best of them drafts if it beats what was found, as long as one more
+    token pays. Where even microseconds count, nobody is asked for a few rounds when nothing paid
+    (rest.py). Drafts are cut to what is worth verifying, perhaps to nothing: what follows scores
+    all of it anyway (arXiv 2510.20064 scores every drafter by the text that one of them had
+    verified). A draft
     with `probs` is never cut after it was drawn: which tokens are dropped would depend on them,
     and they would no longer have the law in `probs`.
     """
@@ -103,6 +96,8 @@ class Mixed:
                 one.drafter.pays = partial(self._goes_on, one)
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
         self._payer = ""  # whose draft of this round took time
+        self._rest, self._is_resting = Rest(planner.n_rests), False
+        self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
         self._said_s, self._usual = 0.0, USUAL  # target's time in the answer; tokens of answers
 
@@ -121,14 +116,20 @@ class Mixed:
         return self.planner.reason
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
-        self._made, self._payer = [], ""
+        self._made, self._payer, self._is_resting = [], "", False
         if len(context) != self._n_seen:
             self._begin(len(context))
         k = min(room, self.most)
         if k < 1:
             return NO_DRAFT
+        self._is_resting = self._rest.goes_on()
+        if self._is_resting:
+            self._n_rested += 1
+            return NO_DRAFT
+        start = perf_counter()
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
+        self._looking_s = perf_counter() - start
         # Where less than `most` is allowed, the answer ends there.
         n_coming = min(self._usual, room) if room < self.most else self._usual
         if payer is None:
@@ -171,6 +172,7 @@ class Mixed:
             self._usual += 0.3 * (self._n_said - self._usual)
             self.planner.renew(self._n_said)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
+        self._rest.end()
 
     def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:
         return self.planner.go_on(one.source, confidence, one.costs.step_s)
@@ -179,17 +181,11 @@ class Mixed:
         """The best free draft and the width of it that pays; width 0 if none does."""
         best, draft = Plan(0, 0.0), NO_DRAFT
         for one in self._free:
-            if one.rests_left:
-                one.rests_left -= 1
+            found = one.draft(context, k, None)
+            if not len(found):
                 continue
-            found, plan = one.draft(context, k, None), Plan(0, 0.0)
-            if len(found):
-                self._made.append(found)
-                plan = self.planner.plan(one.source, found.confidence, 0.0)
-            if plan.width == 0:
-                one.leave_out(self.planner.n_rests(one.usual_s))
-                continue
-            one.rest = 0
+            self._made.append(found)
+            plan = self.planner.plan(one.source, found.confidence, 0.0)
             if plan.worth > best.worth:
                 best, draft = plan, found
         return best, draft
@@ -219,11 +215,33 @@ class Mixed:
         return self.planner.plan(payer.source, drawn.confidence, 0.0)
 
     def observe(self, done: Round) -> None:
-        """Every drafter learns from the round, and the planner from all drafts, used or not."""
-        verdict = done.verdict
-        n_new = len(verdict.tokens)
+        """Every drafter learns from the round, and the planner from all drafts, used or not.
+
+        Free ones catch up on rounds left out when they are next asked, which takes a quarter as
+        long.
+        """
+        n_new = len(done.verdict.tokens)
         self._n_seen, self._n_said = len(done.context), self._n_said + n_new
         self._said_s += done.times.target_s
+        start = perf_counter()
+        in_vain = not len(done.draft) and all(one.n_undrafted >= 0 for one in self._paid)
+        for one in self._paid if self._is_resting else self._all:
+            one.n_undrafted += 1
+            one.drafter.observe(done)
+        if self._is_resting:
+            return
+        self._learn(done)
+        self.planner.observe(done, self._payer, self._n_rested)
+        self._n_rested = 0
+        self._rest.looked(self._looking_s + perf_counter() - start)
+        if in_vain:
+            self._rest.lengthen()
+        elif len(done.draft):
+            self._rest.end()
+
+    def _learn(self, done: Round) -> None:
+        """The planner learns from the drafts that were made, by what followed."""
+        verdict, n_new = done.verdict, len(done.verdict.tokens)
         for made in self._made:
             if made.is_chain and not made.is_drawn:
                 n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
@@ -231,10 +249,6 @@ class Mixed:
             elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
                 self.planner.learn(source_of(made), (), verdict.n_tested, len(verdict.accepted))
         self._made = []
-        for one in self._all:
-            one.n_undrafted += 1
-            one.drafter.observe(done)
-        self.planner.observe(done, self._payer)
 
     @property
     def n_tested(self) -> int:

@@ -32,7 +32,7 @@ class FixedController:
     def next_length(self) -> int:
         return self.most
 
-    def observe(self, done: Round, source: str = "") -> None:
+    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
         """Nothing to learn from what it took."""
 
     def plan(

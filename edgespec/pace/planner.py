@@ -61,8 +61,11 @@ class Planner(Protocol):
         """What a token takes without drafting, 0.0 where times are no concern."""
         ...
 
-    def observe(self, done: Round, source: str = "") -> None:
-        """Learn from what a finished round took; source: who drafted, if all of it was cut."""
+    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
+        """Learn from what a finished round took; source: who drafted, if all of it was cut.
+
+        n_rested: tokens decoded plainly since the last one observed.
+        """
         ...
 
     def plan(
@@ -203,7 +206,7 @@ class AutoPlanner:
     def _of(self, source: str) -> Source:
         return self.sources.setdefault(source, Source())
 
-    def observe(self, done: Round, source: str = "") -> None:
+    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
         """See Planner."""
         source = source or source_of(done.draft)
         draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
@@ -216,7 +219,7 @@ class AutoPlanner:
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
         plain_s = self.plain_s
         for known in self.sources.values():
-            known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1)
+            known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1 + n_rested)
         if k + draft.n_cut or (source in self.sources and draft_s > PROBE_SHARE * plain_s):
             self._keep_books(source, k, n_hits, draft_s)
         for known in self.sources.values():

@@ -146,8 +146,8 @@ class Planned:
         self.learnt: list[tuple[str, int, int]] = []
         self.most_rests, self.plain_s, self.n_texts = 0, 1.0, 0
 
-    def observe(self, done, source) -> None:
-        self.seen = source
+    def observe(self, done, source, n_rested) -> None:
+        self.seen, self.n_rested = source, n_rested
 
     def renew(self, n) -> None:
         self.n_texts += n > 0
@@ -254,27 +254,61 @@ def test_lookup_steps_in_when_the_model_finds_nothing():
     assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
 
 
+def decoded(mixed: Mixed, n: int, context: list[int]) -> list[int]:
+    """Drafted tokens of n rounds, each of which emits 1."""
+    widths = []
+    for _ in range(n):
+        draft = mixed.propose(context, 8, None)
+        context.append(1)
+        mixed.observe(Round(context, draft, Verdict((1,), (), len(draft))))
+        widths.append(len(draft))
+    return widths
+
+
 @pytest.mark.parametrize("most, looked", [(0, range(12)), (5, [0, 2, 6, 12, 18])])
-def test_a_lookup_in_vain_rests_longer_each_time_until_it_pays(most: int, looked):
-    planner = Planned(ngram=(0, 4.0), model=(0, 4.0))
+def test_who_looks_in_vain_rests_longer_each_time_until_it_pays(most: int, looked):
+    planner, context = Planned(ngram=(0, 4.0), model=(0, 4.0)), [0]
     planner.most_rests = most
-    ngram, _, mixed = both(planner)
+    ngram, model, mixed = both(planner)
     rounds = []
     for i in range(looked[-1] + 1):
         n = len(ngram.asked)
-        assert mixed.propose([0], 8, None) == Draft()
+        assert decoded(mixed, 1, context) == [0]
         rounds += [i] * (len(ngram.asked) - n)
     assert rounds == list(looked)
-    for _ in range(most):
-        mixed.propose([0], 8, None)
+    assert len(ngram.seen) == len(looked)
+    assert len(model.seen) == looked[-1] + 1  # an application's own sees every round
+    assert planner.n_rested == most
+    decoded(mixed, most, context)
     planner.rates["ngram"] = (2, 5.0)
-    assert len(mixed.propose([0], 8, None)) == 2
+    assert decoded(mixed, 1, context) == [2]
     planner.rates["ngram"] = (0, 4.0)
-    asked = [len(mixed.propose([0], 8, None)) or len(ngram.asked) for _ in range(3)]
+    asked = []
+    for _ in range(3):
+        decoded(mixed, 1, context)
+        asked.append(len(ngram.asked))
     assert asked[0] < asked[2] and (asked[0] == asked[1]) == (most > 0)  # short rests again
 
 
-def test_a_stalled_lookup_rests_no_longer():
+def test_another_text_is_looked_at_from_the_first_token():
+    planner, context = Planned(ngram=(0, 4.0), model=(0, 4.0)), [0]
+    planner.most_rests = 9
+    ngram, _, mixed = both(planner)
+    decoded(mixed, 8, context)
+    n = len(ngram.asked)
+    decoded(mixed, 1, [0, 5])
+    assert len(ngram.asked) == n + 1
+
+
+def test_nobody_rests_after_a_draft_that_was_made_to_be_scored():
+    planner, context = Planned(ngram=(0, 4.0), model=(0, 4.0)), [0]
+    planner.most_rests, planner.scoring = 9, True
+    ngram, _, mixed = both(planner)
+    decoded(mixed, 8, context)
+    assert len(ngram.asked) == 8
+
+
+def test_a_look_that_stalled_rests_no_longer():
     class Slow(Script):
         def draft(self, context, k, drawing=None):
             sleep(0.2 if len(self.asked) == 3 else 0)
@@ -282,10 +316,8 @@ def test_a_stalled_lookup_rests_no_longer():
 
     planner, seen = Planned(ngram=(0, 4.0)), []
     planner.n_rests = lambda look_s: seen.append(look_s) or 0
-    mixed = Mixed([Slow("ngram", Draft())], planner)
-    for _ in range(6):
-        mixed.propose([0], 8, None)
-    assert 0 < max(seen) < 1e-3
+    decoded(Mixed([Slow("ngram", Draft())], planner), 6, [0])
+    assert len(seen) == 6 and 0 < max(seen) < 1e-3
 
 
 def test_every_drafter_observes_and_all_drafts_teach_the_planner():

@@ -26,7 +26,7 @@ from edgespec.errors import (
     UsageError,
 )
 from edgespec.pace import cost_store
-from edgespec.pace.cost import CostTable, plain_token_s
+from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.session.load import load
 from edgespec.session.methods import Method
 from edgespec.session.opening import SMALL_BYTES, options_of
@@ -402,9 +402,9 @@ def test_a_busy_device_is_no_gain_and_no_loss() -> None:
     counts = {"n_tokens": 10, "n_rounds": 5, "rounds_by_length": (1, 2, 2)}
     for slower in (1, 7):
         stats = Stats(**counts, target_s=8.0 * slower, draft_s=1.0, single_s=0.1)
-        assert plain_token_s(stats, table) == pytest.approx(1.0 * slower + 0.1)
+        assert plain_token_s(stats, LiveCosts(table)) == pytest.approx(1.0 * slower + 0.1)
     long = Stats(n_tokens=5, n_rounds=1, rounds_by_length=(0, 0, 0, 0, 1), target_s=4, decode_s=4)
-    assert plain_token_s(long, table) == pytest.approx(2.0)  # wider than the table
+    assert plain_token_s(long, LiveCosts(table)) == pytest.approx(2.0)  # wider than the table
 
 
 def test_it_says_what_runs_where(stories260k: Path) -> None:
