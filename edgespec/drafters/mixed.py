@@ -231,7 +231,9 @@ class Mixed:
         if self._is_resting:
             return
         self._learn(done)
-        self.planner.observe(done, self._payer, self._n_rested)
+        telling_s = start - done.times.told if done.times.told else 0.0
+        looking_s = self._rest.look_s if telling_s and len(done.draft) else 0.0
+        self.planner.observe(done, self._payer, self._n_rested, telling_s + looking_s)
         self._n_rested = 0
         self._rest.looked(self._looking_s + perf_counter() - start)
         if in_vain:

@@ -15,7 +15,7 @@ class Rest:
     """
 
     def __init__(self, most: Callable[[float], int]) -> None:
-        self._most, self._look_s = most, 0.0
+        self._most, self.look_s = most, 0.0  # what looking usually takes
         self._n = self._n_left = 0
 
     def goes_on(self) -> bool:
@@ -25,11 +25,11 @@ class Rest:
 
     def looked(self, seconds: float) -> None:
         """A look took so long; a stall counts as three times the usual."""
-        self._look_s += 0.1 * (min(seconds, 3 * self._look_s + FIRST_S) - self._look_s)
+        self.look_s += 0.1 * (min(seconds, 3 * self.look_s + FIRST_S) - self.look_s)
 
     def lengthen(self) -> int:
         """It was in vain: how many rounds are left out now."""
-        self._n = self._n_left = min(2 * self._n + 1, self._most(self._look_s))
+        self._n = self._n_left = min(2 * self._n + 1, self._most(self.look_s))
         return self._n
 
     def end(self) -> None:

@@ -32,7 +32,9 @@ class FixedController:
     def next_length(self) -> int:
         return self.most
 
-    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
+    def observe(
+        self, done: Round, source: str = "", n_rested: int = 0, beside_s: float = 0.0
+    ) -> None:
         """Nothing to learn from what it took."""
 
     def plan(
@@ -84,7 +86,7 @@ class FixedController:
 class AutoController:
     """Drafts as much of one source as pays, by an AutoPlanner and what its drafts take.
 
-    overhead_s: seconds per round outside target and drafter.
+    overhead_s: seconds per round beside target and drafter.
     """
 
     def __init__(

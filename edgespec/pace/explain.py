@@ -26,7 +26,7 @@ def _score(planner: AutoPlanner, name: str) -> dict[str, Any]:
     known = planner.sources[name]
     survival = list(accumulate(known.to_come((), planner.most), mul))
     step_s, rate = known.step_s or 0.0, planner.gain / planner.plain_s
-    prices = Prices(planner.costs.seconds, rate, step_s)
+    prices = Prices(planner.rounds_s, rate, step_s)
     width, worth, _ = best_to_come(known.to_come((), planner.most), prices)
     return {
         "acceptance": known.rate,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgespec.pace.beside import Beside
 from edgespec.pace.cost import CostTable, LiveCosts
 from edgespec.pace.expected import acceptance_for
 from edgespec.pace.head import MAX_WIDTH
@@ -61,10 +62,13 @@ class Planner(Protocol):
         """What a token takes without drafting, 0.0 where times are no concern."""
         ...
 
-    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
+    def observe(
+        self, done: Round, source: str = "", n_rested: int = 0, beside_s: float = 0.0
+    ) -> None:
         """Learn from what a finished round took; source: who drafted, if all of it was cut.
 
-        n_rested: tokens decoded plainly since the last one observed.
+        n_rested: tokens decoded plainly since the last one observed. beside_s: what the round took
+        beside target and drafter; if nothing was drafted, what plain decoding would have so.
         """
         ...
 
@@ -126,7 +130,7 @@ class AutoPlanner:
     A source that is not used drafts now and then, to be scored by what follows without a pass of
     the target's; what this takes is paid from PROBE_SHARE of the time, so a cheap one is tried
     soon and a dear one late. costs: may be shared by all that use the target. most: tokens to
-    draft at once. overhead_s: seconds per round outside target and drafter.
+    draft at once. overhead_s: seconds per round beside target and drafter, until they were seen.
     """
 
     def __init__(
@@ -134,7 +138,7 @@ class AutoPlanner:
     ) -> None:
         self.costs = LiveCosts(costs) if isinstance(costs, CostTable) else costs
         self.most = min(len(costs.seconds) - 1, most)
-        self.overhead_s = overhead_s
+        self._beside = Beside(overhead_s)
         self.sources: dict[str, Source] = {}
         self._said = self._took = 10.0  # tokens lately, and in how many plain tokens' time
         self._n_since_plain = 0
@@ -143,7 +147,7 @@ class AutoPlanner:
     @property
     def plain_s(self) -> float:
         """What a token takes without drafting."""
-        return self.costs.seconds[0] + self.overhead_s
+        return self._round_s(0)
 
     @property
     def gain(self) -> float:
@@ -161,10 +165,10 @@ class AutoPlanner:
         if confidence:
             step_s = fixed_s = 0.0
             survival = known.survival(confidence[:most])
-            k, worth, expected = best_drafted(survival, Prices(self.costs.seconds, rate))
+            k, worth, expected = best_drafted(survival, Prices(self.rounds_s, rate))
         else:
             known.step_s, known.fixed_s = step_s, fixed_s
-            prices = Prices(self.costs.seconds, rate, step_s)
+            prices = Prices(self.rounds_s, rate, step_s)
             k, worth, expected = best_to_come(known.to_come((), most), prices)
             worth -= rate * fixed_s
         resuming = known.paused and not confidence
@@ -187,7 +191,7 @@ class AutoPlanner:
         if n_more < 1:
             return False
         known = self._of(source)
-        prices = Prices(self.costs.seconds, self._rate, step_s)
+        prices = Prices(self.rounds_s, self._rate, step_s)
         return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
 
     @property
@@ -201,12 +205,19 @@ class AutoPlanner:
 
     def _round_s(self, k: int) -> float:
         """Seconds of a round that verifies k drafted tokens, without drafting them."""
-        return self.costs.seconds[k] + self.overhead_s
+        return self.costs.seconds[k] + self._beside.of(k)
+
+    @property
+    def rounds_s(self) -> list[float]:
+        """[k] the same for every k."""
+        return [self._round_s(k) for k in range(len(self.costs.seconds))]
 
     def _of(self, source: str) -> Source:
         return self.sources.setdefault(source, Source())
 
-    def observe(self, done: Round, source: str = "", n_rested: int = 0) -> None:
+    def observe(
+        self, done: Round, source: str = "", n_rested: int = 0, beside_s: float = 0.0
+    ) -> None:
         """See Planner."""
         source = source or source_of(done.draft)
         draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
@@ -217,6 +228,8 @@ class AutoPlanner:
         elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
             self._n_since_plain = 0
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
+        if beside_s:
+            self._beside.observe(k, beside_s)
         plain_s = self.plain_s
         for known in self.sources.values():
             known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1 + n_rested)
@@ -290,7 +303,7 @@ class AutoPlanner:
         if not known.paused:
             return ""
         step_s, fixed_s, plain_s = known.step_s or 0.0, known.fixed_s, self.plain_s
-        prices = Prices(self.costs.seconds, self._rate, step_s)
+        prices = Prices(self.rounds_s, self._rate, step_s)
         k, _, _ = best_to_come(known.to_come((), self.most), prices)
         verify, drafting = self._round_s(k) / plain_s, (fixed_s + k * step_s) / plain_s
         also = f" and drafting them {drafting:.1f}x" if drafting >= 0.1 else ""

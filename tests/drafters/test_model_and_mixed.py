@@ -146,7 +146,7 @@ class Planned:
         self.learnt: list[tuple[str, int, int]] = []
         self.most_rests, self.plain_s, self.n_texts = 0, 1.0, 0
 
-    def observe(self, done, source, n_rested) -> None:
+    def observe(self, done, source, n_rested, beside_s) -> None:
         self.seen, self.n_rested = source, n_rested
 
     def renew(self, n) -> None:
