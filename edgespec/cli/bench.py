@@ -6,27 +6,24 @@ heats up or gets busy treats all alike; what is shown is the median repeat of ea
 
 from __future__ import annotations
 
-import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgespec.check.record import model_row, run_row, total
+from edgespec.check.record import model_row, run_row
+from edgespec.cli import grid
 from edgespec.cli.baseline import cost_line, costs_in_turns, model_name, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import Prompt, built_in, read_prompts, set_names, usual
-from edgespec.cli.run import fitting, opened, say, session_record
+from edgespec.cli.repeats import Repeat, compare, measured
+from edgespec.cli.run import fitting, opened, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import whole
 from edgespec.pace.cost import CostTable
-from edgespec.pace.explain import explained
 from edgespec.session.session import Session
 from edgespec.store import pairs
-from edgespec.text.template import Message
-from edgespec.types import Stats
 
 ABOUT = "Measure plain and speculative decoding side by side on this device."
 USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
@@ -36,15 +33,6 @@ HEADER = (
     f"{'method':<18}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
     f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
 )
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """One method over all prompts of a set, once; explained: what its planner knew at the end."""
-
-    stats: Stats
-    outputs: tuple[tuple[int, ...], ...]
-    explained: Mapping[str, Any] | None = None
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -61,6 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="show costs, survival, scores and widths chosen"
     )
+    parser.add_argument(
+        "--grid", metavar="PAIRS", help="auto over plain for all of them, in cells kept by --json"
+    )
+    parser.add_argument("--sweep", metavar="N", type=whole, help="in N cells all widths to 16 too")
     add_json(parser)
 
 
@@ -83,6 +75,8 @@ def run(args: Namespace, config: Config) -> int:
         raise UsageError("--max-tokens is 0: expected at least 1, there is nothing to measure")
     if args.first == 0:
         raise UsageError("--first is 0: expected at least 1 prompt of each set")
+    if args.grid:
+        return grid.run(args, config)
     sets = prompt_sets(args, config)
     names = list(dict.fromkeys(["plain", *args.methods.split(",")]))
     quiet, runs, ratios = args.json == "-", list[dict[str, Any]](), list[dict[str, Any]]()
@@ -134,83 +128,12 @@ def prompt_sets(args: Namespace, config: Config) -> dict[str, list[Prompt]]:
     return {name: prompts[: args.first] for name, prompts in sets.items()}
 
 
-def measured(
-    runners: Mapping[str, tuple[Session, str]],
-    prompts: Sequence[Prompt],
-    n_repeats: int,
-    set_name: str,
-) -> dict[str, list[Repeat]]:
-    """Repeats of every runner, a session and a method's name, interleaved.
-
-    One run of each before them is not counted.
-    """
-    names = list(runners)
-    for session, method in runners.values():
-        one_repeat(session, method, prompts[:1])
-    results: dict[str, list[Repeat]] = {name: [] for name in names}
-    for number in range(n_repeats):
-        turn = number % len(names)
-        for name in (*names[turn:], *names[:turn]):
-            repeat = one_repeat(*runners[name], prompts)
-            results[name].append(repeat)
-            say(
-                f"{set_name}, repeat {number + 1} of {n_repeats}, {name}: "
-                f"{repeat.stats.tokens_per_s:.1f} tokens/s"
-            )
-    return results
-
-
-def one_repeat(session: Session, name: str, prompts: Sequence[Prompt]) -> Repeat:
-    """All prompts by one method, each with an empty cache.
-
-    The method starts with nothing learned: a lookup that remembers an earlier repeat of the same
-    prompts would recite their answers and measure nothing.
-    """
-    method = session.pair.methods.named(name)
-    stats, outputs = list[Stats](), list[tuple[int, ...]]()
-    for prompt in prompts:
-        session.use(method)
-        messages: list[Message] = list(prompt.messages)
-        for later in (*prompt.later, None):
-            for _ in session.steps(session.prompt(messages), session.params()):
-                pass
-            stats.append(session.stats)
-            outputs.append(tuple(session.turns.output))
-            messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
-            messages.append({"role": "user", "content": later or ""})
-    planner = method.planner
-    return Repeat(total(stats), tuple(outputs), None if planner is None else explained(planner))
-
-
 def row_of(name: str, repeats: Sequence[Repeat], set_name: str) -> dict[str, Any]:
     """The record's row of the repeat with the median speed (the lower one of an even number)."""
     ordered = sorted(repeats, key=lambda repeat: repeat.stats.tokens_per_s)
     middle = ordered[(len(ordered) - 1) // 2]
     row = run_row(name, middle.stats, middle.outputs, prompt_set=set_name)
     return row | {"explained": middle.explained}
-
-
-def compare(
-    name: str, over: str, results: Mapping[str, list[Repeat]], set_name: str
-) -> dict[str, Any]:
-    """Speed over that of `over` repeat by repeat, and outputs that are not its own plain ones'."""
-    speeds = {who: [repeat.stats.tokens_per_s for repeat in results[who]] for who in (name, over)}
-    ratios = [one / other for one, other in zip(speeds[name], speeds[over], strict=True)]
-    plain = over if name == over else "plain"
-    n_differing = max(
-        sum(a != b for a, b in zip(one.outputs, own.outputs, strict=True))
-        for one, own in zip(results[name], results[plain], strict=True)
-    )
-    return {
-        "prompt_set": set_name,
-        "method": name,
-        "over": over,
-        "median": statistics.median(ratios),
-        "min": min(ratios),
-        "max": max(ratios),
-        "said": said_of(results[name]),
-        "n_outputs_differing": n_differing,
-    }
 
 
 def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
@@ -224,12 +147,6 @@ def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
         f"{row['overhead_s'] / row['n_rounds'] * 1e3:>9.2f}"
         f"{row['ttft_s'] * 1e3:>9.0f}{ratio['n_outputs_differing']:>8}"
     )
-
-
-def said_of(repeats: Sequence[Repeat]) -> float | None:
-    """What the answers themselves said of their speed over plain decoding, the median repeat."""
-    said = [repeat.stats.speedup for repeat in repeats]
-    return statistics.median(said) if all(said) else None
 
 
 def explanation(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> list[str]:

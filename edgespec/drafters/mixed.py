@@ -172,7 +172,6 @@ class Mixed:
             self._usual += 0.3 * (self._n_said - self._usual)
             self.planner.renew(self._n_said)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
-        self._rest.end()
 
     def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:
         return self.planner.go_on(one.source, confidence, one.costs.step_s)

@@ -11,12 +11,13 @@ class Rest:
     """Rounds of plain decoding between two looks: 1, 3, 7, .. while they are in vain.
 
     most: how many rounds at most, by the seconds a look takes. Against a target of 1 ms a look of
-    150 us is 1 % of every 15 rounds; against one of 80 ms there is no rest at all.
+    150 us is 1 % of every 15 rounds, and an answer of 12 tokens is too short for a look at its
+    begin; against one of 80 ms there is no rest at all.
     """
 
     def __init__(self, most: Callable[[float], int]) -> None:
-        self._most, self.look_s = most, 0.0  # what looking usually takes
-        self._n = self._n_left = 0
+        self._most, self.look_s = most, FIRST_S  # what looking usually takes
+        self._n = self._n_left = most(FIRST_S)
 
     def goes_on(self) -> bool:
         """Whether the round that begins is left out; counts it."""
@@ -25,7 +26,7 @@ class Rest:
 
     def looked(self, seconds: float) -> None:
         """A look took so long; a stall counts as three times the usual."""
-        self.look_s += 0.1 * (min(seconds, 3 * self.look_s + FIRST_S) - self.look_s)
+        self.look_s += 0.1 * (min(seconds, 3 * self.look_s) - self.look_s)
 
     def lengthen(self) -> int:
         """It was in vain: how many rounds are left out now."""
@@ -33,5 +34,5 @@ class Rest:
         return self._n
 
     def end(self) -> None:
-        """Something was found, or another text begins: the next round is looked at."""
+        """Something was found: the next round is looked at."""
         self._n = self._n_left = 0

@@ -19,10 +19,12 @@ from edgespec.pace.head import MAX_WIDTH
 from edgespec.pace.source import AHEAD, Prices, Source, best_drafted, best_to_come, goes_on
 from edgespec.types import Draft, Round
 
-RESUME = 0.04  # tokens that a paused source must be worth to be used again
+# What a draft must be worth, of a round's tokens: estimates err, and "never slower" is promised.
+STAY, RESUME = 0.02, 0.04  # in use, and of a paused source to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
 KNOWN = 0.9  # acceptance at which a source that is right is no news
 MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
+KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier sessions
 # Of an answer's time, reading before a draft may take this share at most, whatever is promised,
 # and to be scored that. Promises are guesses at first: without the limit, after a prompt of
 # 2,000 tokens, SmolLM2 slowed 96 tokens of Qwen2.5-Coder-1.5B to 0.83 of plain.
@@ -172,7 +174,7 @@ class AutoPlanner:
             k, worth, expected = best_to_come(known.to_come((), most), prices)
             worth -= rate * fixed_s
         resuming = known.paused and not confidence
-        pays = k > 0 and worth > (RESUME if resuming else 0.0)
+        pays = k > 0 and worth > (RESUME if resuming else STAY) * (1 + expected)
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if not pays:
@@ -336,6 +338,7 @@ class AutoPlanner:
         known = {str(name): Source() for name in saved["sources"]}
         for name, one in known.items():
             one.load(saved["sources"][name])
+            one.balance_s, one.step_s = KNOWN_DEBT * self.plain_s, 0.0
         self._said = self._took * max(1.0, min(float(saved["gain"]), 16.0))
         self.sources = known
 

@@ -95,6 +95,7 @@ class Source:
             "drafted": self.drafted.saved(),
             "coming": self.coming.saved(),
             "rate": self.rate,
+            "tested": self.n_tested,
             "usual": self._usual,
             "reach": self.reach,
         }
@@ -102,6 +103,7 @@ class Source:
     def load(self, saved: dict[str, Any]) -> None:
         """Begin with what was saved. Raises: KeyError, TypeError, ValueError for what was not."""
         self.rate, self._usual = float(saved["rate"]), float(saved["usual"])
+        self.n_tested = max(0, int(saved["tested"]))
         self.reach = max(0, min(int(saved["reach"]), MAX_WIDTH))
         self.drafted.load(saved["drafted"])
         self.coming.load(saved["coming"])

@@ -20,9 +20,9 @@ import pytest
 from edgespec import cli
 from edgespec.cli import COMMANDS, main
 from edgespec.cli.baseline import model_name
-from edgespec.cli.bench import Repeat, compare
 from edgespec.cli.export import ARTEFACTS
 from edgespec.cli.output import write_json
+from edgespec.cli.repeats import Repeat, compare
 from edgespec.cli.verify import untested
 from edgespec.errors import UsageError
 from edgespec.store import pairs
