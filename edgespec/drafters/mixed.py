@@ -119,7 +119,7 @@ class Mixed:
         self._made, self._payer, self._is_resting = [], "", False
         if len(context) != self._n_seen:
             self._begin(len(context))
-        k = min(room, self.most)
+        k = min(room, self.planner.most)
         if k < 1:
             return NO_DRAFT
         self._is_resting = self._rest.goes_on()
@@ -127,6 +127,8 @@ class Mixed:
             self._n_rested += 1
             return NO_DRAFT
         start = perf_counter()
+        for one in self._all:
+            one.n_undrafted += self._n_rested
         best, draft = self._look_up(context, k)
         payer, plan = self._best_paid(best)
         self._looking_s = perf_counter() - start
@@ -216,19 +218,18 @@ class Mixed:
     def observe(self, done: Round) -> None:
         """Every drafter learns from the round, and the planner from all drafts, used or not.
 
-        Free ones catch up on rounds left out when they are next asked, which takes a quarter as
-        long.
+        Nobody is told of a round left out; who is next asked finds what was emitted.
         """
-        n_new = len(done.verdict.tokens)
-        self._n_seen, self._n_said = len(done.context), self._n_said + n_new
+        self._n_seen = len(done.context)
+        self._n_said += len(done.verdict.tokens)
         self._said_s += done.times.target_s
-        start = perf_counter()
-        in_vain = not len(done.draft) and all(one.n_undrafted >= 0 for one in self._paid)
-        for one in self._paid if self._is_resting else self._all:
-            one.n_undrafted += 1
-            one.drafter.observe(done)
         if self._is_resting:
             return
+        start = perf_counter()
+        in_vain = not len(done.draft) and all(one.n_undrafted >= 0 for one in self._paid)
+        for one in self._all:
+            one.n_undrafted += 1
+            one.drafter.observe(done)
         self._learn(done)
         telling_s = start - done.times.told if done.times.told else 0.0
         looking_s = self._rest.look_s if telling_s and len(done.draft) else 0.0

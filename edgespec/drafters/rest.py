@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-FIRST_S = 1e-4  # what looking may take before it is known what it takes
+FIRST_S = 3e-4  # what looking takes, until it is known: Python finds cold caches after a forward
 
 
 class Rest:

@@ -33,7 +33,7 @@ READS, SCORE_READS = 0.2, 0.01
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
 LOOK_SHARE = 0.01  # of plain decoding's time for lookups in vain
-MOST_RESTS = 16  # rounds between two lookups, though they take more than that
+MOST_RESTS = 64  # rounds between two lookups, though they take more than that
 LATELY = 0.98  # weight of a round in the rate of decoding, one round later
 
 
