@@ -125,6 +125,8 @@ class Draft:
     for. sources: who proposed each node. confidence: k estimates of the probability that the node
     and all above it are accepted, or empty. n_cut: tokens dropped because a grammar refuses the
     first of them; of that one sources and confidence still tell. spent: by its drafter, if a model.
+    pieces: the drafter's own tokens for each, where those differ: for several that one of its
+    tokens stands for, all with the first; empty where they are the same.
     """
 
     tokens: tuple[int, ...] = ()
@@ -135,6 +137,7 @@ class Draft:
     law: DraftLaw | None = None
     n_cut: int = 0
     spent: Spent = field(default=Spent(), compare=False)
+    pieces: tuple[tuple[int, ...], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.parents and self.tokens:
@@ -171,6 +174,7 @@ class Draft:
             probs=None if self.probs is None else self.probs[:n],
             sources=self.sources[:told],
             confidence=self.confidence[:told],
+            pieces=self.pieces[:n],
         )
 
     @property
@@ -236,7 +240,8 @@ class Round(NamedTuple):
     """A finished round, as everything that learns from rounds sees it.
 
     context: the ids up to what the round emitted; the list grows on, so read it at once.
-    hidden: [k + 1, width] the target's states behind its logits, where it gives them.
+    hidden: [k + 1, width] the target's states behind its logits, where it gives them. logits:
+    [k + 1, V] what the target thought, a view that its next forward overwrites.
     """
 
     context: Sequence[int]
@@ -244,6 +249,7 @@ class Round(NamedTuple):
     verdict: Verdict
     times: Times = Times()
     hidden: FloatArray | None = None
+    logits: FloatArray | None = None
 
     @property
     def is_felt(self) -> bool:

@@ -97,7 +97,8 @@ class Decoding:
         self._sequence.keep(rows)
         self._n_left -= len(verdict.tokens)
         self._stopped = verdict.tokens[-1] in params.stop_tokens
-        done = Round(context, draft, verdict, Times(self._ask_s, target_s, law_s, told), hidden)
+        times = Times(self._ask_s, target_s, law_s, told)
+        done = Round(context, draft, verdict, times, hidden, logits)
         learning = perf_counter()
         self._speculator.observe(done)
         self.tally.observe(done, perf_counter() - learning)

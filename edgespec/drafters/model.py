@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from edgespec.decode.follow import Pays, Reader, always
+from edgespec.drafters.teaching import Learner, teach
 from edgespec.drafters.window import Window
 from edgespec.protocols import Drawing, LanguageModel
-from edgespec.types import Draft, FloatArray, Round
+from edgespec.types import NO_DRAFT, Draft, FloatArray, Round
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,17 @@ class ModelDrafter:
 
     n_leaves = 1
 
-    def __init__(self, model: LanguageModel, *, name: str = "model", p_min: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        name: str = "model",
+        p_min: float = 0.0,
+        learner: Learner | None = None,
+    ) -> None:
+        """learner: told what the target thought where this drafter guessed."""
         self.model, self.name, self.p_min = model, name, p_min
+        self._learner, self._made = learner, (NO_DRAFT, 0)  # the last draft, and where it began
         self._reader, self._window = Reader(model), Window(model.n_context)
         ids = model.token_ids
         self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
@@ -49,6 +59,9 @@ class ModelDrafter:
             draft = self._likeliest(logits, k)
         else:
             draft = self._drawn(logits, context, k, drawing)
+        self._made = draft, len(shown)
+        if self._learner is not None:
+            self._learner.hold()
         return replace(draft, spent=self._reader.lap())
 
     def n_unread(self, context: Sequence[int]) -> int:
@@ -113,7 +126,10 @@ class ModelDrafter:
             )  # fmt: skip
 
     def observe(self, done: Round) -> None:
-        """Nothing to learn; the next draft reads what was emitted."""
+        """The next draft reads what was emitted."""
+        made, self._made = self._made, (NO_DRAFT, 0)
+        if self._learner is not None:
+            teach(self._learner, *made, done)
 
     def close(self) -> None:
         """Nothing: the model is its opener's."""

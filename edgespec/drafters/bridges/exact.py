@@ -54,6 +54,7 @@ class ExactBridge:
         tokens: list[int] = []
         confidence: list[float] = []
         pieces: list[int] = []
+        spelled_by: list[Path] = []
         sure: list[float] = []  # that the pieces so far are what the target will say
         at, longest, logits = 0, self.units.cache.longest, reader.read(spelled)
         while not tokens or (len(tokens) < k and reader.pays(confidence)):
@@ -68,12 +69,18 @@ class ExactBridge:
             found = (target,) if n else self._alone(pieces[at])
             if not found:
                 break
+            spelled_by += [tuple(pieces[at : at + max(n, 1)]), *[()] * (len(found) - 1)]
             at += max(n, 1)
             tokens += found
             confidence += [sure[at - 1]] * len(found)
         tokens, confidence = tokens[:k], confidence[:k]
         sources = (self.name,) * len(tokens)
-        return Draft(tuple(tokens), sources=sources, confidence=tuple(confidence))
+        return Draft(
+            tuple(tokens),
+            sources=sources,
+            confidence=tuple(confidence),
+            pieces=tuple(spelled_by[:k]),
+        )
 
     def _alone(self, piece: int) -> Path:
         """The target's tokens for one of the drafter's."""
@@ -102,6 +109,7 @@ class ExactBridge:
         law = drawing.law.translated(self.units.mapping.preimage)
         rows = DraftRows(reader, self.units, law, spelled)
         tokens: list[int] = []
+        spelled_by: list[Path] = []
         places: list[Place] = []
         row = rows.first(0, reader.read(spelled))
         ahead = -1  # the next unit's first token, where looking ahead has already drawn it
@@ -112,6 +120,7 @@ class ExactBridge:
             for n in range(len(found)):
                 places.append(Place(n_before, row, found[:n]))
             tokens += found
+            spelled_by += [tuple(path), *[()] * (len(found) - 1)]
             rows.drafted += path
             if len(tokens) >= k:
                 break
@@ -122,7 +131,8 @@ class ExactBridge:
         if not tokens:
             return Draft()
         sources = (self.name,) * len(tokens)
-        return Draft(tuple(tokens), sources=sources, law=MergedLaw(self.units, rows, places))
+        merged = MergedLaw(self.units, rows, places)
+        return Draft(tuple(tokens), sources=sources, law=merged, pieces=tuple(spelled_by[:k]))
 
     def _unit(
         self, reader: Reader, rows: DraftRows, row: FloatArray, ahead: int, drawing: Drawing

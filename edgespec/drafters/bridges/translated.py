@@ -11,10 +11,11 @@ from edgespec.decode.follow import Pays, Reader, always
 from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
+from edgespec.drafters.teaching import Learner, teach
 from edgespec.drafters.window import Window
 from edgespec.errors import TokenizerError
 from edgespec.protocols import Drawing, LanguageModel
-from edgespec.types import Draft, Round
+from edgespec.types import NO_DRAFT, Draft, Round
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,10 @@ class Translated:
         bridge: Bridge,
         *,
         name: str = "model",
+        learner: Learner | None = None,
     ) -> None:
+        """learner: told what the target thought where this drafter guessed."""
+        self._learner, self._made = learner, (NO_DRAFT, 0)  # the last draft, and where it began
         self.name, self.ledger, self.bridge = name, ledger, bridge
         self._reader, self._window = Reader(model), Window(model.n_context)
         self._warned = False
@@ -61,6 +65,9 @@ class Translated:
         if self.bridge.asks:
             self._reader.pays = self.pays
         draft = self.bridge.draft(self._reader, shown, context, k, drawing)
+        self._made = draft, len(shown)
+        if self._learner is not None:
+            self._learner.hold()
         spent = self._reader.lap()
         rest_s = perf_counter() - start - spent.read_s - spent.step_s
         return replace(draft, spent=spent._replace(translate_s=rest_s))
@@ -77,7 +84,10 @@ class Translated:
         self._reader.read_on(self._window.of(self.ledger.sync(context)), n)
 
     def observe(self, done: Round) -> None:
-        """Nothing here; the ledger learns what was emitted with the next draft."""
+        """The ledger learns what was emitted with the next draft."""
+        made, self._made = self._made, (NO_DRAFT, 0)
+        if self._learner is not None and made[0].pieces:  # not every bridge tells them
+            teach(self._learner, *made, done)
 
     def counts(self) -> dict[str, str | bool | int]:
         """What a record says of the bridge; full syncs spelled the whole context."""
