@@ -1,0 +1,118 @@
+"""A draft model whose head is corrected while it drafts, and whose guesses can be looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from edgespec.protocols import OpenModel
+from edgespec.types import Capabilities, FloatArray, ModelInfo
+
+KEPT = 64  # guesses that can be looked up: more than a draft of 16 tokens has pieces
+
+
+class Correction(Protocol):
+    """What is added to a row of logits."""
+
+    def correct(self, logits: FloatArray, hidden: FloatArray) -> None:
+        """Change logits [K] in place, by the state [d] behind them."""
+        ...
+
+
+class Guess(NamedTuple):
+    """hidden [d] and the uncorrected logits [K] of one forward's row; views, see `Adapted`."""
+
+    hidden: FloatArray
+    logits: FloatArray
+
+
+class Adapted:
+    """Implements protocols.OpenModel by `model`, opened with hidden states, which it closes.
+
+    correction: what the head is corrected by; may be exchanged between forwards. Rows of wide
+    forwards, which read a text, are corrected and not remembered. guesses: by how many tokens had
+    been read, the last KEPT rows that were computed; where a text was changed, the newest. They lie
+    in a ring: who wants them longer copies.
+    """
+
+    def __init__(self, model: OpenModel, correction: Correction | None = None) -> None:
+        self.model, self.correction = model, correction
+        self.tokenizer, self.device = model.tokenizer, model.device
+        self.n_vocab, self.n_context, self.token_ids = model.n_vocab, model.n_context, model.token_ids
+        self.capabilities: Capabilities = model.capabilities
+        self.guesses: dict[int, Guess] = {}
+        self.n_columns = model.n_vocab if self.token_ids is None else len(self.token_ids)
+        self._ring = np.empty((KEPT, self.n_columns), np.float32)
+        self._states = np.empty((KEPT, model.capabilities.hidden_width), np.float32)
+        self._next = 0
+        self._corrected = np.empty((1, self.n_columns), np.float32)
+
+    @property
+    def hidden(self) -> FloatArray:
+        """See protocols.LanguageModel."""
+        return self.model.hidden
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self.model.length
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """See protocols.LanguageModel."""
+        self.model.extend(tokens)
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        *,
+        n_rows: int | None = None,
+    ) -> FloatArray:
+        """See protocols.LanguageModel; corrected, and a view that the next call overwrites."""
+        logits, hidden = self.model.forward(tokens, parents, n_rows=n_rows), self.model.hidden
+        n = min(len(logits), len(hidden))
+        if parents is None and n <= KEPT:
+            self._remember(logits[-n:], hidden[-n:])
+        if self.correction is None:
+            return logits
+        if len(self._corrected) < len(logits):
+            self._corrected = np.empty_like(logits)
+        out = self._corrected[: len(logits)]
+        np.copyto(out, logits)
+        for row, state in zip(out[-n:], hidden[-n:], strict=True):
+            self.correction.correct(row, state)
+        return out
+
+    def _remember(self, logits: FloatArray, hidden: FloatArray) -> None:
+        first = self.length - len(logits) + 1
+        for place, (row, state) in enumerate(zip(logits, hidden, strict=True), first):
+            i, self._next = self._next, (self._next + 1) % KEPT
+            self._ring[i], self._states[i] = row, state
+            self.guesses.pop(place, None)
+            self.guesses[place] = Guess(self._states[i], self._ring[i])
+            if len(self.guesses) > KEPT:
+                del self.guesses[next(iter(self.guesses))]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """See protocols.LanguageModel."""
+        self.model.keep(rows)
+
+    def truncate(self, n: int) -> None:
+        """See protocols.LanguageModel."""
+        self.model.truncate(n)
+
+    def cancel(self) -> None:
+        """See protocols.OpenModel."""
+        self.model.cancel()
+
+    def info(self) -> ModelInfo:
+        """See protocols.OpenModel."""
+        return self.model.info()
+
+    def close(self) -> None:
+        """See protocols.LanguageModel."""
+        self.model.close()
+
+
