@@ -1,0 +1,114 @@
+"""Steps that bring an adapter nearer to its target, from positions the target has judged.
+
+The same stream of examples and the same seed give bit-equal adapters on one machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.adapt.adamw import AdamW, Settings
+from edgespec.adapt.adapter import Floats, HeadAdapter
+from edgespec.adapt.examples import Batch, Examples
+from edgespec.adapt.losses import Loss, Scored, hybrid
+
+POSITIONS = 256  # of a step
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How it learns.
+
+    share: of a batch that is learned from, those whose loss is most above the slow average's; 1
+    learns from all and keeps no average. AdaSPEC, Hu et al. 2025, arXiv 2510.19779, section 3,
+    keeps 0.4 and has a reference trained before; here it is the average of the adapter itself.
+    memory: of that average, for each step.
+    """
+
+    loss: Loss = hybrid
+    optimizer: Settings = field(default_factory=Settings)
+    share: float = 1.0
+    memory: float = 0.98
+    n_positions: int = POSITIONS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a step did. loss: mean over the positions learned from, before the step."""
+
+    n_positions: int
+    n_kept: int
+    loss: float
+
+
+class Trainer:
+    """Owns what training needs beside the adapter, which it changes in place."""
+
+    def __init__(self, adapter: HeadAdapter, recipe: Recipe | None = None, *, seed: int = 0):
+        self.adapter, self.recipe = adapter, Recipe() if recipe is None else recipe
+        self._rng = np.random.default_rng(seed)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget moments and average: the adapter has become another one."""
+        self._optimizer = AdamW(self.adapter.parameters, self.recipe.optimizer)
+        self._slow = self.adapter.copy() if self.recipe.share < 1 else None
+
+    def step(self, examples: Examples) -> Trained:
+        """Learn from a sample of the examples."""
+        return self.learn(examples.sample(self.recipe.n_positions, self._rng))
+
+    def learn(self, batch: Batch) -> Trained:
+        """One step on these positions; none without any."""
+        if len(batch) == 0:
+            return Trained(0, 0, 0.0)
+        places = self.adapter.places(batch.columns)
+        scored = score(self.adapter, batch, self.recipe.loss, places)
+        kept = self._worth(batch, scored, places)
+        dz = scored.dz[kept, :-1] / np.float32(len(kept))  # the last column is of other rows
+        slopes = self.adapter.backward(batch.hidden[kept], dz, places[kept])
+        self._optimizer.step(self.adapter.parameters, slopes.parts)
+        self._follow()
+        return Trained(len(batch), len(kept), float(scored.loss[kept].mean()))
+
+    def hold(self, rows: NDArray[np.int64]) -> None:
+        """Hold these rows of the head instead; what training knows of them moves along."""
+        origin = self.adapter.hold(rows)
+        self._optimizer.move(1, origin)
+        self._optimizer.move(2, origin)
+        if self._slow is not None:
+            self._slow.hold(rows)
+
+    def _worth(self, batch: Batch, scored: Scored, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which positions to learn from, rising; of equal ones those of the largest loss."""
+        if self._slow is None:
+            return np.arange(len(batch))
+        reference = score(self._slow, batch, self.recipe.loss, places)
+        order = np.lexsort((-scored.loss, reference.loss - scored.loss))
+        return np.sort(order[: max(1, round(self.recipe.share * len(batch)))])
+
+    def _follow(self) -> None:
+        """Move the average a little towards the adapter."""
+        if self._slow is not None:
+            for slow, now in zip(self._slow.parameters, self.adapter.parameters, strict=True):
+                slow += (1 - self.recipe.memory) * (now - slow)
+
+
+def score(
+    adapter: HeadAdapter, batch: Batch, loss: Loss, places: NDArray[np.int64] | None = None
+) -> Scored:
+    """Losses of a batch under an adapter. places: of the batch's columns, if they are known."""
+    return loss(corrected(adapter, batch, places), batch.labels)
+
+
+def corrected(
+    adapter: HeadAdapter, batch: Batch, places: NDArray[np.int64] | None = None
+) -> Floats:
+    """Logits [m, s + 1] of a batch's slots, at last the logarithm of all other columns' mass."""
+    places = adapter.places(batch.columns) if places is None else places
+    z = batch.base.copy()
+    z[:, :-1] += adapter.corrections(batch.hidden, places)
+    return z
