@@ -36,7 +36,7 @@ class AdamW:
     """Moments of some arrays, which `step` changes in place.
 
     Source: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2, with the schedule constant;
-    the decay is scaled by the rate, as torch.optim.AdamW does.
+    the decay is scaled by the rate, as torch does.
     """
 
     def __init__(self, arrays: Sequence[Floats], settings: Settings | None = None) -> None:
