@@ -19,6 +19,8 @@ Places = NDArray[np.int64]
 
 RANKS = range(1, 257)  # 8 to 64 are of use; beyond 32 little was gained in arXiv 2507.02659
 
+BLOCK = 64  # positions whose slopes are added at a time: few enough that their rows stay in cache
+
 
 @dataclass(frozen=True)
 class Gradients:
@@ -121,7 +123,8 @@ class HeadAdapter:
             return np.asarray(inner @ self.up.T + self.bias)
         if len(self.rows) == 0:
             return np.zeros(places.shape, self.bias.dtype)
-        change = np.matmul(self.up[places], inner[:, :, None])[:, :, 0] + self.bias[places]
+        change = np.matmul(np.take(self.up, places, 0), inner[:, :, None])[:, :, 0]
+        change += self.bias[places]
         return np.where(places < 0, self.bias.dtype.type(0), change)
 
     def backward(self, hidden: Floats, dz: Floats, places: Places | None = None) -> Gradients:
@@ -135,23 +138,18 @@ class HeadAdapter:
         return Gradients((dz @ self.up).T @ hidden, dz.T @ inner, dz.sum(axis=0))
 
     def _backward_at(self, hidden: Floats, dz: Floats, places: Places) -> Gradients:
-        """`backward` by way of the rows that occur.
-
-        A dense [m, rows] product took 3 to 8 ms for 256 positions of 128 places in 16k rows, where
-        sorting and summing 128 outer products each took 17.
-        """
-        n = len(self.rows)
-        occurs = np.zeros(n + 1, np.bool_)
-        occurs[places] = True  # -1 marks the last, which is no row
-        occurs[n] = True
-        column = np.cumsum(occurs) - 1
-        some = np.zeros((len(dz), int(column[n]) + 1), dz.dtype)
-        np.put_along_axis(some, column[places], dz, axis=1)
-        some, found = some[:, :-1], np.flatnonzero(occurs[:n])
-        up, bias = np.zeros_like(self.up), np.zeros_like(self.bias)
-        up[found] = some.T @ (hidden @ self.down.T)
-        bias[found] = some.sum(axis=0)
-        return Gradients((some @ self.up[found]).T @ hidden, up, bias)
+        """`backward` by way of the rows that occur."""
+        n, inner = len(self.rows), hidden @ self.down.T
+        up = np.zeros_like(self.up)
+        if n == 0:
+            return Gradients(np.zeros_like(self.down), up, np.zeros_like(self.bias))
+        dz = np.where(places < 0, dz.dtype.type(0), dz)
+        for start in range(0, len(dz), BLOCK):
+            some = slice(start, start + BLOCK)
+            _add_outer(up, places[some], dz[some], inner[some])
+        back = np.matmul(dz[:, None, :], np.take(self.up, places, 0))[:, 0]  # [m, r]
+        bias = np.bincount((places % (n + 1)).ravel(), dz.ravel(), n + 1)[:n]
+        return Gradients(back.T @ hidden, up, bias.astype(self.bias.dtype))
 
     def hold(self, rows: NDArray[np.integer[Any]]) -> Places:
         """Hold these rows instead: what stays keeps its values, what is new starts at zero.
@@ -181,6 +179,21 @@ def fresh(
     down = np.random.default_rng(seed).standard_normal((rank, n_hidden)) / np.sqrt(n_hidden)
     up = np.zeros((len(held), rank), np.float32)
     return HeadAdapter(held, down.astype(np.float32), up, np.zeros(len(held), np.float32))
+
+
+def _add_outer(up: Floats, places: Places, dz: Floats, inner: Floats) -> None:
+    """Add each dz[i, j] inner[i] to the row places[i, j] of `up`, none at -1.
+
+    By a product that is dense over the rows that occur: for 256 positions of 130 places in 16k rows
+    5 to 6 ms, where sorting the places and adding the outer products up took 15.
+    """
+    occurs = np.zeros(len(up) + 1, np.bool_)
+    occurs[places] = True  # -1 marks the last, which is no row
+    occurs[-1] = True
+    column = np.cumsum(occurs) - 1
+    dense = np.zeros((len(dz), int(column[-1]) + 1), dz.dtype)
+    np.put_along_axis(dense, column[places], dz, axis=1)
+    up[np.flatnonzero(occurs[:-1])] += dense[:, :-1].T @ inner
 
 
 def moved(values: Floats, origin: Places) -> Floats:

@@ -153,8 +153,8 @@ def hybrid(z: Floats, labels: Labels, *, weight: float = PIECES) -> Scored:
 def reward(z: Floats, labels: Labels, *, baseline: float = 0.0) -> Scored:
     """-(r - baseline) log q of the token that was drafted; r is 1 if it was accepted, else 0.
 
-    0 where nothing was drafted. Its slope is an unbiased estimate of the acceptance's, with the
-    sign turned, if the token was drawn from q.
+    0 where nothing was drafted. A policy gradient, for tokens drawn from q as it is now: replayed
+    positions ruin a drafter by it (adapt/README.md), as each refusal lowers q again and again.
     """
     gain = np.asarray(labels.accepted, z.dtype) - z.dtype.type(baseline)
     return _chosen(z, labels.drafted, gain)

@@ -1,6 +1,7 @@
 """Divergence first, then more and more of what was accepted: the loss changes as training goes on.
 
 A divergence brings the law near; the reward of drafted tokens then weighs what verification kept.
+The reward is right for positions drafted since the last step only: see adapt.losses.reward.
 Source: DVI (Draft, Verify & Improve), Bhansali and Heck 2025, arXiv 2510.05421: distillation, then
 a policy gradient on accept and reject. The numbers here are ours; its cross-entropy of accepted
 tokens is left out, as labels hold the target's whole law.

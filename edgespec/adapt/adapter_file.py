@@ -1,0 +1,186 @@
+"""Adapters as files: the last versions of one pair's, in the state folder.
+
+A reader sees a whole version or none. One that does not check in every respect, or is of another
+pair, is set aside with a warning, and the one before it counts.
+
+A version is a line with the format's name, its number and the SHA-256 of all that follows, a line
+of JSON (the head), and the arrays as npz. The newest has the highest number in its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgespec.adapt.adapter import HeadAdapter
+from edgespec.adapt.learned import file_of
+from edgespec.errors import ModelFileError, ShapeError
+from edgespec.files import PART, write_whole
+
+log = logging.getLogger("edgespec")
+
+FORMAT = b"edgespec head adapter 1 "
+FOLDER, ENDING, DAMAGED = "heads", ".adapter", ".damaged"
+VERSIONS = 3
+BUDGET = 64 << 20  # bytes of all versions of a pair; 49k rows at rank 64 are 13 MB each
+MOST_BYTES = 1 << 28  # of a file that is read
+MOST_DAYS = 366  # the latest, in a head
+STALE_S = 3600.0  # a part this old is of a process that was killed
+
+
+@dataclass
+class Day:
+    """What one day's adaptation came to. before, after: accepted tokens of a round, held out."""
+
+    n_updates: int = 0
+    n_positions: int = 0
+    before: float = 0.0
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """Whose an adapter is, its sizes, and by days ("2026-01-31") what was learned."""
+
+    draft: str
+    target: str
+    rank: int
+    n_rows: int
+    n_hidden: int
+    days: dict[str, Day] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A version: its head, and the adapter."""
+
+    head: Head
+    adapter: HeadAdapter
+
+
+class AdapterFiles:
+    """The versions of one pair. draft, target: fingerprints; state: the folder of all pairs."""
+
+    def __init__(self, state: Path, draft: str, target: str, *, budget_bytes: int = BUDGET) -> None:
+        self._stem = file_of(state, FOLDER, draft, target, "")
+        self._pair, self._budget = (draft, target), budget_bytes
+
+    def versions(self) -> list[Path]:
+        """The files there are, the newest first."""
+        name = re.compile(re.escape(self._stem.name) + r"\.(\d{8})" + re.escape(ENDING))
+        with suppress(OSError):
+            return sorted(
+                (path for path in self._stem.parent.iterdir() if name.fullmatch(path.name)),
+                reverse=True,
+            )
+        return []
+
+    def save(self, adapter: HeadAdapter, days: dict[str, Day]) -> Path:
+        """Write the next version; the oldest leave, and old parts of others. Raises: UsageError."""
+        sizes = (adapter.rank, len(adapter.rows), adapter.n_hidden)
+        latest = dict(sorted(days.items())[-MOST_DAYS:])
+        data = packed(Saved(Head(*self._pair, *sizes, latest), adapter))
+        before = self.versions()
+        number = 1 + (int(before[0].name.split(".")[-2]) if before else 0)
+        path = self._stem.with_name(f"{self._stem.name}.{number:08}{ENDING}")
+        write_whole(path, data, ours=True)
+        self._sweep()
+        return path
+
+    def load(self) -> Saved | None:
+        """The newest version that checks; None if there is none. Sets aside what does not check."""
+        for path in self.versions():
+            try:
+                return self._own(path)
+            except FileNotFoundError:  # another process swept it
+                continue
+            except OSError as error:
+                log.warning("%s: %s: drafting starts without it", path, error.strerror)
+            except ModelFileError as error:
+                log.warning("%s; drafting starts without it", error)
+                with suppress(OSError):
+                    os.replace(path, self._stem.with_name(self._stem.name + DAMAGED))
+        return None
+
+    def remove(self) -> int:
+        """Delete every version; how many there were."""
+        versions = self.versions()
+        for path in versions:
+            path.unlink(missing_ok=True)
+        return len(versions)
+
+    def _own(self, path: Path) -> Saved:
+        """A version of this pair. Raises: ModelFileError, OSError."""
+        saved = read(path)
+        if (saved.head.draft, saved.head.target) != self._pair:
+            raise ModelFileError(
+                f"{path} is of models {saved.head.draft[:8]} and {saved.head.target[:8]}: expected "
+                f"{self._pair[0][:8]} and {self._pair[1][:8]}; move it to where it was"
+            )
+        return saved
+
+    def _sweep(self) -> None:
+        """Delete versions beyond the number and the budget, but not the newest; and old parts."""
+        n_bytes = 0
+        for age, path in enumerate(self.versions()):
+            with suppress(OSError):
+                n_bytes += path.stat().st_size
+                if age and (age >= VERSIONS or n_bytes > self._budget):
+                    path.unlink()
+        for part in self._stem.parent.glob(f"{self._stem.name}.*{PART}"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > STALE_S:
+                    part.unlink()
+
+
+def read(path: Path) -> Saved:
+    """One version, whosever it is. Raises: ModelFileError, OSError."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelFileError(f"{path} is too large for an adapter: expected {MOST_BYTES} bytes")
+    try:
+        return unpacked(path.read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError, ShapeError) as error:
+        raise ModelFileError(f"{path} is no adapter that can be used ({error})") from error
+
+
+def packed(saved: Saved) -> bytes:
+    """As bytes of a file."""
+    arrays = io.BytesIO()
+    adapter = saved.adapter
+    np.savez(arrays, rows=adapter.rows, down=adapter.down, up=adapter.up, bias=adapter.bias)
+    body = json.dumps(asdict(saved.head)).encode() + b"\n" + arrays.getvalue()
+    return FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def unpacked(data: bytes) -> Saved:
+    """What `packed` made. Raises: ValueError and others where the bytes are not those."""
+    first, _, body = data.partition(b"\n")
+    if not first.startswith(FORMAT):
+        raise ValueError("not of this format")
+    if first[len(FORMAT) :] != hashlib.sha256(body).hexdigest().encode():
+        raise ValueError("its SHA-256 is another")
+    line, _, arrays = body.partition(b"\n")  # from here on it is what somebody saved
+    fields = json.loads(line)
+    days = {day: Day(**counts) for day, counts in fields.pop("days").items()}
+    head = Head(**fields, days=days)
+    with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
+        adapter = HeadAdapter(file["rows"], file["down"], file["up"], file["bias"])
+    kinds = [adapter.rows.dtype, *(part.dtype for part in adapter.parameters)]
+    if kinds != [np.int64, np.float32, np.float32, np.float32]:
+        raise ValueError(f"arrays of {kinds}")
+    sizes = adapter.rank, len(adapter.rows), adapter.n_hidden
+    if (head.rank, head.n_rows, head.n_hidden) != sizes:
+        raise ValueError("arrays of other sizes than its head says")
+    if not all(np.isfinite(part).all() for part in adapter.parameters):
+        raise ValueError("not all of its values are finite")
+    return Saved(head, adapter)
