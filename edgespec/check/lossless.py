@@ -27,6 +27,7 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8, 9, 12, 16)
 N_NOISE_TOKENS = 48  # three of the widest batches
 WIDER = 8  # batches move a logit of a real model by up to 1.9, and e^1.9 is 6.7
 END = -1  # no token follows
+N_NOISY = 4  # first texts on which the noise of the logits is measured, beside those that differ
 N_SAMPLED = 24  # tokens of a text in which a place is looked for
 FAR = 1e9  # a margin where there is none: JSON has no infinity
 ALPHA = 1e-4  # a correct sampler fails one of the two tests once in 5000 runs
@@ -131,9 +132,11 @@ def check_greedy(
         text = tokens_of(expected)
         n_tokens += len(text)
         n_tested += sum(step.verdict.n_tested for step in seen)
-        noise = max(noise, float_error_of(target, [*prompt, *text][-N_NOISE_TOKENS:]))
-        if text != tokens_of(seen):
+        differs = text != tokens_of(seen)
+        if differs:
             differing.append((number, prompt, expected, seen))
+        if differs or number < N_NOISY:  # measuring it takes longer than both streams
+            noise = max(noise, float_error_of(target, [*prompt, *text][-N_NOISE_TOKENS:]))
     divergences = [
         Divergence(number, *divergence_of(target, prompt, expected, seen, params, noise))
         for number, prompt, expected, seen in differing

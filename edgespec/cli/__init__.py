@@ -1,8 +1,8 @@
 """The command line: `edgespec COMMAND`. Finds the command's module by name and imports only that.
 
 A command module has ABOUT, USAGE, EXAMPLE, DEFAULTS (a Config, or None if it opens no models),
-add_arguments(parser), and run(args, config) or, without a Config, run(args) -> exit code. Errors
-end here, in one line.
+add_arguments(parser), and run(args, config) or, without a Config, run(args) -> exit code; perhaps
+RARE, its flags that only --help-all shows. Errors end here, in one line.
 """
 
 from __future__ import annotations
@@ -147,6 +147,8 @@ def parser_of(name: str, command: Any, every: bool) -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
     )
     command.add_arguments(parser)
+    for flag in () if every else getattr(command, "RARE", ()):
+        parser._option_string_actions[flag].help = argparse.SUPPRESS
     parser.add_argument("-v", "--verbose", action="store_true", help="log to stderr what is done")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     if command.DEFAULTS is not None:

@@ -29,6 +29,7 @@ ABOUT = "Measure plain and speculative decoding side by side on this device."
 USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
 EXAMPLE = "edgespec bench --methods plain,auto,fixed-4,ngram --set stories"
 DEFAULTS = Config(max_tokens=64)
+RARE = ("--grid",)
 HEADER = (
     f"{'method':<18}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
     f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
@@ -50,9 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--explain", action="store_true", help="show costs, survival, scores and widths chosen"
     )
     parser.add_argument(
-        "--grid", metavar="PAIRS", help="auto over plain for all of them, in cells kept by --json"
+        "--grid", metavar="PAIRS", help="by set, temperature and length, kept in the file of --json"
     )
-    parser.add_argument("--sweep", metavar="N", type=whole, help="in N cells all widths to 16 too")
     add_json(parser)
 
 

@@ -2,7 +2,7 @@
 
 A cell is a pair, a set, a temperature and a length of answers. Each is measured like any bench,
 interleaved with plain decoding, and written down at once, so that a grid of hours can be ended and
-goes on where it was.
+goes on where it was. A sweep is a grid with --methods fixed-1,fixed-2,.. and a file of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from edgespec.cli.run import fitting, opened
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.files import text_of
-from edgespec.pace.head import MAX_WIDTH
 from edgespec.session.session import Session
 from edgespec.store import pairs
 
@@ -50,15 +49,13 @@ def run(args: Namespace, config: Config) -> int:
     if args.prompts or args.baseline or args.explain:
         raise UsageError("--grid with --prompts, --baseline or --explain: expected none of these")
     path, cells = Path(args.json), cells_of(args.grid.split(","), args.set or SETS)
-    swept = set(cells[:: max(len(cells) // args.sweep, 1)][: args.sweep] if args.sweep else ())
     known = read(path)
     missing = [cell for cell in cells if cell not in known]
     for name, of_pair in groupby(missing, lambda cell: cell.pair):
         with opened(config_of(name, config)) as session:
             teach(session, args.set or SETS, args.first)
             for cell in of_pair:
-                widths = range(1, MAX_WIDTH + 1) if cell in swept else ()
-                known[cell] = measured_cell(session, cell, [f"fixed-{k}" for k in widths], args)
+                known[cell] = measured_cell(session, cell, args)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(cell) | {"found": known[cell]}) + "\n")
     print("\n".join(table(cells, known)))
@@ -90,11 +87,11 @@ def teach(session: Session, sets: Sequence[str], n_measured: int | None) -> None
     method.learned.save()
 
 
-def measured_cell(session: Session, cell: Cell, methods: Sequence[str], args: Namespace) -> Found:
-    """Drafting as much as pays, and by these methods, over plain decoding."""
+def measured_cell(session: Session, cell: Cell, args: Namespace) -> Found:
+    """Drafting as much as pays, and the other methods, over plain decoding."""
     params = replace(session.params(), temperature=cell.temperature, max_tokens=cell.max_tokens)
     prompts = fitting(session, built_in(cell.prompt_set)[: args.first], cell.prompt_set)
-    names = ("plain", "auto", *methods)
+    names = list(dict.fromkeys(["plain", "auto", *args.methods.split(",")]))
     label = f"{cell.pair}, {cell.prompt_set} at {cell.temperature:g}, {cell.max_tokens} tokens"
     runners = {name: (session, name) for name in names}
     results = measured(runners, prompts, args.repeats, label, params)
@@ -136,4 +133,4 @@ def shown(found: Found) -> str:
     if not widths:
         return auto
     best = max(widths, key=widths.__getitem__)
-    return f"{auto} (best of 16: {best} tokens, {max(widths[best], 1.0):.2f})"
+    return f"{auto} (fixed-{best} {widths[best]:.2f})"

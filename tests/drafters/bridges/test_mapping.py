@@ -143,4 +143,5 @@ def test_coverage_is_a_share_and_grows_with_the_cache(draft, target, texts):
     assert after.natural.split >= before.natural.split
     assert after.possible.cached == pytest.approx(float(before.n_tokens > 0))
     own = coverage(Mapping(draft, draft), texts, [])
-    assert own.natural.direct == pytest.approx(float(own.n_tokens > 0))
+    if len(draft.by_bytes) == sum(map(bool, draft.pieces)):  # of two equal ones one has an image
+        assert own.natural.direct == pytest.approx(float(own.n_tokens > 0))
