@@ -117,6 +117,9 @@ class Config:
     exact: bool = option(
         False, "--exact", switch, "", "the same text whatever is drafted, to the last bit"
     )
+    adapt: bool = option(
+        False, "--adapt", switch, "", "the drafter learns from the target's answers", rare=True
+    )
     allow_approximate: bool = option(
         False,
         "--allow-approximate",

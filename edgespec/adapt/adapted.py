@@ -31,16 +31,19 @@ class Guess(NamedTuple):
 class Adapted:
     """Implements protocols.OpenModel by `model`, opened with hidden states, which it closes.
 
-    correction: what the head is corrected by; may be exchanged between forwards. Rows of wide
-    forwards, which read a text, are corrected and not remembered. guesses: by how many tokens had
-    been read, the last KEPT rows that were computed; where a text was changed, the newest. They lie
-    in a ring: who wants them longer copies.
+    correction: what the head is corrected by; may be exchanged between forwards. guesses: by how
+    many tokens had been read, the last rows that were asked for, KEPT at most; where a text was
+    changed, the newest. They lie in a ring: who wants them longer copies.
     """
 
     def __init__(self, model: OpenModel, correction: Correction | None = None) -> None:
         self.model, self.correction = model, correction
         self.tokenizer, self.device = model.tokenizer, model.device
-        self.n_vocab, self.n_context, self.token_ids = model.n_vocab, model.n_context, model.token_ids
+        self.n_vocab, self.n_context, self.token_ids = (
+            model.n_vocab,
+            model.n_context,
+            model.token_ids,
+        )
         self.capabilities: Capabilities = model.capabilities
         self.guesses: dict[int, Guess] = {}
         self.n_columns = model.n_vocab if self.token_ids is None else len(self.token_ids)
@@ -70,18 +73,19 @@ class Adapted:
         *,
         n_rows: int | None = None,
     ) -> FloatArray:
-        """See protocols.LanguageModel; corrected, and a view that the next call overwrites."""
-        logits, hidden = self.model.forward(tokens, parents, n_rows=n_rows), self.model.hidden
-        n = min(len(logits), len(hidden))
+        """See protocols.LanguageModel; the rows that are wanted, corrected."""
+        logits = self.model.forward(tokens, parents, n_rows=n_rows)
+        n = len(logits) if n_rows is None else min(n_rows, len(logits))
+        logits, hidden = logits[len(logits) - n :], self.hidden[len(self.hidden) - n :]
         if parents is None and n <= KEPT:
-            self._remember(logits[-n:], hidden[-n:])
+            self._remember(logits, hidden)
         if self.correction is None:
             return logits
-        if len(self._corrected) < len(logits):
-            self._corrected = np.empty_like(logits)
-        out = self._corrected[: len(logits)]
+        if len(self._corrected) < n:
+            self._corrected = np.empty((n, self.n_columns), np.float32)
+        out = self._corrected[:n]
         np.copyto(out, logits)
-        for row, state in zip(out[-n:], hidden[-n:], strict=True):
+        for row, state in zip(out, hidden, strict=True):
             self.correction.correct(row, state)
         return out
 
@@ -114,5 +118,3 @@ class Adapted:
     def close(self) -> None:
         """See protocols.LanguageModel."""
         self.model.close()
-
-

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgespec.adapt.adamw import AdamW, Settings
 from edgespec.adapt.adapter import Floats, HeadAdapter
 from edgespec.adapt.examples import Batch, Examples
-from edgespec.adapt.losses import Loss, Scored, hybrid
+from edgespec.adapt.losses import Loss, Scored, covering
 
 POSITIONS = 256  # of a step
 
@@ -28,7 +28,7 @@ class Recipe:
     memory: of that average, for each step.
     """
 
-    loss: Loss = hybrid
+    loss: Loss = covering
     optimizer: Settings = field(default_factory=Settings)
     share: float = 1.0
     memory: float = 0.98

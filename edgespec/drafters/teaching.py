@@ -26,9 +26,19 @@ class Learner(Protocol):
         model's own tokens, the first of them guessed there; empty where the draft was wrong."""
         ...
 
+    def passed(self, seconds: float) -> None:
+        """A round took so long: learning may take a share of it."""
+        ...
+
 
 def teach(learner: Learner, draft: Draft, place: int, done: Round) -> None:
     """Label the guesses of a draft, the first of them made at `place`, by the round after it."""
+    label(learner, draft, place, done)
+    learner.passed(done.times.target_s + done.times.draft_s)
+
+
+def label(learner: Learner, draft: Draft, place: int, done: Round) -> None:
+    """The labels alone."""
     if done.logits is None or not (len(draft) and draft.is_chain):
         return
     rows = (0, *(node + 1 for node in done.verdict.accepted))

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgespec.adapt.learned import Kind, Learned
+from edgespec.adapt.online import Online
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
@@ -83,7 +84,8 @@ class Methods:
 
     translation: None for a drafter of the target's own vocabulary. own: an application's drafter,
     guarded like all of them. costs: called when a method first needs to know what the target's
-    widths cost. kept: the file of what was learned of the pair's acceptance. share: of the target's
+    widths cost. kept: the file of what was learned of the pair's acceptance. learner: of the draft
+    model's head, which is told how its drafts fared. share: of the target's
     bytes that the draft model has. apart: it has a device of its own.
     """
 
@@ -95,6 +97,7 @@ class Methods:
         own: Guarded | None,
         costs: Callable[[], LiveCosts],
         kept: Path,
+        learner: Online | None = None,
         *,
         share: float = 0.1,
         apart: bool = False,
@@ -102,6 +105,7 @@ class Methods:
         self._share = share
         self._config, self._costs, self._own, self._kept = config, costs, own, kept
         self._draft_model, self._translation, self._apart = draft_model, translation, apart
+        self._learner = learner
 
     def configured(self, speculative: str) -> Method:
         """The configured method for auto, on or off, whose learning is kept."""
@@ -134,10 +138,13 @@ class Methods:
         bridge = self._bridge(chosen, bridge)
         translated, kinds = None, list[Kind]()
         if bridge and self._translation is not None and self._draft_model is not None:
-            translated, ngrams = self._translation.drafter(self._draft_model, bridge)
+            model = self._draft_model
+            translated, ngrams = self._translation.drafter(model, bridge, self._learner)
             kinds.append(ngrams)
         if self._own is not None and way != "ngram":
             return self._by_own(name, self._own, fixed)
+        if self._learner is not None and "model" in chosen:
+            kinds.append(self._learner)
         ahead = self._ahead(translated) if "model" in chosen else None
         drafters = [self._one(part, ahead or translated) for part in chosen]
         speculator: Speculator
@@ -196,7 +203,12 @@ class Methods:
         model = self._draft_model
         if model is None or not self._apart:
             return None
-        return Ahead(translated or find_drafter("model")(model), model.cancel)
+        return Ahead(translated or self._with_model(model), model.cancel)
+
+    def _with_model(self, model: OpenModel) -> Drafter:
+        """A drafter of the target's own vocabulary."""
+        drafter: Drafter = find_drafter("model")(model, learner=self._learner)
+        return drafter
 
     def _one(self, name: str, made: Drafter | None) -> Guarded:
         """A drafter by its name; made: the one that drafts with the model, if there already."""
@@ -204,7 +216,7 @@ class Methods:
         if name == "ngram":
             return Guarded(find_drafter("ngram")())
         if name == "model" and model is not None:
-            return Guarded(made or find_drafter("model")(model), model=model)
+            return Guarded(made or self._with_model(model), model=model)
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
         raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")

@@ -114,6 +114,7 @@ def options_of(config: Config, draft: Path | None = None) -> tuple[ModelOptions,
             n_threads=config.threads_draft or (1 if is_small else config.threads),
             device="cpu" if follows else config.device_draft,
             kv_type=config.kv_type_draft,
+            hidden_states=config.adapt,
             loading=config.loading,
         ),
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from edgespec.adapt.online import Online
 from edgespec.backends import widths
 from edgespec.backends.exact import Exact
 from edgespec.config import Config, cache_folder
@@ -21,6 +22,7 @@ from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
+from edgespec.session.adapting import learner
 from edgespec.session.methods import Method, Methods
 from edgespec.store.pairs import n_bytes
 from edgespec.text.template import Message
@@ -48,6 +50,7 @@ class OpenPair:
         self._ways: dict[str, Method] = {}  # by auto, on, off
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
+        self.learner: Online | None = None  # of the draft model's head
         with_model = own is None and opening.drafts_with_a_model(config)
         self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
         with ExitStack() as self._opened:
@@ -89,6 +92,9 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
+            if self._config.adapt:
+                mapping = None if self.translation is None else self.translation.mapping
+                self.draft_model, self.learner = learner(model, mapping, (path, self.path))
             keys = (
                 cost_store.key_of(file, self._config, device=one.device)[:12]
                 for file, one in ((path, model), (self.path, self.target))
@@ -102,7 +108,8 @@ class OpenPair:
         model = self.draft_model
         return Methods(
             config, model, self.translation, self._own, lambda: self.live, self._kept,
-            share=self._share, apart=model is not None and apart(model.device, self.target.device),
+            self.learner, share=self._share,
+            apart=model is not None and apart(model.device, self.target.device),
         )  # fmt: skip
 
     def way(self, speculative: str) -> Method:

@@ -194,5 +194,5 @@ def test_the_schedule_begins_with_the_divergence_and_ends_with_half_the_reward()
 
 def test_an_unknown_loss_is_told_the_known_ones():
     assert loss_named("tvd++") is LOSSES["tvd++"]
-    with pytest.raises(UsageError, match="'kl' is not known: expected one of forward-kl, hybrid"):
+    with pytest.raises(UsageError, match="'kl' is not known: expected one of covering, forward-kl"):
         loss_named("kl")

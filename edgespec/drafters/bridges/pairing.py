@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from edgespec.drafters import teaching
 from edgespec.drafters.bridges import Bridge, find_bridge
 from edgespec.drafters.bridges.learner import Learner
 from edgespec.drafters.bridges.ledger import Ledger
@@ -50,13 +51,18 @@ class Translation:
         self._path, self._names = path_of(state, draft, target), names
         self._warned = False
 
-    def drafter(self, model: LanguageModel, bridge: str) -> tuple[Translated, Learner]:
-        """A drafter with the n-grams as they were last saved, and what saves those it learns."""
+    def drafter(
+        self, model: LanguageModel, bridge: str, taught: teaching.Learner | None = None
+    ) -> tuple[Translated, Learner]:
+        """A drafter with the n-grams as they were last saved, and what saves those it learns.
+
+        taught: what else learns from it.
+        """
         mapping = self.mapping
         learner = Learner(self._path, mapping.draft, mapping.target, self._names)
         ledger = Ledger(mapping, on_token=learner)
         strategy: Bridge = find_bridge(bridge)(mapping, learner.cache)
-        return Translated(model, ledger, strategy), learner
+        return Translated(model, ledger, strategy, learner=taught), learner
 
     def spelled(self, messages: Sequence[Message]) -> list[int]:
         """A conversation in the drafter's own chat format, empty if that does not take it."""

@@ -86,8 +86,10 @@ class Translated:
     def observe(self, done: Round) -> None:
         """The ledger learns what was emitted with the next draft."""
         made, self._made = self._made, (NO_DRAFT, 0)
-        if self._learner is not None and made[0].pieces:  # not every bridge tells them
-            teach(self._learner, *made, done)
+        if self._learner is not None:
+            draft, place = made
+            # Not every bridge tells the pieces, without which places are not known.
+            teach(self._learner, draft if draft.pieces else NO_DRAFT, place, done)
 
     def counts(self) -> dict[str, str | bool | int]:
         """What a record says of the bridge; full syncs spelled the whole context."""

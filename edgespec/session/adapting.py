@@ -1,0 +1,94 @@
+"""What lets a pair's draft model learn from its target: parts of adapt/ put together for a pair."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.adapt.adapted import Adapted
+from edgespec.adapt.adapter import fresh
+from edgespec.adapt.adapter_file import AdapterFiles
+from edgespec.adapt.examples import Examples
+from edgespec.adapt.online import Columns, Online
+from edgespec.adapt.trainer import Trainer
+from edgespec.config import state_folder
+from edgespec.drafters.bridges.mapping import Mapping
+from edgespec.errors import TokenizerError
+from edgespec.protocols import OpenModel
+
+RANK = 16  # SmolLM2's head for Qwen2.5-Coder-1.5B: 16 and 32 gave the same
+SAMPLED = 1 << 20  # bytes at either end of a file that tell it from others
+
+Ints = NDArray[np.int64]
+
+
+def learner(
+    model: OpenModel, mapping: Mapping | None, paths: tuple[Path, Path]
+) -> tuple[Adapted, Online]:
+    """The draft model with the head that was learned earlier, and what learns further.
+
+    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target.
+    """
+    adapted = Adapted(model)
+    files = AdapterFiles(state_folder(), *map(fingerprint, paths))
+    saved, n_hidden = files.load(), model.capabilities.hidden_width
+    fits = saved is not None and saved.adapter.n_hidden == n_hidden
+    adapter = (
+        saved.adapter if saved is not None and fits else fresh(np.arange(0), n_hidden, rank=RANK)
+    )
+    days = saved.head.days if saved is not None and fits else {}
+    online = Online(
+        adapted, Trainer(adapter), Examples(n_hidden), columns(model, mapping), files, days
+    )
+    return adapted, online
+
+
+def fingerprint(path: Path) -> str:
+    """Of a model's file, or of the largest of a folder's: by its size and both ends."""
+    file = path
+    if path.is_dir():
+        file = max((one for one in path.iterdir() if one.is_file()), key=lambda f: f.stat().st_size)
+    size = file.stat().st_size
+    with file.open("rb") as data:
+        first = data.read(SAMPLED)
+        data.seek(max(size - SAMPLED, 0))
+        return hashlib.sha256(b"%d " % size + first + data.read(SAMPLED)).hexdigest()
+
+
+def columns(model: OpenModel, mapping: Mapping | None) -> Columns:
+    """Where tokens of the target, and pieces of the drafter's, stand in the drafter's logits."""
+    of_piece: Callable[[Ints], Ints] = lambda ids: ids  # noqa: E731
+    if model.token_ids is not None:
+        table = np.full(model.n_vocab + 1, -1, np.int64)  # the last for -1
+        table[model.token_ids] = np.arange(len(model.token_ids))
+        of_piece = table.__getitem__
+    if mapping is None:
+        return Columns(of_piece, of_piece)
+    first = First(mapping)
+    return Columns(lambda ids: of_piece(first(ids)), of_piece)
+
+
+class First:
+    """The drafter's token, or the first of those, that spells a token of the target's; -1: none."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        self._first = mapping.preimage.astype(np.int64)
+        self._known = self._first >= 0
+
+    def __call__(self, ids: Ints) -> Ints:
+        for token in ids[~self._known[ids]].tolist():
+            self._known[token] = True
+            self._first[token] = self._spelled(token)
+        return self._first[ids]
+
+    def _spelled(self, token: int) -> int:
+        try:
+            pieces = self._mapping.draft.encode(self._mapping.target.pieces[token])
+        except TokenizerError:
+            return -1
+        return pieces[0] if pieces else -1

@@ -1,0 +1,176 @@
+"""Labels from rounds to an adapter in use: what guesses are told, and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgespec.adapt.adamw import Settings
+from edgespec.adapt.adapted import KEPT, Adapted
+from edgespec.adapt.adapter import fresh
+from edgespec.adapt.adapter_file import AdapterFiles
+from edgespec.adapt.examples import Examples
+from edgespec.adapt.online import Columns, Online
+from edgespec.adapt.trainer import Recipe, Trainer
+from edgespec.drafters.model import ModelDrafter
+from edgespec.drafters.teaching import teach
+from edgespec.types import Capabilities, Draft, Round, Times, Verdict
+
+V, D = 24, 24
+RNG = np.random.default_rng(5)
+STATES = RNG.standard_normal((V, D)).astype(np.float32)  # behind each last token
+HEAD = RNG.standard_normal((V, D)).astype(np.float32)
+
+
+class Tiny:
+    """A draft model whose state is a function of the last token alone."""
+
+    n_vocab, n_context, token_ids = V, 500, None
+    capabilities, device, tokenizer = Capabilities(hidden_width=D), "CPU", None
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def extend(self, tokens):
+        self.ids += tokens
+
+    def forward(self, tokens, parents=None, *, n_rows=None):
+        self.ids += tokens
+        self.hidden = STATES[np.array(tokens)]
+        return self.hidden @ HEAD.T
+
+    def keep(self, rows):
+        raise AssertionError
+
+    def truncate(self, n):
+        del self.ids[n:]
+
+    def close(self):
+        self.ids = []
+
+
+def after(token: int) -> int:
+    """What the target says after a token: another head's choice."""
+    return (token * 7 + 3) % V
+
+
+def online(tmp_path: Path, share: float = 1.0, **more) -> Online:
+    same = Columns(lambda ids: ids, lambda ids: ids)
+    recipe = Recipe(optimizer=Settings(rate=0.03))
+    trainer = Trainer(fresh(np.arange(0), D, rank=24), recipe)
+    files = AdapterFiles(tmp_path, "a" * 64, "b" * 64)
+    return Online(
+        Adapted(Tiny()), trainer, Examples(D, kept=4, n_top=8), same, files, {}, share=share, **more
+    )
+
+
+def answered(one: Online, drafter: ModelDrafter, n_rounds: int, start: int) -> float:
+    """Decode an answer; the share of drafted tokens that were right."""
+    context, n_tested, n_hits = [start], 0, 0
+    for _ in range(n_rounds):
+        draft = drafter.draft(context, 3)
+        said = [after(context[-1])]
+        while len(said) <= len(draft) and draft.tokens[len(said) - 1] == said[-1]:
+            said.append(after(said[-1]))
+        k = len(said) - 1
+        logits = np.full((len(draft) + 1, V), -9, np.float32)
+        for row, token in enumerate([context[-1], *draft.tokens]):
+            logits[row, after(token)] = 9
+        context += said
+        n_tested, n_hits = n_tested + min(k + 1, len(draft)), n_hits + k
+        verdict = Verdict(tuple(said), tuple(range(k)), min(k + 1, len(draft)))
+        drafter.observe(Round(context, draft, verdict, Times(0.01, 0.1), None, logits))
+    one.save()
+    return n_hits / n_tested
+
+
+def test_a_drafter_learns_what_its_target_says_and_keeps_it(tmp_path: Path) -> None:
+    one = online(tmp_path)
+    drafter = ModelDrafter(one.model, learner=one)
+    rates = [answered(one, drafter, 12, (5 * i + i // 8) % V) for i in range(160)]
+    assert np.mean(rates[:24]) < 0.2
+    assert np.mean(rates[-24:]) > 0.7
+    saved = AdapterFiles(tmp_path, "a" * 64, "b" * 64).load()
+    assert saved is not None
+    (day,) = saved.head.days.values()
+    assert day.after > day.before
+    assert one.model.correction is one.gate.good
+
+
+def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(tmp_path: Path):
+    one = online(tmp_path)
+    drafter = ModelDrafter(one.model, learner=one)
+    for i in range(20):
+        answered(one, drafter, 12, i)
+    assert one.n_steps > 5
+    assert one.model.correction is None
+    assert AdapterFiles(tmp_path, "a" * 64, "b" * 64).load() is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_learning_takes_its_share_of_the_time_and_no_more(tmp_path: Path, share: float) -> None:
+    times = iter(range(10**9))
+    one = online(tmp_path, share=share, clock=lambda: next(times) * 0.05)  # 50 ms a piece of work
+    drafter = ModelDrafter(one.model, learner=one)
+    for i in range(30):
+        answered(one, drafter, 12, i % V)
+    assert one.spent_s <= share * 30 * 12 * 0.11 + 0.15
+    assert (one.n_steps > 0) == (share > 0.1)
+
+
+def test_pieces_after_the_first_are_labelled_where_the_target_agreed() -> None:
+    told: list[tuple[int, int, tuple[int, ...]]] = []
+    learner = SimpleNamespace(
+        label=lambda place, row, pieces: told.append((place, int(row.argmax()), tuple(pieces))),
+        passed=lambda seconds: told.append((-1, 0, ())),
+    )
+    draft = Draft((5, 6, 7, 8), pieces=((1, 2), (3,), (), (4,)))
+    logits = np.eye(5, 10, dtype=np.float32)
+    verdict = Verdict((5, 6, 9), (0, 1), 3)
+    teach(learner, draft, 20, Round([0, 5, 6, 9], draft, verdict, Times(), None, logits))
+    assert told == [(20, 0, (1, 2)), (22, 1, (3,)), (-1, 0, ())]  # the third token has no piece
+
+
+def test_what_follows_labels_a_draft_that_was_not_verified() -> None:
+    told: list[tuple[int, bool]] = []
+    learner = SimpleNamespace(
+        label=lambda place, row, pieces: told.append((place, bool(pieces))), passed=lambda s: None
+    )
+    other = Draft((4,))
+    verdict = Verdict((4, 5), (0,), 1)
+    done = Round([0, 4, 5], other, verdict, Times(), None, np.zeros((2, 9), np.float32))
+    teach(learner, Draft((4, 6, 6)), 1, done)
+    assert told == [(1, True), (2, False)]
+
+
+def test_guesses_are_found_by_place_and_the_newest_counts() -> None:
+    model = Adapted(Tiny())
+    model.forward([1, 2, 3], n_rows=2)
+    assert sorted(model.guesses) == [2, 3]
+    np.testing.assert_array_equal(model.guesses[3].hidden, STATES[3])
+    model.truncate(2)
+    model.forward([9])
+    np.testing.assert_array_equal(model.guesses[3].logits, STATES[9] @ HEAD.T)
+    for token in range(2 * KEPT):
+        model.forward([token % V])
+    assert len(model.guesses) == KEPT
+
+
+def test_a_correction_moves_the_rows_that_are_asked_for_alone() -> None:
+    model = Adapted(Tiny())
+    plain = model.forward([1, 2], n_rows=1).copy()
+    adapter = fresh(np.arange(V), D, rank=8)
+    adapter.bias[3] = 2
+    model.correction = adapter
+    model.truncate(0)
+    corrected = model.forward([1, 2], n_rows=1)
+    assert corrected.shape == (1, V)
+    np.testing.assert_allclose(corrected - plain, np.eye(1, V, 3) * 2, atol=1e-6)
+    np.testing.assert_array_equal(model.guesses[2].logits, plain[0])  # as it was without
