@@ -110,8 +110,7 @@ class HeadAdapter:
         end = int(self.rows[-1]) + 1 if len(self.rows) else 0
         table = np.full(end + 1, -1, np.int64)  # the last entry stands for all that is not held
         table[self.rows] = np.arange(len(self.rows))
-        outside = (columns < 0) | (columns >= end)
-        return table[np.where(outside, end, columns)]
+        return np.asarray(table[np.minimum(columns, end)])  # and -1 is the last entry
 
     def corrections(self, hidden: Floats, places: Places | None = None) -> Floats:
         """What is added to the logits: [m, n] of all held rows, or [m, s] at `places`.

@@ -94,8 +94,8 @@ def reverse_kl(z: Floats, labels: Labels) -> Scored:
     Source: OmniDraft, arXiv 2507.02659, section 4, for tokens that map directly.
     """
     c = coarse(z, labels)
-    apart = c.log_q - np.log(np.maximum(c.p, FLOOR))
-    return c.scored((c.q * apart).sum(axis=1), c.q * (apart + 1), labels.ids)
+    w = c.q * (c.log_q - np.log(np.maximum(c.p, FLOOR)))  # less q, which moves no logit
+    return c.scored(w.sum(axis=1), w, labels.ids)
 
 
 def jsd(z: Floats, labels: Labels) -> Scored:

@@ -74,7 +74,12 @@ def test_memory_stays_within_its_budget_and_the_oldest_leave():
     n_before = len(examples)
     seen = examples.sample(10_000, np.random.default_rng(0)).request
     assert min(seen) > 20 and max(seen) == 29 and len(examples) == n_before
+
+
+def test_what_is_held_out_comes_in_the_order_of_the_text():
+    examples = taught(PAIR, n_requests=30, budget_bytes=400_000, held_out=2)
     held = examples.held_out().request
+    assert len(examples) % 32 and len(set(held)) > 3  # the ring is full and ends within a request
     assert (np.diff(held) >= 0).all()
 
 

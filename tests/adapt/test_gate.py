@@ -122,6 +122,14 @@ def both(hidden):
     return PAIR.drafted(hidden).astype(float), PAIR.said(hidden).astype(float)
 
 
+def test_the_mass_of_all_other_columns_is_no_best_column():
+    examples, logits = Examples(2, kept=1, n_top=0, held_out=1), np.zeros((1, 50), np.float32)
+    logits[0, 3] = 1
+    examples.add(0, np.zeros((1, 2)), logits, labels(np.array([[3]]), np.ones((1, 1))))
+    adapter = fresh(np.arange(50), 2, rank=8)
+    assert rates(adapter, examples.held_out(), greedy=True).tolist() == [1]
+
+
 def test_a_piece_counts_as_the_whole_law():
     examples, hidden = Examples(PAIR.d, held_out=1), PAIR.hidden(3, np.random.default_rng(1))
     logits = PAIR.drafted(hidden)
