@@ -160,5 +160,6 @@ class LoadOptions(CallOptions, total=False):
     kv_type_draft: str
     bridge: str
     exact: bool
+    adapt: bool
     allow_approximate: bool
     chat_template: str

@@ -143,6 +143,13 @@ class AdapterFiles:
                     part.unlink()
 
 
+def files_in(state: Path) -> list[Path]:
+    """Every version of every pair, and what was set aside."""
+    with suppress(OSError):
+        return sorted(path for path in (state / FOLDER).iterdir() if path.suffix != PART)
+    return []
+
+
 def read(path: Path) -> Saved:
     """One version, whosever it is. Raises: ModelFileError, OSError."""
     if path.stat().st_size > MOST_BYTES:

@@ -1,4 +1,4 @@
-"""`edgespec adapt`: the n-grams that drafting across vocabularies learns: shown, erased, taught."""
+"""`edgespec adapt`: what drafters have learned, n-grams and heads: shown, erased, taught."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgespec.adapt import adapter_file
+from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.backends import ModelOptions
 from edgespec.backends.preview import Preview, preview
 from edgespec.cli.output import add_json, show_progress, write_json
@@ -31,11 +33,12 @@ from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
 from edgespec.drafters.bridges.pairing import difference, vocabulary_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.files import PART, place, text_of
+from edgespec.session.adapting import fingerprint
 from edgespec.session.opening import file_named
 from edgespec.store import pairs
 from edgespec.text.vocabulary import Vocabulary
 
-ABOUT = "Show, erase (reset) or teach (warm) what a drafter of another vocabulary has learned."
+ABOUT = "Show, erase (reset) or teach (warm) what a drafter has learned."
 USAGE = "(show | reset [--all] | warm FILE) [--json FILE] [options]"
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
@@ -104,7 +107,9 @@ def show(config: Config) -> Found:
             lines.append(f"{file.stem if file.suffix == ENDING else file.name}  {about}")
     if not rows:
         lines = [NOTHING.format(state_folder())]
-    data: dict[str, Any] = {"caches": rows}
+    heads = adapter_file.files_in(state_folder())
+    lines += [f"{file.stem}  {described_head(file)}" for file in heads]
+    data: dict[str, Any] = {"caches": rows, "heads": [str(file) for file in heads]}
     if chosen(config) != chosen(Config()):
         with opened(config) as pair:
             more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
@@ -132,6 +137,20 @@ def described(file: Path) -> tuple[dict[str, Any], str]:
     size = f"{head.n_entries:,} n-grams, {status.st_size:,} bytes"
     row |= {"n_bytes": status.st_size, "age_s": round(age_s), **asdict(head)}
     return row, f"{names}, {size}, saved {ago(age_s)}"
+
+
+def described_head(file: Path) -> str:
+    """A version of a draft model's head, in words."""
+    try:
+        head = adapter_file.read(file).head
+    except (ModelFileError, OSError):
+        return "cannot be used: `edgespec adapt reset --all` deletes it"
+    about = f"a drafter's head, rank {head.rank}, {head.n_rows:,} rows"
+    if not head.days:
+        return about
+    day, did = max(head.days.items())
+    gain = f"{did.before:.2f} -> {did.after:.2f} tokens a round accepted of held-out text"
+    return f"{about}, {day}: {did.n_updates} updates, {gain}"
 
 
 def ago(age_s: float) -> str:
@@ -166,17 +185,18 @@ def shown(piece: bytes) -> str:
 
 
 def erase(config: Config) -> Found:
-    """Delete the cache of one pair."""
+    """Delete the n-grams and the head of one pair."""
+    heads = AdapterFiles(state_folder(), *map(fingerprint, paths_of(config))).versions()
     with opened(config) as pair:
         if pair is None:
-            return [SAME], {"deleted": []}
-        found = files_of(pair.path)
+            return deleted(heads) if heads else ([SAME], {"deleted": []})
+        found = [*files_of(pair.path), *heads]
     return deleted(found) if found else ([f"no n-grams of {pair.about}"], {"deleted": []})
 
 
 def erase_all() -> Found:
-    """Delete the caches of all pairs."""
-    found = files_in(state_folder())
+    """Delete what all pairs have learned."""
+    found = [*files_in(state_folder()), *adapter_file.files_in(state_folder())]
     return deleted(found) if found else ([NOTHING.format(state_folder())], {"deleted": []})
 
 

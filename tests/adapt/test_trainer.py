@@ -9,7 +9,7 @@ from head_pair import HeadPair, taught
 from edgespec.adapt.adamw import Settings
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.examples import Examples
-from edgespec.adapt.losses import LOSSES, hybrid
+from edgespec.adapt.losses import LOSSES, covering
 from edgespec.adapt.trainer import Recipe, Trainer, score
 
 PAIR = HeadPair()
@@ -49,9 +49,9 @@ def test_the_same_stream_gives_bit_equal_adapters(share):
 
 def test_the_filter_learns_from_the_positions_that_fell_behind():
     learner, batch = trainer(share=0.4), taught(PAIR).sample(50, np.random.default_rng(0))
-    reference = score(learner.adapter, batch, hybrid).loss
+    reference = score(learner.adapter, batch, covering).loss
     learner.adapter.bias += np.random.default_rng(1).standard_normal(PAIR.n).astype(np.float32)
-    loss = score(learner.adapter, batch, hybrid).loss
+    loss = score(learner.adapter, batch, covering).loss
     behind = np.argsort(reference - loss)[:20]
     done = learner.learn(batch)
     assert (done.n_positions, done.n_kept) == (50, 20)

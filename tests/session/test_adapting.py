@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import edgespec
+from edgespec.adapt.adapter import fresh
+from edgespec.adapt.adapter_file import Day
+from edgespec.cli import main
 from edgespec.session.adapting import First, columns, fingerprint
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
@@ -33,6 +36,27 @@ def test_a_text_is_the_same_while_the_drafter_learns(
         assert learner.n_steps > 0 and len(learner.examples) > 40
         assert session.stats.n_accepted > 0
         assert len(learner.trainer.adapter.rows) > 0
+
+
+def test_a_learned_head_is_shown_and_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with edgespec.load(adapt=True, speculative="on") as session:
+        learner = session.pair.learner
+        assert learner is not None
+        adapter = fresh(np.arange(5), learner.trainer.adapter.n_hidden, rank=8)
+        adapter.bias[:] = 1
+        path = learner._files.save(adapter, {"2026-01-31": Day(3, 100, 1.0, 1.5)})
+    with edgespec.load(adapt=True, speculative="on") as session:
+        assert (
+            session.pair.learner is not None and session.pair.learner.model.correction is not None
+        )
+    assert main(["adapt", "show"]) == 0
+    assert "rank 8, 5 rows, 2026-01-31: 3 updates, 1.00 -> 1.50 tokens" in capsys.readouterr().out
+    assert main(["adapt", "reset", "--pair", "demo"]) == 0
+    assert not path.exists()
+    assert str(path) in capsys.readouterr().out
 
 
 def test_nothing_learns_unless_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
