@@ -227,6 +227,17 @@ print(json.dumps({"seconds": seconds, "busy": os.path.exists(sys.argv[1] + ".bus
 """
 
 
+SLOWED = """
+import json, os, sys
+file = sys.argv[1] + "." + sys.argv[2]
+others = 1 if os.path.exists(file) else 2
+open(file, "w").close()
+times = {"cpu-repack": (62, 105, 900), "map": (60, 168, 700)}[sys.argv[2]]
+slower = others if sys.argv[2] == "cpu-repack" else 1
+print(json.dumps({"seconds": dict(zip(("1", "4", "64"), [slower * s for s in times]))}))
+"""
+
+
 class TestTrial:
     """gguf_trial with children that only pretend to load."""
 
@@ -306,6 +317,14 @@ class TestTrial:
         assert said.startswith("repack fails; cpu-repack 1: 62000.0 ms, 4: 105000.0 ms, 64")
         assert heard == sorted(heard)
         assert heard[-1] == 1
+
+    def test_a_way_that_was_slowed_while_it_was_timed_is_timed_again(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", SLOWED)
+        options = ModelOptions(widths=(1, 4))
+        ways = ("cpu-repack", "map")
+        assert gguf_trial.best_way([written(file, b"x")], ways, "1", options) == "cpu-repack"
 
     def test_exact_models_are_kept_in_the_first_way_that_lives(
         self, file: Path, monkeypatch: pytest.MonkeyPatch

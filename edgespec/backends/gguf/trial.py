@@ -130,19 +130,25 @@ def _tried(
 ) -> dict[str, Any] | None:
     """What each way takes, None for one that died, and when, if others computed meanwhile.
 
-    None if there is no child. Raises: ModelFileError when no way works.
+    Ways that live are timed twice, in turns: a device that others slow for some seconds would
+    else decide by that for good. None if there is no child. Raises: ModelFileError when no way
+    works.
     """
     found: dict[str, Times | None] = {}
     timed, tell = len(ways) > 1, options.trying or (lambda _: None)
     why, busy, end = "", False, time.monotonic() + ENOUGH_S
-    for i, way in enumerate(ways):
+    turns = (*ways, *ways) if timed else tuple(ways)
+    for i, way in enumerate(turns):
+        if found.get(way, {}) is None:
+            continue
         if time.monotonic() > end and any(times is not None for times in found.values()):
-            found[way] = {}  # not worth the waiting
+            found.setdefault(way, {})  # not worth the waiting
             continue
         arguments = [str(files[0]), way, str(options.n_threads or n_cores()), "timed" * timed]
         try:
-            said = _child(files, arguments, partial(_tell_part, tell, i, len(ways)))
-            found[way], busy = said.get("seconds", {}), busy or bool(said.get("busy"))
+            said = _child(files, arguments, partial(_tell_part, tell, i, len(turns)))
+            found[way] = _least(found.get(way) or {}, said.get("seconds", {}))
+            busy = busy or bool(said.get("busy"))
         except OSError:
             return None
         except _DiedError as died:
@@ -152,6 +158,11 @@ def _tried(
     if all(times is None for times in found.values()):
         raise refusal(files[0], why, "a sound model that llama.cpp knows")
     return {"ways": found, "timed": timed, "busy_at": time.time() if busy else 0}
+
+
+def _least(one: Times, other: Times) -> Times:
+    """Of two measurements the shorter times."""
+    return {**one, **{n: min(seconds, one.get(n, seconds)) for n, seconds in other.items()}}
 
 
 def _tell_part(tell: Callable[[float], None], i: int, n: int, share: float) -> None:
