@@ -26,7 +26,7 @@ from edgespec.store import pairs
 
 TEMPERATURES, LENGTHS = (0.0, 1.0), (128, 12)
 SETS = ("stories", "dialogues", "questions", "code", "rewriting")
-N_TAUGHT = 2  # of each set, prompts that are answered before any is measured
+N_TAUGHT = 2  # of each set the last prompts, which are answered before, and never measured
 KEPT = ("median", "min", "max", "said", "n_outputs_differing")
 
 Found = Mapping[str, Mapping[str, Any]]  # by method, what `compare` says of it
@@ -53,7 +53,7 @@ def run(args: Namespace, config: Config) -> int:
     missing = [cell for cell in cells if cell not in known]
     for name, of_pair in groupby(missing, lambda cell: cell.pair):
         with opened(config_of(name, config)) as session:
-            teach(session, args.set or SETS, args.first)
+            teach(session, args.set or SETS)
             for cell in of_pair:
                 known[cell] = measured_cell(session, cell, args)
                 with path.open("a", encoding="utf-8") as file:
@@ -77,11 +77,11 @@ def config_of(name: str, config: Config) -> Config:
     return replace(config, pair=name)
 
 
-def teach(session: Session, sets: Sequence[str], n_measured: int | None) -> None:
+def teach(session: Session, sets: Sequence[str]) -> None:
     """Let the pair answer other prompts first, as whoever uses it has: it knows its acceptance."""
     method = session.pair.way("auto")
     session.use(method)
-    for prompt in (one for name in sets for one in built_in(name)[n_measured:][:N_TAUGHT]):
+    for prompt in (one for name in sets for one in built_in(name)[-N_TAUGHT:]):
         for _ in session.steps(session.prompt(prompt.messages), session.params()):
             pass
     method.learned.save()
@@ -90,7 +90,8 @@ def teach(session: Session, sets: Sequence[str], n_measured: int | None) -> None
 def measured_cell(session: Session, cell: Cell, args: Namespace) -> Found:
     """Drafting as much as pays, and the other methods, over plain decoding."""
     params = replace(session.params(), temperature=cell.temperature, max_tokens=cell.max_tokens)
-    prompts = fitting(session, built_in(cell.prompt_set)[: args.first], cell.prompt_set)
+    measurable = built_in(cell.prompt_set)[:-N_TAUGHT][: args.first]
+    prompts = fitting(session, measurable, cell.prompt_set)
     names = list(dict.fromkeys(["plain", "auto", *args.methods.split(",")]))
     label = f"{cell.pair}, {cell.prompt_set} at {cell.temperature:g}, {cell.max_tokens} tokens"
     runners = {name: (session, name) for name in names}

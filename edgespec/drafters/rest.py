@@ -28,10 +28,9 @@ class Rest:
         """A look took so long; a stall counts as three times the usual."""
         self.look_s += 0.1 * (min(seconds, 3 * self.look_s) - self.look_s)
 
-    def lengthen(self) -> int:
-        """It was in vain: how many rounds are left out now."""
+    def lengthen(self) -> None:
+        """It was in vain: more rounds than before are left out now."""
         self._n = self._n_left = min(2 * self._n + 1, self._most(self.look_s))
-        return self._n
 
     def end(self) -> None:
         """Something was found: the next round is looked at."""

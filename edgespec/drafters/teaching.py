@@ -2,7 +2,7 @@
 
 Every position that the target verified is a free label, whoever drafted what it verified: as long
 as a draft agrees with the text, the target's row stands for the same place in both (Online
-Speculative Decoding, arXiv 2310.07177, section 4.1, there of rejected positions alone).
+Speculative Decoding, arXiv 2310.07177, algorithm 1, there of rejected positions alone).
 """
 
 from __future__ import annotations
