@@ -19,6 +19,7 @@ from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
 SCORED = 3  # tokens drafted to be scored
+READ_STEP = 0.5  # of a step is what reading a token takes, until it was seen
 USUAL = 48.0  # tokens of an answer, until some were seen
 
 
@@ -138,7 +139,7 @@ class Mixed:
             scored = self._scored(context, k, drawing)
             if scored.is_drawn and not best.width:
                 return scored
-        elif self._may_draft(payer, context, plan.gain, n_coming):
+        elif self._may_draft(payer, context, plan.reads, n_coming):
             far = isinstance(payer.drafter, Stepwise) and drawing is None
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
             self._payer = payer.source
@@ -201,13 +202,14 @@ class Mixed:
         return payer, best
 
     def _may_draft(
-        self, payer: Candidate, context: Sequence[int], gain: float, n_coming: float
+        self, payer: Candidate, context: Sequence[int], share: float, n_coming: float
     ) -> bool:
         """Whether it has read enough; where that pays in so many tokens more, it reads on."""
         if payer.reading is None:
             return True
         coming_s = n_coming * self.planner.plain_s if self._said_s else 0.0
-        return payer.reading.is_done(context, gain, max(self._said_s, coming_s))
+        usual_s = READ_STEP * payer.costs.step_s
+        return payer.reading.is_done(context, share, max(self._said_s, coming_s), usual_s)
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
@@ -260,19 +262,25 @@ class Mixed:
     def saved(self) -> dict[str, Any]:
         """What was learned of acceptance and times, for a file."""
         steps = {one.source: one.costs.step_s for one in self._paid if one.costs.step_s > 0}
-        return {"planner": self.planner.saved(), "usual": self._usual, "steps": steps}
+        readings = {one.source: one.reading for one in self._paid if one.reading is not None}
+        reads = {name: one.token_s for name, one in readings.items() if one.token_s > 0}
+        planner = self.planner.saved()
+        return {"planner": planner, "usual": self._usual, "steps": steps, "reads": reads}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
-        usual, steps = float(saved["usual"]), saved["steps"]
+        usual, steps, reads = float(saved["usual"]), saved["steps"], saved["reads"]
         costs = {one.source: float(steps[one.source]) for one in self._paid if one.source in steps}
-        if not (usual > 0 and all(0 < step_s < 60 for step_s in costs.values())):
-            raise ValueError(f"answers of {usual:g} tokens, steps of {costs}")
+        read = {one.source: float(reads[one.source]) for one in self._paid if one.source in reads}
+        if not (usual > 0 and all(0 < one_s < 60 for one_s in (*costs.values(), *read.values()))):
+            raise ValueError(f"answers of {usual:g} tokens, steps of {costs}, reading of {read}")
         self.planner.load(saved["planner"])
         self._usual = usual
         for one in self._paid:
             if one.source in costs:
                 one.costs = DraftCosts(costs[one.source])
+            if one.reading is not None:
+                one.reading.token_s = read.get(one.source, 0.0)
 
     def close(self) -> None:
         for one in self._all:

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 # more does help, where an answer repeats what stands there, but reading it takes longer than such
 # an answer can win by it; and what it copies, the n-grams find. Nothing reads the rest later yet.
 SINKS = 4  # first tokens, always shown: models look there (arXiv 2309.17453)
-SHOWN, MOST = 256, 1024  # tokens shown of a new text; up to how many they grow
+SHOWN, MOST = 128, 1024  # tokens shown of a new text; up to how many they grow
 ROOM = 132  # tokens of a drafter's context that are left for drafts and sinks
 SMALLEST = 512  # tokens of a context below which all is shown
 FEW, FEW_S = 32, 0.05  # unread tokens, or as many as take so long, are read along with a draft
@@ -71,18 +71,21 @@ class Reading:
 
     def __init__(self, drafter: Reads, *, clock: Callable[[], float] = perf_counter) -> None:
         self._drafter, self._clock = drafter, clock
-        self.token_s = 0.0  # what reading a token takes; not known before the first part
+        self.token_s = 0.0  # what reading a token takes; 0 before the first part
 
-    def is_done(self, context: Sequence[int], gain: float, said_s: float) -> bool:
-        """Whether it may draft now. gain: what drafting promises, over plain decoding, less one.
+    def is_done(
+        self, context: Sequence[int], share: float, said_s: float, usual_s: float = 0.0
+    ) -> bool:
+        """Whether it may draft now. share: of `said_s` that may go to reading.
 
-        said_s: the target's seconds in this answer so far.
+        said_s: the target's seconds in this answer so far. usual_s: what reading a token is taken
+        to take as long as that is not known.
         """
         n = self._drafter.n_unread(context)
         if n <= FEW:
             return True
-        takes_s = n * self.token_s
-        if said_s > 0 and takes_s <= gain * said_s:
+        takes_s = n * (self.token_s or usual_s)
+        if said_s > 0 and takes_s <= share * said_s:
             if 0 < takes_s <= FEW_S:
                 return True
             fits = int(PART_S / self.token_s) if self.token_s else 0

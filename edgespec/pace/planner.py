@@ -25,10 +25,11 @@ PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting 
 KNOWN = 0.9  # acceptance at which a source that is right is no news
 MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier sessions
-# Of an answer's time, reading before a draft may take this share at most, whatever is promised,
-# and to be scored that. Promises are guesses at first: without the limit, after a prompt of
-# 2,000 tokens, SmolLM2 slowed 96 tokens of Qwen2.5-Coder-1.5B to 0.83 of plain.
-READS, SCORE_READS = 0.2, 0.01
+# What drafting promises of an answer's time may go to reading before it for this part, and for
+# READS of the time at most; to be scored for SCORE_READS. Promises are guesses at first, and of a
+# text that is short after all: where all that was promised might be spent, SmolLM2 slowed 96 tokens
+# of Qwen2.5-Coder-1.5B after a prompt of 2,000 to 0.83 of plain, and 24 after one of 40 to 0.89.
+READ_PART, READS, SCORE_READS = 0.25, 0.05, 0.01
 # Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
@@ -41,12 +42,12 @@ LATELY = 0.98  # weight of a round in the rate of decoding, one round later
 class Plan:
     """How many tokens of a source to draft, and what that is worth (source.py), in tokens.
 
-    gain: over plain decoding, less one; what has to be read first must be worth that.
+    reads: the share of the time that may go to reading before it.
     """
 
     width: int
     worth: float
-    gain: float = math.inf
+    reads: float = math.inf
 
 
 class Planner(Protocol):
@@ -181,7 +182,7 @@ class AutoPlanner:
             return plain
         takes_s = self._round_s(k) + fixed_s + k * step_s
         gain = (1 + expected) * self.plain_s / takes_s - 1
-        return Plan(k, worth, gain=min(gain, READS))
+        return Plan(k, worth, reads=min(READ_PART * gain, READS))
 
     def is_paused(self, source: str) -> bool:
         """Whether it was not worth drafting when last asked."""

@@ -86,7 +86,7 @@ def test_a_growing_text_is_read_again_only_every_few_hundred_tokens():
 def test_a_text_that_shrinks_keeps_its_window_while_enough_is_shown():
     window, text = Window(8192), list(range(9000))
     first = window.of(text[:5000])
-    assert window.of(text[:5200])[: len(first)] == first
+    assert window.of(text[:5100])[: len(first)] == first
     assert window.of(text[:5000]) == first
     assert window.of(text[:4000]) == [*text[:SINKS], *text[4000 - SHOWN : 4000]]
     assert window.of(text[:30]) == text[:30]
@@ -129,7 +129,7 @@ def test_a_drafter_of_another_vocabulary_sees_the_same_window():
     rows = own.draft(context, 3, drawing).probs
     for at, token in enumerate(draft.tokens):
         assert draft.law.exact(at, token) == pytest.approx(rows[at][token], abs=1e-6)
-    context += numbers(200)
+    context += numbers(100)
     n = other.n_unread(context)
     other.read_on(context, PART)
     assert other.n_unread(context) == n - PART
@@ -155,31 +155,40 @@ def reading(slow: Slow) -> Reading:
 
 def test_nothing_is_read_before_the_first_token():
     slow = Slow(300, 0.01)
-    assert not reading(slow).is_done([], gain=0.5, said_s=0.0)
+    assert not reading(slow).is_done([], share=0.5, said_s=0.0)
     assert slow.left == 300
-    assert not reading(slow).is_done([], gain=float("inf"), said_s=0.0)
+    assert not reading(slow).is_done([], share=float("inf"), said_s=0.0)
 
 
 def test_what_is_unread_is_read_in_parts_once_the_answer_is_worth_it():
     slow = Slow(300, 0.01)
     one = reading(slow)
-    assert not one.is_done([], gain=0.2, said_s=0.1)  # to learn what it takes
+    assert not one.is_done([], share=0.2, said_s=0.1)  # to learn what it takes
     assert slow.left == 300 - PART
     for said_s in (1.0, 5.0, 11.0):  # 2.36 s are won after 11.8 s
-        assert not one.is_done([], gain=0.2, said_s=said_s)
+        assert not one.is_done([], share=0.2, said_s=said_s)
         assert slow.left == 300 - PART
     seen = []
-    while not one.is_done([], gain=0.2, said_s=12.0):
+    while not one.is_done([], share=0.2, said_s=12.0):
         seen.append(slow.left)
     assert seen == [172, 108, 44, 0]
-    assert one.is_done([], gain=0.0, said_s=0.0)
+    assert one.is_done([], share=0.0, said_s=0.0)
 
 
 def test_a_drafter_that_gains_nothing_reads_no_more():
     slow = Slow(300, 0.01)
     one = reading(slow)
-    one.is_done([], gain=0.1, said_s=1.0)
-    assert not any(one.is_done([], gain=0.0, said_s=100.0) for _ in range(20))
+    one.is_done([], share=0.1, said_s=1.0)
+    assert not any(one.is_done([], share=0.0, said_s=100.0) for _ in range(20))
+    assert slow.left == 300 - PART
+
+
+def test_what_reading_takes_is_guessed_until_it_was_seen():
+    slow = Slow(300, 0.01)
+    one = reading(slow)
+    assert not one.is_done([], share=0.05, said_s=50.0, usual_s=0.01)
+    assert slow.left == 300
+    assert not one.is_done([], share=0.05, said_s=61.0, usual_s=0.01)
     assert slow.left == 300 - PART
 
 
@@ -187,7 +196,8 @@ def test_a_drafter_that_gains_nothing_reads_no_more():
 def test_the_first_token_waits_for_no_drafter_and_later_rounds_read_in_parts(kind: str):
     model = Counted()
     planner = AutoPlanner(CostTable((1.0,) * 6)) if kind == "auto" else FixedController(4)
-    engine = Engine(TableModel(next_one, V, 4096), Mixed([ModelDrafter(model)], planner))
+    mixed = Mixed([ModelDrafter(model)], planner, step=0.02)
+    engine = Engine(TableModel(next_one, V, 4096), mixed)
     params = SamplingParams(max_tokens=100)
     steps = engine.stream(numbers(1500), params)
     assert not next(steps).draft
