@@ -59,6 +59,7 @@ BY_NAME = {  # registries: modules that are loaded when they are needed
     "backends/__init__.py",
     "backends/preview.py",
     "cli/__init__.py",
+    "cli/adapt_train.py",
     "cli/export_lora.py",  # hands over to edgespec.export, as the others do
     "cli/export_onnx.py",
     "cli/export_pad.py",

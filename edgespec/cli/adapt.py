@@ -14,6 +14,7 @@ from edgespec.adapt import adapter_file
 from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.backends import ModelOptions
 from edgespec.backends.preview import Preview, preview
+from edgespec.cli import adapt_train
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.coverage import coverage
@@ -38,8 +39,11 @@ from edgespec.session.opening import file_named
 from edgespec.store import pairs
 from edgespec.text.vocabulary import Vocabulary
 
-ABOUT = "Show, erase (reset) or teach (warm) what a drafter has learned."
-USAGE = "(show | reset [--all] | warm FILE) [--json FILE] [options]"
+ABOUT = (
+    "Show, erase (reset) or teach (warm) what a drafter has learned; or train a draft model, in "
+    "all its layers, on answers of its target."
+)
+USAGE = "(show | reset [--all] | warm FILE | train [--prompts FILE]) [--json FILE] [options]"
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
 
@@ -70,27 +74,33 @@ class Opened:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
-    actions = ("show", "reset", "warm")
-    parser.add_argument("action", metavar="show|reset|warm", choices=actions)
+    actions = ("show", "reset", "warm", "train")
+    parser.add_argument("action", metavar="show|reset|warm|train", choices=actions)
     parser.add_argument("file", metavar="FILE", nargs="?", help="a text to learn from, with warm")
     parser.add_argument("--all", action="store_true", help="with reset: of all pairs")
+    adapt_train.add_arguments(parser)
     add_json(parser)
 
 
 def run(args: Namespace, config: Config) -> int:
-    """Show, reset or warm."""
+    """Show, reset, warm or train."""
+    if args.action != "train" and (flags := adapt_train.given(args)):
+        raise UsageError(f"{flags[0]} goes with `edgespec adapt train`: expected that, or no flag")
     if (args.file is None) != (args.action != "warm") or (args.all and args.action != "reset"):
         raise UsageError(
             "expected `edgespec adapt show`, `edgespec adapt reset [--all]`, or "
             "`edgespec adapt warm FILE`"
         )
+    quiet = args.json == "-"
     if args.action == "show":
         lines, data = show(config)
     elif args.action == "warm":
-        lines, data = warm(Path(args.file), config, quiet=args.json == "-")
+        lines, data = warm(Path(args.file), config, quiet=quiet)
+    elif args.action == "train":
+        lines, data = adapt_train.train(args, config, *sources_of(config), quiet=quiet)
     else:
         lines, data = erase_all() if args.all else erase(config)
-    if args.json != "-":
+    if not quiet:
         print("\n".join(lines))
     if args.json:
         write_json(data, args.json)
@@ -327,6 +337,15 @@ def paths_of(config: Config) -> tuple[Path, Path]:
         return draft or pairs.bundled(pair.drafter), pairs.bundled(pair.target)
     if draft is None:
         raise UsageError(f"{target.name} has no drafter: expected one; give it with -md")
+    return draft, target
+
+
+def sources_of(config: Config) -> tuple[Path, Path]:
+    """The same; where a pair is made of other files, those."""
+    if chosen(config)[1:] != chosen(Config())[1:]:
+        return paths_of(config)
+    entries = (pairs.find(config.pair).drafter, pairs.find(config.pair).target)
+    draft, target = (pairs.bundled(one.source) for one in entries)
     return draft, target
 
 

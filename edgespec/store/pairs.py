@@ -44,7 +44,7 @@ MAKERS = "edgespec.makers"  # entry points, see pyproject.toml
 # How the files of padded models end, where not in their kind and .gguf.
 ENDINGS = {"int4": "-int4-b32", "int4-b128": "-int4-b128", "q4_0-fitted": "-q4_0g.gguf"}
 
-RECIPE = 1  # counts changes of what graphs are made like, so that no older one is served
+RECIPE = 2  # counts changes of what graphs are made like, so that no older one is served
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def made(precision: str, source: Path, out: Path, progress: Progress | None = No
             "EDGESPEC_HOME to one of yours"
         ) from error
     remove_stale(out)
-    export(open_gguf_checkpoint(source), out, GraphOptions(precision), progress=progress)
+    options = GraphOptions(precision, hidden=True)  # from which --adapt learns
+    export(open_gguf_checkpoint(source), out, options, progress=progress)
     return out
 
 

@@ -74,7 +74,7 @@ def test_a_graph_is_made_on_first_use_and_then_found(files: Path) -> None:
     pair, cache = pairs.find("small-int4"), cache_folder()
     made_of = pairs.files(pair, cache, lambda what, _: said.append(what))
     names = [re.sub("[0-9a-f]{12}", "SUM", path.name) for path in made_of]
-    assert names == ["drafter-int4-SUM-r1", "foreign-int4-SUM-r1"]
+    assert names == ["drafter-int4-SUM-r2", "foreign-int4-SUM-r2"]
     assert "once (3.00 MB): writing drafter.gguf as a graph" in said
     for file in files.iterdir():
         file.unlink()
@@ -126,7 +126,7 @@ def test_a_graph_half_deleted_or_of_an_older_recipe_is_not_taken(
     assert not pairs.is_here(entry, cache)
     (graph / "edgespec.json").write_text("{}")
     assert pairs.is_here(entry, cache)
-    monkeypatch.setattr(pairs, "RECIPE", 2)
+    monkeypatch.setattr(pairs, "RECIPE", 3)
     assert not pairs.is_here(entry, cache)
     assert pairs.made(entry, cache) == [graph]  # to be removed
 

@@ -1,0 +1,74 @@
+"""`edgespec adapt train`: a drafter learns in all its layers from answers of its target.
+
+The work is edgespec.export.align's, which needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgespec.cli.output import show_progress
+from edgespec.cli.prompts import ASSISTANT, built_in, read_prompts
+from edgespec.config import Config
+from edgespec.errors import UsageError
+
+LOSSES = ("covering", "forward-kl", "hybrid", "jsd", "reverse-kl", "tvd", "tvd++")
+RANKS = (1, 256)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What `train` alone takes; checked by `check`, as other actions take none of it."""
+    add = parser.add_argument
+    add("--prompts", metavar="FILE", help="with train: what the target is to answer (JSON lines)")
+    add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")
+    add("--loss", choices=LOSSES, metavar="NAME", help=f"... {', '.join(LOSSES)} (covering)")
+    add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")
+    add("--drop-layers", type=int, metavar="N", help="... layers to leave out first (0)")
+    add("--parallel", type=int, metavar="N", help="... answers written at once (16)")
+    add("-o", "--out", metavar="NAME", help="... files to write, without ending (drafter-aligned)")
+
+
+def given(args: Namespace) -> list[str]:
+    """Flags of `train` that were given."""
+    names = ("prompts", "lora", "loss", "epochs", "drop_layers", "parallel", "out")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+
+
+def train(
+    args: Namespace, config: Config, drafter: Path, target: Path, *, quiet: bool
+) -> tuple[list[str], dict[str, Any]]:
+    """Lines for the reader and the record for scripts. Raises: EdgeSpecError."""
+    rank = chosen(args.lora, 16, "--lora", *RANKS)
+    epochs = chosen(args.epochs, 3, "--epochs", 1, 100)
+    n_parallel = chosen(args.parallel, 16, "--parallel", 1, 64)
+    prompts = (
+        read_prompts(Path(args.prompts))
+        if args.prompts
+        else [prompt for name in ASSISTANT for prompt in built_in(name)]
+    )
+    flow = import_module("edgespec.export.align.flow")
+    gather = import_module("edgespec.export.align.gather")
+    plan = flow.AlignPlan(
+        gather.Asked(
+            target, tuple(prompt.messages for prompt in prompts), config.max_tokens, n_parallel,
+            config.threads,
+        ),
+        drafter, Path(args.out or f"{drafter.stem}-aligned"), rank, args.loss or "covering", epochs,
+        n_dropped=args.drop_layers or 0,
+    )  # fmt: skip
+    report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)
+    lines = str(report).split("\n")
+    lines.append(f"draft with it: edgespec chat -m {target} -md {report.files[-1]}")
+    return lines, report.record()
+
+
+def chosen(value: int | None, default: int, flag: str, least: int, most: int) -> int:
+    """A number within bounds. Raises: UsageError."""
+    if value is None:
+        return default
+    if not least <= value <= most:
+        raise UsageError(f"{flag} is {value}: expected {least} to {most}")
+    return value

@@ -1,0 +1,145 @@
+"""`edgespec adapt train`: the target answers prompts, its drafter learns from that in all layers.
+
+Writes OUT.gguf and OUT.onnx_adapter, the adapter for each backend, and OUT.merged.gguf, the drafter
+with it inside; that alone, where layers were left out. OUT.work keeps the answers and the
+training's state, to go on from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgespec.errors import UsageError
+from edgespec.files import write_whole
+from edgespec.types import Progress
+
+from .. import lora
+from ..gguf.file import check_room
+from ..read.checkpoint import Checkpoint
+from ..read.gguf import open_gguf_checkpoint
+from .gather import ROOM, Asked, gather, lessons
+from .layers import check_dropped, least_missed, with_layers
+from .lesson import Lesson
+from .merge import merge
+
+JUDGED = 8  # answers by which layers are judged
+FEWEST = 20  # answers; fewer teach a drafter to say just those
+
+
+@dataclass(frozen=True)
+class AlignPlan:
+    """Whom to teach by whom, from what, and where to write.
+
+    rank: of the adapters. n_dropped: layers of the drafter that are left out first.
+    """
+
+    asked: Asked
+    drafter: Path
+    out: Path
+    rank: int = 16
+    loss: str = "covering"
+    epochs: int = 3
+    rate: float = 5e-4
+    n_dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores on held-out answers before and after, and what was written.
+
+    kept: the layers that are left of the drafter's.
+    """
+
+    n_answers: int
+    n_left_out: int
+    n_held_out: int
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    kept: Sequence[int]
+    files: Sequence[Path]
+
+    def __str__(self) -> str:
+        one, other = self.before, self.after
+        left = f", {self.n_left_out} prompts were too long" if self.n_left_out else ""
+        return "\n".join(
+            [
+                f"taught by {self.n_answers - self.n_held_out} answers{left}; of {self.n_held_out} "
+                f"others ({other['n']:,} tokens) the drafter's likeliest token is the target's at "
+                f"{other['agreement']:.3f}, {one['agreement']:.3f} before; accepted when drawn "
+                f"{other['overlap']:.3f}, {one['overlap']:.3f} before",
+                *(f"wrote {file}" for file in self.files),
+            ]
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "files": [str(file) for file in self.files]}
+
+
+def run(plan: AlignPlan, progress: Progress) -> Report:
+    """Do it all. Raises: EdgeSpecError, before anything long is begun if it can be seen then."""
+    if plan.drafter.suffix != ".gguf":
+        raise UsageError(f"{plan.drafter} is no GGUF: expected the drafter as a GGUF file")
+    base = open_gguf_checkpoint(plan.drafter)
+    work = plan.out.with_name(plan.out.name + ".work")
+    check_room(plan.out, 2 * plan.drafter.stat().st_size)
+    from .network import Network  # torch: before the hours that answers may take
+    from .train import Recipe, scores, split, train
+
+    recipe = Recipe(plan.loss, plan.epochs, plan.rate)
+    network = Network(plan.drafter)
+    check_dropped(network.n_layers, plan.n_dropped)
+    answers = gather(plan.asked, work / "answers", progress)
+    if len(answers) < FEWEST:
+        raise UsageError(f"{len(answers)} answers: expected at least {FEWEST}; give more prompts")
+    taught, held = split(list(lessons(plan.drafter, plan.asked.target, answers)))
+    before = asdict(scores(network, held, recipe.tokens))
+    kept = chosen_layers(network, taught[:JUDGED], plan.n_dropped, work, progress)
+    network.use(kept)
+    network.adapt(plan.rank)
+    train(network, taught, recipe, work / f"checkpoint-{len(kept)}.pt", progress)
+    after = asdict(scores(network, held, recipe.tokens))
+    with TemporaryDirectory(prefix="edgespec-align-") as folder:
+        network.save(Path(folder))
+        files = written(plan, with_layers(base, kept), Path(folder))
+    n_left_out = len(plan.asked.prompts) - len(answers)
+    return Report(len(answers), n_left_out, len(held), before, after, kept, files)
+
+
+def chosen_layers(
+    network: Any, judged: Sequence[Lesson], n_dropped: int, work: Path, progress: Progress
+) -> list[int]:
+    """The layers to keep, found once and kept in a file."""
+    from .train import scores
+
+    file = work / f"layers-{n_dropped}.json"
+    if n_dropped and file.exists():
+        return [int(layer) for layer in json.loads(file.read_text(encoding="utf-8"))]
+
+    def score(layers: Sequence[int]) -> float:
+        network.use(layers)
+        return float(scores(network, judged, ROOM).overlap)
+
+    told = partial(progress, "leaving layers out")
+    kept = least_missed(network.n_layers, n_dropped, score, told)
+    if n_dropped:
+        write_whole(file, json.dumps(kept).encode())
+    return kept
+
+
+def written(plan: AlignPlan, base: Checkpoint, adapter: Path) -> list[Path]:
+    """The files. base: with the layers that were kept."""
+    whole = plan.n_dropped == 0
+    files = lora.export(adapter, base, plan.out) if whole else []
+    return [*files, merge(base, lora.open_lora(adapter, base), merged_path(plan.out))]
+
+
+def merged_path(out: Path) -> Path:
+    """Where the drafter with the adapter inside goes."""
+    return out.with_name(out.name + ".merged.gguf")

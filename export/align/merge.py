@@ -1,0 +1,92 @@
+"""A model with an adapter inside: W + scale B A in place of W, each such matrix as Q8_0."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from gguf import GGUFValueType
+from numpy.typing import NDArray
+
+from edgespec.errors import ModelFileError
+
+from ..gguf.file import copy_metadata, open_gguf, replacing
+from ..lora import Adapted, Lora, turned
+from ..read.checkpoint import Checkpoint, Tensor
+
+FACTS = {
+    "general.file_type": (int(gguf.LlamaFileType.MOSTLY_Q8_0), GGUFValueType.UINT32),
+    "general.quantization_version": (gguf.GGML_QUANT_VERSION, GGUFValueType.UINT32),
+}
+BLOCK = 32  # weights with one scale
+
+
+def merge(base: Checkpoint, lora: Lora, out: Path) -> Path:
+    """Write `out`, the GGUF model `base` with `lora` inside; the path.
+
+    Matrices whose rows are no multiple of 32 become F16; tensors without an adapter are copied.
+    Raises: ModelFileError if the base is no GGUF file, UsageError without room.
+    """
+    if base.path.is_dir():
+        raise ModelFileError(
+            f"{base.path} is a folder: expected a GGUF file to merge an adapter into; convert it"
+        )
+    changed = {f"{name}.weight": one for name, one in lora.matrices.items()}
+    kinds = {name: kind_of(base.tensors[name], name in changed) for name in base.tensors}
+    with replacing(out, base.path.stat().st_size * 2) as partial:
+        writer = gguf.GGUFWriter(str(partial), base.decoder.architecture)
+        with closing(writer):
+            n_layers = f"{base.decoder.architecture}.block_count"
+            facts = FACTS | {n_layers: (base.decoder.n_layers, GGUFValueType.UINT32)}
+            copy_metadata(open_gguf(base.path), writer, facts)
+            for name, kind in kinds.items():
+                add_info(writer, name, base.tensors[name], kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for name, kind in kinds.items():
+                one = changed.get(name)
+                tensor = base.tensors[name]
+                writer.write_tensor_data(
+                    tensor.data if one is None else stored(with_inside(base, name, one), kind)
+                )
+    return out
+
+
+def kind_of(tensor: Tensor, is_changed: bool) -> Kind:
+    """How the new file holds a tensor."""
+    if not is_changed:
+        return Kind[tensor.kind]
+    return Kind.Q8_0 if tensor.shape[-1] % BLOCK == 0 else Kind.F16
+
+
+def add_info(writer: gguf.GGUFWriter, name: str, tensor: Tensor, kind: Kind) -> None:
+    """Announce a tensor as `stored` will give it."""
+    if kind == Kind.Q8_0 and tensor.kind != "Q8_0":
+        shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
+        writer.add_tensor_info(name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=kind)
+    elif kind.name == tensor.kind:
+        data = tensor.data
+        writer.add_tensor_info(name, data.shape, data.dtype, tensor.n_bytes, raw_dtype=kind)
+    else:
+        n_bytes = 2 * int(np.prod(tensor.shape))
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float16), n_bytes, raw_dtype=kind)
+
+
+def with_inside(base: Checkpoint, name: str, one: Adapted) -> NDArray[np.float32]:
+    """The matrix [n_out, n_in] with its adapter added, in the base's order of rows."""
+    b = one.b * np.float32(one.scale)
+    if base.decoder.rope_interleaved:
+        b = turned(name.removesuffix(".weight"), b, base.decoder)
+    return np.asarray(base.tensors[name].floats() + b @ one.a, np.float32)
+
+
+def stored(values: NDArray[np.float32], kind: Kind) -> NDArray[Any]:
+    """What the new file holds of a changed matrix."""
+    if kind == Kind.F16:
+        return values.astype(np.float16)
+    return np.asarray(gguf.quants.quantize(values, kind))

@@ -1,0 +1,103 @@
+"""Answers that a target writes, several at once, and what it thought at each of their tokens.
+
+Texts that a target wrote are what its drafter will meet (DistillSpec, arXiv 2310.08461, section 4);
+its likeliest tokens are kept with them, so nobody has to ask it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.adapt.labels import KEPT
+from edgespec.errors import ContextError
+from edgespec.protocols import LanguageModel, SharedModel
+from edgespec.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text in the target's tokens, and its law at each token of the answer.
+
+    ids: [n], the prompt's first. ids_of, probs: [n - n_prompt, K] likeliest tokens in the place of
+    each answer token, and how likely; K is KEPT, or the vocabulary where that is less.
+    """
+
+    ids: tuple[int, ...]
+    n_prompt: int
+    ids_of: NDArray[np.int32]
+    probs: NDArray[np.float32]
+
+
+class Alone:
+    """Implements protocols.SharedModel by a model that reads one text."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.sequences = [model]
+
+    def forward(self, asks: Sequence[tuple[LanguageModel, Sequence[int]]]) -> list[FloatArray]:
+        """See protocols.SharedModel."""
+        return [model.forward(tokens) for model, tokens in asks]
+
+
+@dataclass
+class Going:
+    """An answer that is being written."""
+
+    number: int
+    text: Any  # its sequence
+    ids: list[int]
+    n_prompt: int
+    ids_of: list[NDArray[np.int32]] = field(default_factory=list)
+    probs: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, row: FloatArray) -> int:
+        """The likeliest token of a row [V] of logits is said, and returned."""
+        top = np.argpartition(-row, min(KEPT, len(row)) - 1)[:KEPT]
+        top = top[np.argsort(-row[top], kind="stable")]
+        law = np.exp(row - row[top[0]])
+        self.ids_of.append(top.astype(np.int32))
+        self.probs.append((law[top] / law.sum()).astype(np.float16).astype(np.float32))  # as kept
+        self.ids.append(int(top[0]))
+        return self.ids[-1]
+
+    def done(self) -> Written:
+        return Written(tuple(self.ids), self.n_prompt, np.array(self.ids_of), np.array(self.probs))
+
+
+def write(
+    model: SharedModel[Any], prompts: Sequence[Sequence[int]], n_max: int, ends: Collection[int]
+) -> Iterator[tuple[int, Written | None]]:
+    """Greedy answers of at most n_max tokens, with their prompts' numbers, as each ends.
+
+    ends: tokens that end one, kept as its last. None for a prompt that does not fit.
+    """
+    waiting = list(enumerate(prompts))[::-1]
+    free, going = list(model.sequences), list[Going]()
+    while waiting or going:
+        while waiting and free:
+            number, prompt = waiting.pop()
+            text = free[-1]
+            if len(prompt) + n_max > text.n_context:
+                yield number, None
+                continue
+            text.truncate(0)
+            try:
+                text.extend(prompt[:-1])
+            except ContextError:
+                yield number, None
+                continue
+            going.append(Going(number, free.pop(), list(prompt), len(prompt)))
+        if not going:
+            return
+        rows = model.forward([(one.text, one.ids[-1:]) for one in going])
+        for one, row in zip(list(going), rows, strict=True):
+            token = one.add(row[-1])
+            if token in ends or len(one.ids) - one.n_prompt >= n_max:
+                going.remove(one)
+                free.append(one.text)
+                yield one.number, one.done()

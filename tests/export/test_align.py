@@ -1,0 +1,229 @@
+"""A drafter learns from its target's answers: they are written as alone, spelled as in use."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgespec.export.align import lesson
+from edgespec.export.align.gather import Asked, gather, lessons
+from edgespec.export.align.layers import least_missed, with_layers
+from edgespec.export.align.merge import merge
+from edgespec.export.align.written import Alone, Written, write
+from edgespec.export.lora import open_lora
+from edgespec.export.read.gguf import open_gguf_checkpoint
+from hf_maker import write_adapter
+from llama_reference import numpy_logits, write_llama
+from test_lora import MODULES, TOKENS, merged
+
+import edgespec
+from edgespec.adapt.labels import KEPT
+from edgespec.backends.fake import TableModel
+from edgespec.cli import main
+from edgespec.session.session import Session
+from edgespec.store import pairs
+
+V = 12
+QUESTIONS = ("Tell me a story about a fox.", "Can you find me a hotel?", "Tell me of a storm.")
+ASKED = tuple(({"role": "user", "content": text},) for text in QUESTIONS)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state folder of the test's own."""
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "home"))
+
+
+def counting(prefix: tuple[int, ...]) -> np.ndarray:
+    """The last id plus one, two or three, by falling probability."""
+    row = np.full(V, 1e-3)
+    row[[(prefix[-1] + i) % V for i in (1, 2, 3)]] = 0.6, 0.3, 0.1
+    return (row / row.sum()).astype(np.float32)
+
+
+def silent(what: str, share: float) -> None:
+    """No progress."""
+
+
+def demo(name: str) -> Path:
+    return pairs.folder() / "demo" / f"{name}.gguf"
+
+
+def test_an_answer_ends_at_its_end_token_or_length_and_one_too_long_is_none():
+    model = Alone(TableModel(counting, V, 20))
+    found = dict(write(model, [[3], list(range(15)), [9, 9], [1, 2]], 6, {0}))
+    assert found[1] is None
+    assert [found[i].ids for i in (0, 2, 3)] == [
+        (3, 4, 5, 6, 7, 8, 9), (9, 9, 10, 11, 0), (1, 2, 3, 4, 5, 6, 7, 8)
+    ]  # fmt: skip
+    one = found[2]
+    assert one.n_prompt == 2
+    assert one.ids_of[:, 0].tolist() == [10, 11, 0]
+    assert one.ids_of[0, :3].tolist() == [10, 11, 0]
+    law = counting((9,))
+    assert one.probs[0, :3] == pytest.approx(law[[10, 11, 0]], abs=1e-3)
+
+
+def test_several_at_once_are_written_as_each_alone(tmp_path: Path):
+    asked = Asked(demo("target"), ASKED, 40, 2)
+    found = gather(asked, tmp_path / "answers", silent)
+    with edgespec.load(speculative="off", temperature=0.0, max_tokens=40) as session:
+        for messages, written in found:
+            prompt = session.prompt(list(messages))
+            assert written.ids[: written.n_prompt] == tuple(prompt)
+            alone = [token for step in session.steps(prompt, session.params())
+                     for token in step.verdict.tokens]  # fmt: skip
+            said = list(written.ids[written.n_prompt :])
+            assert said == alone[: len(said)]
+            assert len(alone) - len(said) <= 1
+            assert written.probs.shape == (len(said), KEPT)
+
+
+def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypatch):
+    asked = Asked(demo("target"), ASKED[:2], 10, 2)
+    found = gather(asked, tmp_path, silent)
+    (file, *others) = sorted(tmp_path.iterdir())
+    file.write_bytes(b"damaged")
+    told = []
+    again = gather(asked, tmp_path, lambda what, share: told.append(share))
+    assert told == [1.0]  # one was asked for again
+    for (_, one), (_, other) in zip(found, again, strict=True):
+        assert one.ids == other.ids
+        assert np.abs(one.probs - other.probs).max() < 1e-3
+    monkeypatch.setattr("edgespec.export.align.gather.open_target", None)
+    gather(asked, tmp_path, silent)
+
+
+def test_a_drafter_of_the_targets_vocabulary_learns_every_token():
+    ids_of = np.array([[4, 5, 0], [6, 7, 1]], np.int32)
+    probs = np.array([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]], np.float32)
+    one = lesson.lesson(Written((1, 2, 4, 6), 2, ids_of, probs), lesson.same, lambda ids: ids)
+    assert one.ids.tolist() == [1, 2, 4, 6]
+    assert one.rows.tolist() == [1, 2]
+    assert one.labels.ids[:, 0].tolist() == [4, 6]
+    assert one.labels.probs[:, 0] == pytest.approx([0.5, 0.7])
+    assert one.labels.piece.tolist() == [-1, -1]
+
+
+def test_over_vocabularies_labels_stand_where_both_spell_the_same(tmp_path: Path):
+    found = gather(Asked(demo("target"), ASKED, 40, 3), tmp_path, silent)
+    spelled = list(lessons(demo("foreign"), demo("target"), found))
+    with edgespec.load(demo("target"), draft_model=demo("foreign")) as session:
+        check_spelling(session, found, spelled)
+
+
+def check_spelling(
+    session: Session, found: Sequence[tuple[object, Written]], spelled: Sequence[lesson.Lesson]
+) -> None:
+    """One of a label's columns begins what the target said there; else the next piece is one."""
+    assert session.pair.translation is not None
+    draft, target = session.pair.translation.mapping.draft, session.pair.translation.mapping.target
+    n_mapped = 0
+    for (_, written), one in zip(found, spelled, strict=True):
+        said = target.spelling(written.ids[written.n_prompt :])
+        first = int(one.rows[0]) + 1
+        assert draft.spelling(one.ids[first:].tolist()) == said
+        for row, ids, piece in zip(one.rows, one.labels.ids, one.labels.piece, strict=True):
+            before = len(draft.spelling(one.ids[first : row + 1].tolist()))
+            if piece >= 0:
+                assert piece == one.ids[row + 1]
+            else:
+                n_mapped += 1
+                pieces = [draft.pieces[column] for column in ids if column >= 0]
+                assert not said[before:] or any(map(said[before:].startswith, filter(None, pieces)))
+        assert (one.is_mapped == (one.labels.piece < 0)).all()
+    assert n_mapped > 40
+
+
+def test_a_merged_model_says_what_base_and_adapter_say(tmp_path: Path):
+    base = write_llama(tmp_path / "base.gguf", n_kv_heads=2, dtype=np.float32)
+    added = write_adapter(tmp_path / "adapter", MODULES)
+    whole = {module: 1.5 * more for module, more in added.items()}
+    expected = numpy_logits(merged(base, tmp_path / "by-hand.gguf", whole), TOKENS)
+    checkpoint = open_gguf_checkpoint(base)
+    out = merge(checkpoint, open_lora(tmp_path / "adapter", checkpoint), tmp_path / "out.gguf")
+    kinds = {name: tensor.kind for name, tensor in open_gguf_checkpoint(out).tensors.items()}
+    assert kinds["blk.0.attn_q.weight"] == "Q8_0"
+    assert kinds["token_embd.weight"] == "F32"
+    seen = numpy_logits(out, TOKENS)
+    scale = np.abs(expected).max()
+    assert np.abs(seen - expected).max() < 0.03 * scale
+    assert np.abs(numpy_logits(base, TOKENS) - expected).max() > 0.1 * scale
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "--lora", "0"], "--lora is 0: expected 1 to 256"),
+        (["train", "--epochs", "0"], "--epochs is 0: expected 1 to 100"),
+        (["show", "--lora", "8"], "--lora goes with `edgespec adapt train`"),
+        (["train", "--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_words_are_one_line(words: list[str], line: str, capsys):
+    assert main(["adapt", *words]) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
+
+
+def test_training_brings_a_drafter_nearer_to_its_target(tmp_path: Path, monkeypatch, capsys):
+    pytest.importorskip("peft", reason="the extra `train` is not installed")
+    monkeypatch.chdir(tmp_path)
+    prompts = tmp_path / "prompts.jsonl"
+    things = "cat dog fox tree boat car ball bird fish girl boy king queen moon star hat frog duck"
+    lines = [f'{{"prompt": "Tell me a story about a {one}."}}' for one in things.split()]
+    lines += [f'{{"prompt": "I need a {one} for tomorrow."}}' for one in things.split()]
+    prompts.write_text("\n".join(lines), encoding="utf-8")
+    words = ["adapt", "train", "--pair", "demo", "--prompts", str(prompts), "-n", "40"]
+    words += ["--lora", "8", "--epochs", "10", "--json", "-"]
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["after"]["overlap"] > record["before"]["overlap"] + 0.03
+    assert all(math.isfinite(value) for value in record["after"].values())
+    assert [Path(file).name for file in record["files"]] == [
+        "drafter-aligned.gguf", "drafter-aligned.onnx_adapter", "drafter-aligned.merged.gguf"
+    ]  # fmt: skip
+    assert main([*words, "--epochs", "10"]) == 0  # nothing is asked or trained again
+    assert json.loads(capsys.readouterr().out)["after"] == record["after"]
+
+
+@pytest.mark.parametrize("n_dropped", [0, 1, 3])
+def test_the_layers_least_missed_are_found(n_dropped: int):
+    worth = [5.0, 0.1, 3.0, 0.2, 4.0, 0.05, 2.0]
+
+    def score(layers: Sequence[int]) -> float:
+        missing = [worth[i] for i in range(len(worth)) if i not in layers]
+        return -sum(missing) - 0.01 * len(missing) ** 2
+
+    kept = least_missed(len(worth), n_dropped, score, lambda share: None)
+    order = sorted(range(len(worth)), key=lambda i: worth[i])
+    assert kept == sorted(set(range(len(worth))) - set(order[:n_dropped]))
+
+
+def test_a_layer_that_is_missed_once_another_is_gone_stays():
+    def score(layers: Sequence[int]) -> float:
+        return len(layers) - 10.0 * (not {1, 2} & set(layers)) + 0.5 * (3 in layers)
+
+    assert least_missed(4, 2, score, lambda share: None) in ([1, 3], [2, 3])
+
+
+def test_a_model_without_layers_computes_with_the_others(tmp_path: Path):
+    base = write_llama(tmp_path / "base.gguf", n_kv_heads=2, dtype=np.float32)
+    checkpoint = with_layers(open_gguf_checkpoint(base), [1])
+    assert checkpoint.decoder.n_layers == 1
+    assert "blk.1.attn_q.weight" not in checkpoint.tensors
+    whole = open_gguf_checkpoint(base)
+    for name in ("attn_q", "ffn_down"):
+        assert (
+            checkpoint[f"blk.0.{name}.weight"].floats() == whole[f"blk.1.{name}.weight"].floats()
+        ).all()
+    first = {name: shape for name, shape in MODULES.items() if ".0." in name}
+    write_adapter(tmp_path / "adapter", first)
+    out = merge(checkpoint, open_lora(tmp_path / "adapter", checkpoint), tmp_path / "out.gguf")
+    assert open_gguf_checkpoint(out).decoder.n_layers == 1
+    assert np.isfinite(numpy_logits(out, TOKENS)).all()
