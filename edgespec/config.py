@@ -120,6 +120,9 @@ class Config:
     adapt: bool = option(
         False, "--adapt", switch, "", "the drafter learns from the target's answers", rare=True
     )
+    lora_draft: str = option(
+        "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
+    )
     allow_approximate: bool = option(
         False,
         "--allow-approximate",

@@ -161,5 +161,6 @@ class LoadOptions(CallOptions, total=False):
     bridge: str
     exact: bool
     adapt: bool
+    lora_draft: str
     allow_approximate: bool
     chat_template: str

@@ -25,10 +25,11 @@ class ModelOptions:
     n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
     size of the vocabulary that n_context is counted in, 0 for the model's own. loading: of
     config.LOADING. exact: such that many widths of forwards compute alike. widths: of those that
-    should be fast. progress: told the share of a file that is loaded, where the library says so;
-    trying: of finding out how it is loaded best. known: told the context and the size of the
-    vocabulary before a CPU loads the weights, where another model may be opened meanwhile. alone:
-    returns once nothing else computes that would be timed.
+    should be fast. lora: a low-rank adapter that is added to its layers. progress: told the share
+    of a file that is loaded, where the library says so; trying: of finding out how it is loaded
+    best. known: told the context and the size of the vocabulary before a CPU loads the weights,
+    where another model may be opened meanwhile. alone: returns once nothing else computes that
+    would be timed.
     """
 
     n_context: int = 0
@@ -41,6 +42,7 @@ class ModelOptions:
     max_leaves: int = 8  # most leaves of a forking forward
     counted_by: int = 0
     loading: str = "auto"
+    lora: str = ""
     widths: tuple[int, ...] = (1,)
     progress: Callable[[float], None] | None = None
     trying: Callable[[float], None] | None = None

@@ -115,6 +115,7 @@ def options_of(config: Config, draft: Path | None = None) -> tuple[ModelOptions,
             device="cpu" if follows else config.device_draft,
             kv_type=config.kv_type_draft,
             hidden_states=config.adapt,
+            lora=config.lora_draft,
             loading=config.loading,
         ),
     )

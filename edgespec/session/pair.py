@@ -22,7 +22,7 @@ from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
-from edgespec.session.adapting import learner
+from edgespec.session.adapting import fingerprint, learner
 from edgespec.session.methods import Method, Methods
 from edgespec.store.pairs import n_bytes
 from edgespec.text.template import Message
@@ -95,10 +95,12 @@ class OpenPair:
             if self._config.adapt:
                 mapping = None if self.translation is None else self.translation.mapping
                 self.draft_model, self.learner = learner(model, mapping, (path, self.path))
-            keys = (
+            keys = [
                 cost_store.key_of(file, self._config, device=one.device)[:12]
                 for file, one in ((path, model), (self.path, self.target))
-            )
+            ]
+            if self._config.lora_draft:
+                keys.append(fingerprint(Path(self._config.lora_draft))[:12])
             self._share = n_bytes(path) / n_bytes(self.path)
             self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
         self.methods = self._methods(self._config)

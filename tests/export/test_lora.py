@@ -6,6 +6,7 @@ import ctypes
 import json
 import math
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import gguf
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from edgespec.export.lora import export
+from edgespec.export.onnx.export import export as export_onnx
 from edgespec.export.onnx.graph import GraphOptions, write_graph
 from edgespec.export.read.checkpoint import Checkpoint
 from edgespec.export.read.gguf import open_gguf_checkpoint
@@ -22,9 +24,11 @@ from graph_runner import graph_run, inputs_of, session_of
 from hf_maker import hf_name, interleaved, write_adapter
 from llama_reference import numpy_logits, write_llama
 
+from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.llamacpp.library import library
 from edgespec.cli import main
 from edgespec.errors import EdgeSpecError, ModelFileError
+from edgespec.store import pairs
 
 HEAD_DIM, TOKENS = 16, [1, 5, 90, 7, 7, 31, 2, 64]
 SHAPES = {
@@ -348,3 +352,31 @@ def test_patterns_name_the_end_of_a_module() -> None:
     assert matching(patterns, "model.layers.11.mlp.up_proj", 4) == 4
     assert matching(patterns, "model.layers.0.self_attn.aq_proj", 4) == 4
     assert matching(None, Q, 4) == 4
+
+
+def test_a_model_is_opened_with_an_adapter_by_either_backend(tmp_path: Path):
+    drafter = pairs.folder() / "demo" / "drafter.gguf"
+    checkpoint = open_gguf_checkpoint(drafter)
+    shapes = {
+        hf_name(name).removesuffix(".weight"): tensor.shape
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith("blk.") and len(tensor.shape) == 2
+    }
+    write_adapter(tmp_path / "adapter", shapes)
+    gguf_file, onnx_file = export(tmp_path / "adapter", checkpoint, tmp_path / "lora")
+    folder = tmp_path / "graph"
+    export_onnx(checkpoint, folder, GraphOptions("fp32", lora=True))
+    rows = {}
+    for path, adapter in ((drafter, gguf_file), (folder, onnx_file)):
+        for lora in ("", str(adapter)):
+            with closing(open_model(path, ModelOptions(n_context=64, lora=lora))) as model:
+                rows[path, bool(lora)] = model.forward(TOKENS).copy()
+    assert np.abs(rows[drafter, True] - rows[drafter, False]).max() > 1
+    spread = np.abs(rows[drafter, True]).max()
+    assert np.abs(rows[drafter, True] - rows[folder, True]).max() < 0.02 * spread
+    (tmp_path / "adapter.txt").write_text("no adapter")
+    for path in (drafter, folder):
+        with pytest.raises(EdgeSpecError, match="check --lora-draft"):
+            open_model(path, ModelOptions(n_context=64, lora=str(tmp_path / "none")))
+        with pytest.raises(ModelFileError, match="edgespec export lora"):
+            open_model(path, ModelOptions(n_context=64, lora=str(tmp_path / "adapter.txt")))

@@ -109,6 +109,9 @@ class LlamaCppModel:
         self._tree: Tree | None = None  # of a forking forward until keep
         self._forked = False  # whether leaves may be in the cache
         self._with_states = self._options.hidden_states
+        if self._options.lora:
+            lora = Path(self._options.lora)
+            opening.put_adapter(self._lib, self._weights, self._context, lora)
 
     @property
     def n_batch(self) -> int:

@@ -186,6 +186,25 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     return params
 
 
+def put_adapter(library: Library, weights: Weights, context: int, path: Path) -> None:
+    """Add a low-rank adapter to the context's layers; it is freed with the weights.
+
+    Raises: UsageError for no file, ModelFileError for one that is not of this model.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is not there: expected an adapter (GGUF); check --lora-draft")
+    api = library.api
+    library.forget_errors()
+    adapter = api.llama_adapter_lora_init(weights.handle, str(path).encode())
+    if not adapter:
+        raise ModelFileError(
+            f"{path} cannot be used ({library.last_error() or 'llama.cpp gave no reason'}): "
+            "expected an adapter of this model in GGUF; make it with `edgespec export lora`"
+        )
+    adapters = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
+    api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0))
+
+
 def places(library: Library, options: ModelOptions, context: int) -> Places:
     """Where the context's threads compute: anywhere for a GPU's few."""
     n_threads = 0 if on_gpu(library, options) else options.n_threads or n_cores()

@@ -78,12 +78,36 @@ class DynamicGraph:
         self._run_options = onnx_providers.runtime().RunOptions()
         # No graph capture; looking for an entry that is not there takes 0.06 ms of a run.
         self._run_options.add_run_config_entry("gpu_graph_id", "-1")
+        if options.lora:
+            self._bind_adapter(Path(options.lora))
         self._kept: dict[int, Small] = {}
         self._sizes, self._n_slots = sizes, sizes.n_context + self._first
         self._caches: list[NDArray[Any]] = []
         self.kv_bytes = 0
         for name, value in caches.items():
             self._bind_cache(name, [1, value.shape[1], self._n_slots, value.shape[3]])
+
+    def _bind_adapter(self, path: Path) -> None:
+        """A low-rank adapter's matrices as inputs of every run: what RunOptions say of adapters,
+        a run with bindings does not hear. Raises: UsageError, ModelFileError.
+        """
+        takes = [value.name for value in self._session.get_overridable_initializers()]
+        if not any(name.endswith(".lora_A") for name in takes):
+            raise UsageError(
+                f"{self._name} takes no adapter: expected a graph with inputs for one; export it "
+                "with --lora"
+            )
+        if not path.is_file():
+            raise UsageError(f"{path} is not there: expected an adapter; check --lora-draft")
+        try:
+            found = onnx_providers.runtime().AdapterFormat.read_adapter(str(path))
+            for name, value in found.get_parameters().items():
+                self._binding.bind_ortvalue_input(name, value)
+        except Exception as error:  # ORT's exceptions have no base of their own
+            raise ModelFileError(
+                f"{path} cannot be used ({' '.join(str(error).split())[:200]}): expected an "
+                "adapter of ONNX Runtime; make it with `edgespec export lora`"
+            ) from error
 
     def _bind_cache(self, name: str, shape: list[int]) -> None:
         """One buffer for what a layer reads and for what it gives back."""

@@ -91,6 +91,11 @@ class StaticGraph:
 
     def __init__(self, path: Path, about: dict[str, Any], options: ModelOptions) -> None:
         """Open the folder `path`. Raises: ModelFileError, UsageError, BackendError."""
+        if options.lora:
+            raise UsageError(
+                "a static ONNX model takes no adapter: expected a GGUF or a dynamic ONNX model; "
+                "merge the adapter into the model"
+            )
         if options.hidden_states:
             raise UsageError(
                 "a static ONNX model gives no hidden states: expected a GGUF or a dynamic ONNX "
