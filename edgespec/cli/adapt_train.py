@@ -16,6 +16,7 @@ from edgespec.config import Config
 from edgespec.errors import UsageError
 
 LOSSES = ("covering", "forward-kl", "hybrid", "jsd", "reverse-kl", "tvd", "tvd++")
+MERGED = ("q8_0", "q4_1", "f16")
 RANKS = (1, 256)
 
 
@@ -27,13 +28,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--loss", choices=LOSSES, metavar="NAME", help=f"... {', '.join(LOSSES)} (covering)")
     add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")
     add("--drop-layers", type=int, metavar="N", help="... layers to leave out first (0)")
+    add("--merged", choices=MERGED, metavar="TYPE",
+        help=f"... of the merged file's matrices: {', '.join(MERGED)} (q8_0)")  # fmt: skip
     add("--parallel", type=int, metavar="N", help="... answers written at once (16)")
     add("-o", "--out", metavar="NAME", help="... files to write, without ending (drafter-aligned)")
 
 
 def given(args: Namespace) -> list[str]:
     """Flags of `train` that were given."""
-    names = ("prompts", "lora", "loss", "epochs", "drop_layers", "parallel", "out")
+    names = ("prompts", "lora", "loss", "epochs", "drop_layers", "merged", "parallel", "out")
     return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
 
 
@@ -57,7 +60,7 @@ def train(
             config.threads,
         ),
         drafter, Path(args.out or f"{drafter.stem}-aligned"), rank, args.loss or "covering", epochs,
-        n_dropped=args.drop_layers or 0,
+        n_dropped=args.drop_layers or 0, merged=args.merged or "q8_0",
     )  # fmt: skip
     report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)
     lines = str(report).split("\n")

@@ -36,7 +36,8 @@ FEWEST = 20  # answers; fewer teach a drafter to say just those
 class AlignPlan:
     """Whom to teach by whom, from what, and where to write.
 
-    rank: of the adapters. n_dropped: layers of the drafter that are left out first.
+    rank: of the adapters. n_dropped: layers of the drafter that are left out first. merged: of
+    merge.KINDS, what the merged file's matrices become.
     """
 
     asked: Asked
@@ -47,13 +48,15 @@ class AlignPlan:
     epochs: int = 3
     rate: float = 5e-4
     n_dropped: int = 0
+    merged: str = "q8_0"
 
 
 @dataclass(frozen=True)
 class Report:
     """Scores on held-out answers before and after, and what was written.
 
-    kept: the layers that are left of the drafter's.
+    stored: those of the merged file, whose matrices were rounded again. kept: the layers that are
+    left of the drafter's.
     """
 
     n_answers: int
@@ -61,11 +64,12 @@ class Report:
     n_held_out: int
     before: Mapping[str, float]
     after: Mapping[str, float]
+    stored: Mapping[str, float]
     kept: Sequence[int]
     files: Sequence[Path]
 
     def __str__(self) -> str:
-        one, other = self.before, self.after
+        one, other, last = self.before, self.after, self.stored
         left = f", {self.n_left_out} prompts were too long" if self.n_left_out else ""
         return "\n".join(
             [
@@ -73,6 +77,7 @@ class Report:
                 f"others ({other['n']:,} tokens) the drafter's likeliest token is the target's at "
                 f"{other['agreement']:.3f}, {one['agreement']:.3f} before; accepted when drawn "
                 f"{other['overlap']:.3f}, {one['overlap']:.3f} before",
+                f"as {self.files[-1].name} holds it {last['agreement']:.3f}, {last['overlap']:.3f}",
                 *(f"wrote {file}" for file in self.files),
             ]
         )
@@ -108,8 +113,9 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     with TemporaryDirectory(prefix="edgespec-align-") as folder:
         network.save(Path(folder))
         files = written(plan, with_layers(base, kept), Path(folder))
+    stored = asdict(scores(Network(files[-1]), held, recipe.tokens))
     n_left_out = len(plan.asked.prompts) - len(answers)
-    return Report(len(answers), n_left_out, len(held), before, after, kept, files)
+    return Report(len(answers), n_left_out, len(held), before, after, stored, kept, files)
 
 
 def chosen_layers(
@@ -137,7 +143,7 @@ def written(plan: AlignPlan, base: Checkpoint, adapter: Path) -> list[Path]:
     """The files. base: with the layers that were kept."""
     whole = plan.n_dropped == 0
     files = lora.export(adapter, base, plan.out) if whole else []
-    return [*files, merge(base, lora.open_lora(adapter, base), merged_path(plan.out))]
+    return [*files, merge(base, lora.open_lora(adapter, base), merged_path(plan.out), plan.merged)]
 
 
 def merged_path(out: Path) -> Path:

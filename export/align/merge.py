@@ -1,4 +1,4 @@
-"""A model with an adapter inside: W + scale B A in place of W, each such matrix as Q8_0."""
+"""A model with an adapter inside: W + scale B A in place of W, each such matrix rounded again."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from ..gguf.file import copy_metadata, open_gguf, replacing
 from ..lora import Adapted, Lora, turned
 from ..read.checkpoint import Checkpoint, Tensor
 
-FACTS = {
-    "general.file_type": (int(gguf.LlamaFileType.MOSTLY_Q8_0), GGUFValueType.UINT32),
-    "general.quantization_version": (gguf.GGML_QUANT_VERSION, GGUFValueType.UINT32),
-}
+KINDS = ("q8_0", "q4_1", "f16")
 BLOCK = 32  # weights with one scale
 
 
-def merge(base: Checkpoint, lora: Lora, out: Path) -> Path:
+def merge(base: Checkpoint, lora: Lora, out: Path, kind: str = "q8_0") -> Path:
     """Write `out`, the GGUF model `base` with `lora` inside; the path.
 
-    Matrices whose rows are no multiple of 32 become F16; tensors without an adapter are copied.
+    kind: of KINDS, what the changed matrices are stored as; F16 those whose rows are no multiple
+    of 32. Tensors without an adapter are copied.
     Raises: ModelFileError if the base is no GGUF file, UsageError without room.
     """
     if base.path.is_dir():
@@ -36,13 +34,22 @@ def merge(base: Checkpoint, lora: Lora, out: Path) -> Path:
             f"{base.path} is a folder: expected a GGUF file to merge an adapter into; convert it"
         )
     changed = {f"{name}.weight": one for name, one in lora.matrices.items()}
-    kinds = {name: kind_of(base.tensors[name], name in changed) for name in base.tensors}
-    with replacing(out, base.path.stat().st_size * 2) as partial:
+    stored_as = Kind[kind.upper()]
+    kinds = {
+        name: kind_of(tensor, stored_as if name in changed else None)
+        for name, tensor in base.tensors.items()
+    }
+    with replacing(out, base.path.stat().st_size * 4) as partial:
         writer = gguf.GGUFWriter(str(partial), base.decoder.architecture)
         with closing(writer):
             n_layers = f"{base.decoder.architecture}.block_count"
-            facts = FACTS | {n_layers: (base.decoder.n_layers, GGUFValueType.UINT32)}
-            copy_metadata(open_gguf(base.path), writer, facts)
+            facts = {
+                "general.file_type": int(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"]),
+                "general.quantization_version": gguf.GGML_QUANT_VERSION,
+                n_layers: base.decoder.n_layers,
+            }
+            numbers = {name: (value, GGUFValueType.UINT32) for name, value in facts.items()}
+            copy_metadata(open_gguf(base.path), writer, numbers)
             for name, kind in kinds.items():
                 add_info(writer, name, base.tensors[name], kind)
             writer.write_header_to_file()
@@ -57,24 +64,24 @@ def merge(base: Checkpoint, lora: Lora, out: Path) -> Path:
     return out
 
 
-def kind_of(tensor: Tensor, is_changed: bool) -> Kind:
-    """How the new file holds a tensor."""
-    if not is_changed:
+def kind_of(tensor: Tensor, changed: Kind | None) -> Kind:
+    """How the new file holds a tensor. changed: what it is to be stored as, if it is changed."""
+    if changed is None:
         return Kind[tensor.kind]
-    return Kind.Q8_0 if tensor.shape[-1] % BLOCK == 0 else Kind.F16
+    return changed if tensor.shape[-1] % BLOCK == 0 else Kind.F16
 
 
 def add_info(writer: gguf.GGUFWriter, name: str, tensor: Tensor, kind: Kind) -> None:
     """Announce a tensor as `stored` will give it."""
-    if kind == Kind.Q8_0 and tensor.kind != "Q8_0":
-        shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
-        writer.add_tensor_info(name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=kind)
-    elif kind.name == tensor.kind:
+    if kind.name == tensor.kind:
         data = tensor.data
         writer.add_tensor_info(name, data.shape, data.dtype, tensor.n_bytes, raw_dtype=kind)
-    else:
+    elif kind == Kind.F16:
         n_bytes = 2 * int(np.prod(tensor.shape))
         writer.add_tensor_info(name, tensor.shape, np.dtype(np.float16), n_bytes, raw_dtype=kind)
+    else:
+        shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
+        writer.add_tensor_info(name, shape, np.dtype(np.uint8), int(np.prod(shape)), raw_dtype=kind)
 
 
 def with_inside(base: Checkpoint, name: str, one: Adapted) -> NDArray[np.float32]:
