@@ -47,6 +47,18 @@ class Columns:
     of_piece: Callable[[Ints], Ints]
 
 
+@dataclass
+class Hits:
+    """Of `n` guesses so many were the target's likeliest token: as made, and by the head alone.
+
+    Both are of the same places, those that drafts came to, so one run tells what is learned.
+    """
+
+    n: int = 0
+    made: int = 0
+    frozen: int = 0
+
+
 class Online:
     """Teaches `trainer`'s adapter by what a target says.
 
@@ -72,6 +84,7 @@ class Online:
         self._files, self._days = files, days
         self.gate = Gate(trainer.adapter)
         self.model.correction = self.gate.good if len(trainer.adapter.rows) else None
+        self.hits = Hits()
         self._held: dict[int, Guess] = {}
         self._new_rows: set[int] = set()
         self._n_fresh, self._request, self._step_s = 0, 0, 0.0
@@ -85,7 +98,10 @@ class Online:
     def label(self, place: int, row: FloatArray, pieces: Sequence[int]) -> None:
         """See drafters.teaching.Learner; left out where time is short."""
         guess = self._held.get(place)
-        if guess is None or self.balance_s < 0:
+        if guess is None:
+            return
+        self._count(guess, row, pieces)
+        if self.balance_s < 0:
             return
         start = self._clock()
         self._add(guess, self._mapped(row, pieces))
@@ -133,6 +149,16 @@ class Online:
             self._files.save(self.gate.good, self._days)
         except UsageError as error:
             log.info("what the drafter's head learned is not stored: %s", error)
+
+    def _count(self, guess: Guess, row: FloatArray, pieces: Sequence[int]) -> None:
+        """Whether this guess, and the uncorrected one, was right."""
+        if pieces:
+            right = self._columns.of_piece(np.array(pieces[:1]))[0]
+        else:
+            right = self._columns.of_target(np.array([row.argmax()]))[0]
+        self.hits.n += 1
+        self.hits.made += bool(pieces)
+        self.hits.frozen += int(guess.logits.argmax() == right)
 
     def _mapped(self, row: FloatArray, pieces: Sequence[int]) -> Labels:
         """One label, and the rows that it wants held."""

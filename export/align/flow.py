@@ -94,8 +94,14 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     base = open_gguf_checkpoint(plan.drafter)
     work = plan.out.with_name(plan.out.name + ".work")
     check_room(plan.out, 2 * plan.drafter.stat().st_size)
-    from .network import Network  # torch: before the hours that answers may take
-    from .train import Recipe, scores, split, train
+    try:  # before the time that answers take
+        from .network import Network
+        from .train import Recipe, scores, split, train
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed: training needs more packages; type `pip install "
+            "edgespec[train]`"
+        ) from error
 
     recipe = Recipe(plan.loss, plan.epochs, plan.rate)
     network = Network(plan.drafter)

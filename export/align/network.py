@@ -14,27 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
-from edgespec.errors import ModelFileError, UsageError
+from edgespec.errors import ModelFileError
 
 
 class Network:
     """The drafter without its head, which does not learn. head: [V, d].
 
     parameters: what learns, nothing before `adapt`.
-    Raises: ModelFileError for what transformers does not read, UsageError where it is missing.
+    Raises: ModelFileError for what transformers does not read.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            from peft import PeftModel  # noqa: F401
-            from transformers import AutoModelForCausalLM
-        except ImportError as error:
-            raise UsageError(
-                f"{error.name} is not installed: training needs more packages; type `pip install "
-                "edgespec[train]`"
-            ) from error
         try:
             with redirect_stderr(io.StringIO()):  # bars of its own
                 self._model: Any = AutoModelForCausalLM.from_pretrained(
@@ -62,8 +56,6 @@ class Network:
 
     def adapt(self, rank: int, seed: int = 0) -> None:
         """Put adapters into every matrix of the layers; they begin without effect."""
-        from peft import LoraConfig, get_peft_model
-
         torch.manual_seed(seed)
         config = LoraConfig(
             r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"

@@ -102,6 +102,7 @@ def test_a_drafter_learns_what_its_target_says_and_keeps_it(tmp_path: Path) -> N
     (day,) = saved.head.days.values()
     assert day.after > day.before
     assert one.model.correction is one.gate.good
+    assert one.hits.made - one.hits.frozen > 0.3 * one.hits.n
 
 
 def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(tmp_path: Path):
@@ -111,6 +112,8 @@ def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(tmp
         answered(one, drafter, 12, i)
     assert one.n_steps > 5
     assert one.model.correction is None
+    assert one.hits.n > 200
+    assert one.hits.made == one.hits.frozen  # the head is what it was
     assert AdapterFiles(tmp_path, "a" * 64, "b" * 64).load() is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -229,3 +230,14 @@ def test_a_model_without_layers_computes_with_the_others(tmp_path: Path):
     out = merge(checkpoint, open_lora(tmp_path / "adapter", checkpoint), tmp_path / "out.gguf")
     assert open_gguf_checkpoint(out).decoder.n_layers == 1
     assert np.isfinite(numpy_logits(out, TOKENS)).all()
+
+
+def test_packages_that_are_missing_are_named_before_anything_is_asked(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("network", "train"):
+        monkeypatch.delitem(sys.modules, f"edgespec.export.align.{name}", raising=False)
+    assert main(["adapt", "train", "--pair", "demo"]) == 2
+    said = capsys.readouterr().err
+    assert "is not installed" in said
+    assert "pip install edgespec[train]" in said
+    assert said.count("\n") == 1

@@ -1,0 +1,93 @@
+"""What a drafter's head learns along a stream of requests, beside what it would do unlearned.
+
+`python tests/adapt/stream.py OUT.jsonl --prompts FILE [NAME=VALUE, options of edgespec.load]` asks
+them in turn and adds a line for each: guesses, how many were the target's likeliest token with the
+head as it is and as it was, tokens/s, updates. `... OUT.jsonl --plot OUT.png` draws windows of 50.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgespec
+from edgespec.cli.prompts import read_prompts
+
+WINDOW = 50  # requests
+
+
+def main(words: list[str]) -> None:
+    out = Path(words[0])
+    if words[1] == "--plot":
+        plot(out, Path(words[2]))
+        return
+    given = dict(word.split("=", 1) for word in words[3:])
+    options: dict[str, Any] = {name: value_of(text) for name, text in given.items()}
+    run(out, Path(words[2]), {"temperature": 0.0, "max_tokens": 128, **options})
+
+
+def value_of(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def run(out: Path, prompts: Path, options: dict[str, Any]) -> None:
+    """Ask every prompt that has no line yet."""
+    n_done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
+    with edgespec.load(adapt=True, **options) as session, out.open("a", encoding="utf-8") as file:
+        learner = session.pair.learner
+        for prompt in read_prompts(prompts)[n_done:]:
+            before = replace(learner.hits) if learner is not None else None
+            for _ in session.chat(list(prompt.messages)):
+                pass
+            learner, stats = session.pair.learner, session.stats
+            assert learner is not None
+            row = {name: n - getattr(before, name, 0) for name, n in asdict(learner.hits).items()}
+            row |= {
+                "tokens": stats.n_tokens,
+                "decode_s": stats.decode_s,
+                "drafted": stats.n_drafted,
+            }
+            row |= {"accepted": stats.n_accepted, "steps": learner.n_steps}
+            row |= {"spent_s": learner.spent_s, "adopted": learner.model.correction is not None}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+
+def shares(out: Path) -> tuple[list[float], list[float]]:
+    """Right guesses by windows of requests: with the head as it was in use, and as it began."""
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    sums = {name: np.cumsum([0, *(row[name] for row in rows)]) for name in ("n", "made", "frozen")}
+    first = np.arange(max(1, len(rows) - WINDOW + 1))
+    last = np.minimum(first + WINDOW, len(rows))
+    n = sums["n"][last] - sums["n"][first]
+    made, frozen = ((sums[name][last] - sums[name][first]) / n for name in ("made", "frozen"))
+    return made.tolist(), frozen.tolist()
+
+
+def plot(out: Path, picture: Path) -> None:
+    """Draw both lines."""
+    from matplotlib import pyplot
+
+    made, frozen = shares(out)
+    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
+    at = np.arange(len(made)) + min(WINDOW, len(made))
+    axes.plot(at, made, label="learning")
+    axes.plot(at, frozen, label="frozen head, same guesses")
+    axes.set(xlabel="requests", ylabel=f"right guesses, last {WINDOW}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(picture, dpi=120)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
