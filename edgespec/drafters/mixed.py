@@ -19,7 +19,7 @@ from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
 SCORED = 3  # tokens drafted to be scored
-READ_STEP = 0.5  # of a step is what reading a token takes, until it was seen
+READ_STEP = 0.25  # of a step is what reading a token takes, until it was seen
 USUAL = 48.0  # tokens of an answer, until some were seen
 
 

@@ -29,7 +29,7 @@ KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier se
 # READS of the time at most; to be scored for SCORE_READS. Promises are guesses at first, and of a
 # text that is short after all: where all that was promised might be spent, SmolLM2 slowed 96 tokens
 # of Qwen2.5-Coder-1.5B after a prompt of 2,000 to 0.83 of plain, and 24 after one of 40 to 0.89.
-READ_PART, READS, SCORE_READS = 0.25, 0.05, 0.01
+READ_PART, READS, SCORE_READS = 0.25, 0.2, 0.01
 # Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed

@@ -50,6 +50,11 @@ class AlignPlan:
     n_dropped: int = 0
     merged: str = "q8_0"
 
+    @property
+    def work(self) -> Path:
+        """The folder of what is kept to go on from."""
+        return self.out.with_name(self.out.name + ".work")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -92,7 +97,6 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     if plan.drafter.suffix != ".gguf":
         raise UsageError(f"{plan.drafter} is no GGUF: expected the drafter as a GGUF file")
     base = open_gguf_checkpoint(plan.drafter)
-    work = plan.out.with_name(plan.out.name + ".work")
     check_room(plan.out, 2 * plan.drafter.stat().st_size)
     try:  # before the time that answers take
         from .network import Network
@@ -106,15 +110,15 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     recipe = Recipe(plan.loss, plan.epochs, plan.rate)
     network = Network(plan.drafter)
     check_dropped(network.n_layers, plan.n_dropped)
-    answers = gather(plan.asked, work / "answers", progress)
+    answers = gather(plan.asked, plan.work / "answers", progress)
     if len(answers) < FEWEST:
         raise UsageError(f"{len(answers)} answers: expected at least {FEWEST}; give more prompts")
     taught, held = split(list(lessons(plan.drafter, plan.asked.target, answers)))
     before = asdict(scores(network, held, recipe.tokens))
-    kept = chosen_layers(network, taught[:JUDGED], plan.n_dropped, work, progress)
+    kept = chosen_layers(network, taught[:JUDGED], plan, progress)
     network.use(kept)
     network.adapt(plan.rank)
-    train(network, taught, recipe, work / f"checkpoint-{len(kept)}.pt", progress)
+    train(network, taught, recipe, plan.work / f"checkpoint-{len(kept)}.pt", progress)
     after = asdict(scores(network, held, recipe.tokens))
     with TemporaryDirectory(prefix="edgespec-align-") as folder:
         network.save(Path(folder))
@@ -125,12 +129,12 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
 
 
 def chosen_layers(
-    network: Any, judged: Sequence[Lesson], n_dropped: int, work: Path, progress: Progress
+    network: Any, judged: Sequence[Lesson], plan: AlignPlan, progress: Progress
 ) -> list[int]:
     """The layers to keep, found once and kept in a file."""
     from .train import scores
 
-    file = work / f"layers-{n_dropped}.json"
+    n_dropped, file = plan.n_dropped, plan.work / f"layers-{plan.n_dropped}.json"
     if n_dropped and file.exists():
         return [int(layer) for layer in json.loads(file.read_text(encoding="utf-8"))]
 

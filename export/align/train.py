@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -94,7 +95,7 @@ def train(
     """Teach the network; goes on from `checkpoint`, if it is of the same recipe and lessons."""
     loss, made = loss_named(recipe.loss), batches(lessons, recipe)
     optimizer = torch.optim.AdamW(network.parameters, lr=recipe.rate, weight_decay=0.0)
-    whose = f"{recipe} {len(lessons)} {len(made)}"
+    whose = f"{recipe} {digest(lessons)} {sum(one.numel() for one in network.parameters)}"
     first = resumed(network, optimizer, checkpoint, whose)
     saved_at = time.monotonic()
     for step in range(first, len(made)):
@@ -179,6 +180,14 @@ def compared(
     mine = np.where(ids < 0, 0, np.take_along_axis(law, np.maximum(ids, 0), 1))
     agree.append(z.argmax(axis=1) == ids[np.arange(len(ids)), probs.argmax(axis=1)])
     overlap.append(np.minimum(mine, probs).sum(axis=1))
+
+
+def digest(lessons: Sequence[Lesson]) -> str:
+    """Tells lessons from others."""
+    total = hashlib.sha256()
+    for one in lessons:
+        total.update(one.ids.tobytes())
+    return total.hexdigest()
 
 
 def keep(network: Network, optimizer: Any, path: Path, whose: str, step: int) -> None:
