@@ -88,8 +88,8 @@ def run(args: Namespace, config: Config) -> int:
         raise UsageError(f"{flags[0]} goes with `edgespec adapt train`: expected that, or no flag")
     if (args.file is None) != (args.action != "warm") or (args.all and args.action != "reset"):
         raise UsageError(
-            "expected `edgespec adapt show`, `edgespec adapt reset [--all]`, or "
-            "`edgespec adapt warm FILE`"
+            "expected `edgespec adapt show`, `edgespec adapt reset [--all]`, "
+            "`edgespec adapt warm FILE` or `edgespec adapt train`"
         )
     quiet = args.json == "-"
     if args.action == "show":

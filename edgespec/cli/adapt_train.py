@@ -23,7 +23,7 @@ RANKS = (1, 256)
 def add_arguments(parser: ArgumentParser) -> None:
     """What `train` alone takes; checked by `check`, as other actions take none of it."""
     add = parser.add_argument
-    add("--prompts", metavar="FILE", help="with train: what the target is to answer (JSON lines)")
+    add("--prompts", metavar="FILE", help="with train: what to answer, JSON lines (built-in)")
     add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")
     add("--loss", choices=LOSSES, metavar="NAME", help=f"... {', '.join(LOSSES)} (covering)")
     add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")

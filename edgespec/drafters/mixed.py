@@ -269,7 +269,7 @@ class Mixed:
 
     def load(self, saved: dict[str, Any]) -> None:
         """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
-        usual, steps, reads = float(saved["usual"]), saved["steps"], saved["reads"]
+        usual, steps, reads = float(saved["usual"]), saved["steps"], saved.get("reads", {})
         costs = {one.source: float(steps[one.source]) for one in self._paid if one.source in steps}
         read = {one.source: float(reads[one.source]) for one in self._paid if one.source in reads}
         if not (usual > 0 and all(0 < one_s < 60 for one_s in (*costs.values(), *read.values()))):

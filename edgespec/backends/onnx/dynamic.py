@@ -78,6 +78,7 @@ class DynamicGraph:
         self._run_options = onnx_providers.runtime().RunOptions()
         # No graph capture; looking for an entry that is not there takes 0.06 ms of a run.
         self._run_options.add_run_config_entry("gpu_graph_id", "-1")
+        self._adapter: Any = None
         if options.lora:
             self._bind_adapter(Path(options.lora))
         self._kept: dict[int, Small] = {}
@@ -101,7 +102,8 @@ class DynamicGraph:
             raise UsageError(f"{path} is not there: expected an adapter; check --lora-draft")
         try:
             found = onnx_providers.runtime().AdapterFormat.read_adapter(str(path))
-            for name, value in found.get_parameters().items():
+            self._adapter = found, found.get_parameters()  # whose memory the bindings read
+            for name, value in self._adapter[1].items():
                 self._binding.bind_ortvalue_input(name, value)
         except Exception as error:  # ORT's exceptions have no base of their own
             raise ModelFileError(
