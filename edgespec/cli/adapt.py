@@ -39,11 +39,9 @@ from edgespec.session.opening import file_named
 from edgespec.store import pairs
 from edgespec.text.vocabulary import Vocabulary
 
-ABOUT = (
-    "Show, erase (reset) or teach (warm) what a drafter has learned; or train a draft model, in "
-    "all its layers, on answers of its target."
-)
-USAGE = "(show | reset [--all] | warm FILE | train [--prompts FILE]) [--json FILE] [options]"
+ABOUT = "Show, reset or warm what a drafter has learned, or train it on its target's answers."
+USAGE = "(show | reset [--all] | warm FILE | train) [--json FILE] [options]"
+RARE = adapt_train.RARE
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
 

@@ -17,6 +17,7 @@ from edgespec.errors import UsageError
 
 LOSSES = ("covering", "forward-kl", "hybrid", "jsd", "reverse-kl", "tvd", "tvd++")
 MERGED = ("q8_0", "q4_1", "f16")
+RARE = ("--lora", "--loss", "--epochs", "--drop-layers", "--merged", "--parallel")
 RANKS = (1, 256)
 
 
