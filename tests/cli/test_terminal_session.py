@@ -28,7 +28,8 @@ def rows_between(rows: list[str], first: str, last: str) -> list[str]:
 @pytest.mark.parametrize("columns", [100, 60])
 def test_a_conversation(columns: int, home: Path, tmp_path: Path) -> None:
     kept = tmp_path / "talk.json"
-    with Terminal("chat", *LONG, "--seed", "7", home=home, columns=columns) as terminal:
+    words = [*LONG, "--seed", "7", "--speculative", "on"]  # auto may find that it does not pay
+    with Terminal("chat", *words, home=home, columns=columns) as terminal:
         terminal.prompt(1)
         terminal.type("/set max_tokens 40")
         terminal.prompt(2)
