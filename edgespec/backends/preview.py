@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, backend_of
 from edgespec.config import DEFAULT_CONTEXT
+from edgespec.errors import ModelFileError
 
 PREVIEWS = {
     "llamacpp": "edgespec.backends.llamacpp.preview:preview_of",
@@ -88,4 +89,15 @@ def preview(path: Path, options: ModelOptions) -> Preview:
     """
     module, _, attribute = PREVIEWS[backend_of(path)].partition(":")
     found: Preview = getattr(import_module(module), attribute)(path, options)
+    return found
+
+
+def with_vocabulary(path: Path) -> Preview:
+    """The same of a model that is to be asked for its vocabulary alone, which is there then.
+
+    Raises: ModelFileError, also without one; UsageError.
+    """
+    found = preview(path, ModelOptions())
+    if found.tokenizer is None:
+        raise ModelFileError(found.problems[0])
     return found

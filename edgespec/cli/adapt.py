@@ -12,8 +12,7 @@ from typing import Any
 
 from edgespec.adapt import adapter_file
 from edgespec.adapt.adapter_file import AdapterFiles
-from edgespec.backends import ModelOptions
-from edgespec.backends.preview import Preview, preview
+from edgespec.backends.preview import with_vocabulary
 from edgespec.cli import adapt_train
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
@@ -314,7 +313,9 @@ def opened(config: Config) -> Iterator[Opened | None]:
     Raises: UsageError, ModelFileError.
     """
     with ExitStack() as stack:
-        draft, target = (stack.enter_context(closing(side_of(path))) for path in paths_of(config))
+        draft, target = (
+            stack.enter_context(closing(with_vocabulary(path))) for path in paths_of(config)
+        )
         one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
         if not difference(one, other):
             yield None
@@ -345,14 +346,3 @@ def sources_of(config: Config) -> tuple[Path, Path]:
     entries = (pairs.find(config.pair).drafter, pairs.find(config.pair).target)
     draft, target = (pairs.bundled(one.source) for one in entries)
     return draft, target
-
-
-def side_of(path: Path) -> Preview:
-    """The vocabulary of the model at `path`; its weights are not read.
-
-    Raises: UsageError, ModelFileError.
-    """
-    found = preview(path, ModelOptions())
-    if found.tokenizer is None:
-        raise ModelFileError(found.problems[0])
-    return found

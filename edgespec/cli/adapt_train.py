@@ -22,7 +22,7 @@ RANKS = (1, 256)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What `train` alone takes; checked by `check`, as other actions take none of it."""
+    """What `train` alone takes; `given` finds what other actions do not take."""
     add = parser.add_argument
     add("--prompts", metavar="FILE", help="with train: what to answer, JSON lines (built-in)")
     add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")

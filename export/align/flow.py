@@ -26,7 +26,7 @@ from ..read.gguf import open_gguf_checkpoint
 from .gather import ROOM, Asked, gather, lessons
 from .layers import check_dropped, least_missed, with_layers
 from .lesson import Lesson
-from .merge import merge
+from .merge import MERGED, merge
 
 JUDGED = 8  # answers by which layers are judged
 FEWEST = 20  # answers; fewer teach a drafter to say just those
@@ -97,7 +97,7 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     if plan.drafter.suffix != ".gguf":
         raise UsageError(f"{plan.drafter} is no GGUF: expected the drafter as a GGUF file")
     base = open_gguf_checkpoint(plan.drafter)
-    check_room(plan.out, 2 * plan.drafter.stat().st_size)
+    check_room(plan.out, MERGED * plan.drafter.stat().st_size)
     try:  # before the time that answers take
         from .network import Network
         from .train import Recipe, scores, split, train

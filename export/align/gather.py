@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, backend_of, open_model
-from edgespec.backends.preview import Preview, preview
+from edgespec.backends.preview import with_vocabulary
 from edgespec.config import cache_folder, state_folder
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
-from edgespec.errors import ModelFileError, UsageError
 from edgespec.session.adapting import First, fingerprint
 from edgespec.text.template import ChatTemplate
 from edgespec.types import Progress
@@ -46,7 +45,7 @@ def gather(asked: Asked, folder: Path, progress: Progress) -> list[tuple[Message
 
     Raises: EdgeSpecError; what was answered until then is kept.
     """
-    with closing(side_of(asked.target)) as side:
+    with closing(with_vocabulary(asked.target)) as side:
         assert side.tokenizer is not None
         template = ChatTemplate(side.tokenizer)
         prompts = [template.tokens(one) for one in asked.prompts]
@@ -105,7 +104,7 @@ def lessons(
     drafter: Path, target: Path, answers: Sequence[tuple[Messages, Written]]
 ) -> Iterator[Lesson]:
     """The answers as the drafter reads them. Raises: EdgeSpecError."""
-    with closing(side_of(drafter)) as one, closing(side_of(target)) as other:
+    with closing(with_vocabulary(drafter)) as one, closing(with_vocabulary(target)) as other:
         assert one.tokenizer is not None and other.tokenizer is not None
         pair = (one.tokenizer, one.n_vocab), (other.tokenizer, other.n_vocab)
         if not difference(*pair):
@@ -123,12 +122,3 @@ def lessons(
             spelled = translation.spelled(list(messages))
             ledger.anchor(written.ids[: written.n_prompt] if spelled else [], spelled)
             yield lesson.lesson(written, spell, of_target)
-
-
-def side_of(path: Path) -> Preview:
-    """A model's vocabulary, without its weights. Raises: UsageError, ModelFileError."""
-    found = preview(path, ModelOptions())
-    if found.tokenizer is None:
-        problems = found.problems
-        raise ModelFileError(problems[0]) if problems else UsageError(f"{path}: no vocabulary")
-    return found

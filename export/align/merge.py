@@ -19,6 +19,7 @@ from ..lora import Adapted, Lora, turned
 from ..read.checkpoint import Checkpoint, Tensor
 
 KINDS = ("q8_0", "q4_1", "f16")
+MERGED = 4  # times the size of the base, at most: Q4 to F16
 BLOCK = 32  # weights with one scale
 
 
@@ -39,7 +40,7 @@ def merge(base: Checkpoint, lora: Lora, out: Path, kind: str = "q8_0") -> Path:
         name: kind_of(tensor, stored_as if name in changed else None)
         for name, tensor in base.tensors.items()
     }
-    with replacing(out, base.path.stat().st_size * 4) as partial:
+    with replacing(out, MERGED * base.path.stat().st_size) as partial:
         writer = gguf.GGUFWriter(str(partial), base.decoder.architecture)
         with closing(writer):
             n_layers = f"{base.decoder.architecture}.block_count"

@@ -34,7 +34,7 @@ class Network:
                 self._model: Any = AutoModelForCausalLM.from_pretrained(
                     str(path.parent), gguf_file=path.name, dtype=torch.float32
                 )
-        except (ValueError, OSError, KeyError, NotImplementedError) as error:
+        except (ValueError, OSError, KeyError) as error:
             raise ModelFileError(
                 f"{path} cannot be read for training ({error}): expected a model that transformers "
                 "reads from GGUF, such as a Llama or a Qwen"

@@ -338,7 +338,7 @@ def test_no_vocabulary_stays_open(story: Path, monkeypatch: pytest.MonkeyPatch) 
         seen.append(preview(path, options))
         return seen[-1]
 
-    monkeypatch.setattr("edgespec.cli.adapt.preview", noted)
+    monkeypatch.setattr("edgespec.backends.preview.preview", noted)
     for words in (["warm", str(story)], ["show"], ["reset"]):
         assert main(["adapt", *words, *PAIR]) == 0
     assert len(seen) == 6
