@@ -101,7 +101,7 @@ class AdapterFiles:
         """The newest version that checks; None if there is none. Sets aside what does not check."""
         for path in self.versions():
             try:
-                return self._own(path)
+                return self.own(path)
             except FileNotFoundError:  # another process swept it
                 continue
             except OSError as error:
@@ -119,7 +119,7 @@ class AdapterFiles:
             path.unlink(missing_ok=True)
         return len(versions)
 
-    def _own(self, path: Path) -> Saved:
+    def own(self, path: Path) -> Saved:
         """A version of this pair. Raises: ModelFileError, OSError."""
         saved = read(path)
         if (saved.head.draft, saved.head.target) != self._pair:

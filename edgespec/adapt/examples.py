@@ -54,11 +54,13 @@ class Slots:
 class Batch(Slots):
     """Positions to learn from or to judge by.
 
-    hidden: [m, d] states before the head. request: [m] which request each is of.
+    hidden: [m, d] states before the head. request: [m] which request each is of. n_columns: of the
+    head.
     """
 
     hidden: NDArray[np.float32]
     request: Ints
+    n_columns: int
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -150,6 +152,7 @@ class Examples:
             )
         self._ring: NDArray[Any] = np.zeros(capacity, kind)
         self._n_added, self._kept, self._n_top, self._every = 0, kept, n_top, held_out
+        self._n_columns = 0
 
     def __len__(self) -> int:
         return min(self._n_added, len(self._ring))
@@ -171,6 +174,7 @@ class Examples:
                 f"{m} labels of {k} columns and hidden states {hidden.shape}: expected at most "
                 f"{self._kept} columns and [{m}, {d}]; pass one row each"
             )
+        self._n_columns = logits.shape[1]
         of = slots(logits, _padded(labels, self._kept), n_top=self._n_top)
         new = np.zeros(m, self._ring.dtype)
         new["request"], new["hidden"] = request, hidden
@@ -210,6 +214,7 @@ class Examples:
             labels=Labels(ids, of["probs"], piece, drafted, of["accepted"]),
             hidden=of["hidden"].astype(np.float32),
             request=of["request"],
+            n_columns=self._n_columns,
         )
 
 

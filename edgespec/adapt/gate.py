@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adapter import HeadAdapter
+from edgespec.adapt.corrected import corrected
 from edgespec.adapt.examples import Batch
-from edgespec.adapt.trainer import corrected
 
 DRAFT = 4  # tokens drafted, for what is expected
 SIGMAS = 3.0  # of eight requests one judgement in 100 takes noise for a gain, of many one in 700
@@ -80,13 +80,15 @@ def rates(adapter: HeadAdapter, batch: Batch, *, greedy: bool) -> NDArray[np.flo
     all that is known counts as the target's whole law.
     Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
     """
-    z = corrected(adapter, batch).astype(np.float64)
+    seen = corrected(adapter, batch)
+    z = seen.z.astype(np.float64)
     of, line = batch.labels, np.arange(len(z))
     piece = (of.ids.max(axis=1) < 0) & (of.piece >= 0)
     if greedy:
         best = np.where(piece, of.piece, of.probs.argmax(axis=1))
         known = piece | (of.probs.max(axis=1) > 0)
-        return np.asarray((z[:, :-1].argmax(axis=1) == best) & known, np.float64)
+        highest = z[:, :-1].max(axis=1) >= seen.highest
+        return np.asarray((z[:, :-1].argmax(axis=1) == best) & highest & known, np.float64)
     z -= z.max(axis=1, keepdims=True)
     law = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     shared = np.minimum(law[:, : of.probs.shape[1]], of.probs).sum(axis=1)

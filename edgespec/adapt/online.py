@@ -1,12 +1,14 @@
 """Learns while a model drafts: labels from every round, a step whenever time allows.
 
-Labelling and training take at most a share of what decoding takes; what does not fit is left out.
+Labelling and training take at most a share of what decoding takes; what does not fit is left out,
+or done in idle time after the answer, until the next request.
 Implements drafters.teaching.Learner and adapt.learned.Kind.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +21,7 @@ from edgespec.adapt.adapted import Adapted, Guess
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Examples
 from edgespec.adapt.gate import FEWEST, Gate
+from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
 from edgespec.adapt.trainer import Trainer
 from edgespec.errors import UsageError
@@ -30,6 +33,8 @@ log = logging.getLogger("edgespec")
 
 SHARE = 0.02  # of the time of decoding
 AHEAD_S = 0.25  # of work, at most, that is saved up for
+IDLE_STEPS = 64  # after an answer, if nobody asks meanwhile
+LATER_BYTES = 32 << 20  # of what waits to be labelled then
 FRESH = 16  # positions labelled since the last step, or there is none
 NEAR = 16.0  # a token whose logit is farther below the best one's is of the tail
 HELD, WORTH_HOLDING = 8192, 0.02  # rows of the head at most; the target's probability of a new one
@@ -57,6 +62,26 @@ class Hits:
     n: int = 0
     made: int = 0
     frozen: int = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A place the target has judged: its row [V], the pieces that spell what it said, the guesses
+    that were made of them (the first at least; None where there was none)."""
+
+    request: int
+    row: FloatArray
+    pieces: tuple[int, ...]
+    guesses: tuple[Guess | None, ...]
+
+    def copied(self) -> Judged:
+        """One whose arrays stay as they are."""
+        guesses = (one and Guess(one.hidden.copy(), one.logits.copy()) for one in self.guesses)
+        return Judged(self.request, self.row.copy(), self.pieces, tuple(guesses))
+
+    @property
+    def n_bytes(self) -> int:
+        return self.row.nbytes + sum(one.logits.nbytes for one in self.guesses if one is not None)
 
 
 class Online:
@@ -87,30 +112,48 @@ class Online:
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
         self._new_rows: set[int] = set()
-        self._n_fresh, self._request, self._step_s = 0, 0, 0.0
+        self._n_fresh, self._n_labelled, self._request, self._step_s = 0, 0, 0, 0.0
         self.balance_s = 0.0  # of work that is allowed now
         self.spent_s, self.n_steps, self._n_judged = 0.0, 0, 0
+        self.idle, self._n_idle = Idle(self._learn_on, may=on_mains), 0
+        self._later, self._later_bytes = deque[Judged](), 0
 
     def hold(self) -> None:
         """See drafters.teaching.Learner."""
+        self.idle.stop()
         self._held = dict(self.model.guesses)
 
     def label(self, place: int, row: FloatArray, pieces: Sequence[int]) -> None:
-        """See drafters.teaching.Learner; left out where time is short."""
+        """See drafters.teaching.Learner; left for idle time where time is short."""
         guess = self._held.get(place)
         if guess is None:
             return
         self._count(guess, row, pieces)
-        if self.balance_s < 0:
+        guesses = (guess, *(self._held.get(place + i) for i in range(1, len(pieces))))
+        judged = Judged(self._request, row, tuple(pieces), guesses)
+        if self.balance_s < 0:  # a copy of 0.8 MB takes a tenth of a label
+            self._leave(judged.copied())
             return
         start = self._clock()
-        self._add(guess, self._mapped(row, pieces))
-        for at, piece in enumerate(pieces[1:], place + 1):
-            if at in self._held:
-                column = self._columns.of_piece(np.array([piece]))
-                self._add(self._held[at], only_pieces(column))
-                self._new_rows.update(column.tolist())
+        self._label(judged)
         self._spend(start)
+
+    def _leave(self, judged: Judged) -> None:
+        """For idle time, in place of the oldest that wait if they are many."""
+        self._later.append(judged)
+        self._later_bytes += judged.n_bytes
+        while self._later_bytes > LATER_BYTES:
+            self._later_bytes -= self._later.popleft().n_bytes
+
+    def _label(self, judged: Judged) -> None:
+        (first, *others), pieces = judged.guesses, judged.pieces
+        assert first is not None
+        self._add(judged.request, first, self._mapped(judged.row, pieces))
+        for guess, piece in zip(others, pieces[1:], strict=True):
+            if guess is not None:
+                column = self._columns.of_piece(np.array([piece]))
+                self._add(judged.request, guess, only_pieces(column))
+                self._new_rows.update(column.tolist())
 
     def passed(self, seconds: float) -> None:
         """A round took so long: learn for a share of it."""
@@ -121,15 +164,46 @@ class Online:
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
-        self._hold_rows()
-        self.trainer.step(self.examples)
+        self._train()
         self._n_fresh = 0
-        self.n_steps += 1
         self._step_s = self._spend(start)
 
+    def _train(self) -> None:
+        self._hold_rows()
+        self.trainer.step(self.examples)
+        self.n_steps += 1
+
+    def _learn_on(self) -> bool:
+        """A label or a step in idle time; whether there is more to do. At last what was learned is
+        judged.
+        """
+        if self._later:
+            judged = self._later.popleft()
+            self._later_bytes -= judged.n_bytes
+            self._label(judged)
+            return True
+        if self._n_idle < IDLE_STEPS and len(self.examples) >= FRESH:
+            self._n_idle += 1
+            self._train()
+            return True
+        self._judge()
+        return False
+
     def save(self, *, at_least: int = 1) -> None:
-        """See adapt.learned.Kind: an answer is over, so judge what was learned, and keep it."""
-        self._request += 1
+        """See adapt.learned.Kind: an answer is over, so judge what was learned, and keep it.
+
+        at_least: 1 at the end of all, where no idle time follows.
+        """
+        self.idle.stop()
+        n_new = self.hits.n - self._n_labelled
+        self._request, self._n_labelled = self._request + 1, self.hits.n
+        self._judge()
+        if at_least > 1 and n_new:
+            self._n_idle = 0
+            self.idle.begin()
+
+    def _judge(self) -> None:
+        """Adopt and keep what held-out requests show to be better; give up what is worse."""
         if self.n_steps == self._n_judged:
             return
         verdict = self.gate.judge(self.trainer.adapter, self.examples.held_out())
@@ -168,8 +242,8 @@ class Online:
         self._new_rows.update(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
         return Labels(of.ids, of.probs, np.array([-1]), drafted, np.array([bool(pieces)]))
 
-    def _add(self, guess: Guess, labels: Labels) -> None:
-        self.examples.add(self._request, guess.hidden[None], guess.logits[None], labels)
+    def _add(self, request: int, guess: Guess, labels: Labels) -> None:
+        self.examples.add(request, guess.hidden[None], guess.logits[None], labels)
         self._n_fresh += 1
 
     def _hold_rows(self) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adamw import AdamW, Settings
-from edgespec.adapt.adapter import Floats, HeadAdapter
+from edgespec.adapt.adapter import HeadAdapter
+from edgespec.adapt.corrected import backward, corrected
 from edgespec.adapt.examples import Batch, Examples
 from edgespec.adapt.losses import Loss, Scored, covering
 
@@ -65,11 +66,12 @@ class Trainer:
         """One step on these positions; none without any."""
         if len(batch) == 0:
             return Trained(0, 0, 0.0)
-        places = self.adapter.places(batch.columns)
-        scored = score(self.adapter, batch, self.recipe.loss, places)
-        kept = self._worth(batch, scored, places)
-        dz = scored.dz[kept, :-1] / np.float32(len(kept))  # the last column is of other rows
-        slopes = self.adapter.backward(batch.hidden[kept], dz, places[kept])
+        seen = corrected(self.adapter, batch)
+        scored = self.recipe.loss(seen.z, batch.labels)
+        kept = self._worth(batch, scored)
+        dz = np.zeros_like(scored.dz)
+        dz[kept] = scored.dz[kept] / np.float32(len(kept))
+        slopes = backward(self.adapter, batch, seen, dz)
         self._optimizer.step(self.adapter.parameters, slopes.parts)
         self._follow()
         return Trained(len(batch), len(kept), float(scored.loss[kept].mean()))
@@ -82,11 +84,11 @@ class Trainer:
         if self._slow is not None:
             self._slow.hold(rows)
 
-    def _worth(self, batch: Batch, scored: Scored, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _worth(self, batch: Batch, scored: Scored) -> NDArray[np.int64]:
         """Which positions to learn from, rising; of equal ones those of the largest loss."""
         if self._slow is None:
             return np.arange(len(batch))
-        reference = score(self._slow, batch, self.recipe.loss, places)
+        reference = score(self._slow, batch, self.recipe.loss)
         order = np.lexsort((-scored.loss, reference.loss - scored.loss))
         return np.sort(order[: max(1, round(self.recipe.share * len(batch)))])
 
@@ -97,18 +99,6 @@ class Trainer:
                 slow += (1 - self.recipe.memory) * (now - slow)
 
 
-def score(
-    adapter: HeadAdapter, batch: Batch, loss: Loss, places: NDArray[np.int64] | None = None
-) -> Scored:
-    """Losses of a batch under an adapter. places: of the batch's columns, if they are known."""
-    return loss(corrected(adapter, batch, places), batch.labels)
-
-
-def corrected(
-    adapter: HeadAdapter, batch: Batch, places: NDArray[np.int64] | None = None
-) -> Floats:
-    """Logits [m, s + 1] of a batch's slots, at last the logarithm of all other columns' mass."""
-    places = adapter.places(batch.columns) if places is None else places
-    z = batch.base.copy()
-    z[:, :-1] += adapter.corrections(batch.hidden, places)
-    return z
+def score(adapter: HeadAdapter, batch: Batch, loss: Loss) -> Scored:
+    """Losses of a batch under an adapter."""
+    return loss(corrected(adapter, batch).z, batch.labels)

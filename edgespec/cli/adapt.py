@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgespec.adapt import adapter_file
-from edgespec.adapt.adapter_file import AdapterFiles
-from edgespec.backends.preview import with_vocabulary
-from edgespec.cli import adapt_train
+from edgespec.cli import adapt_move, adapt_train
+from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, sources_of
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.coverage import coverage
@@ -25,24 +23,24 @@ from edgespec.drafters.bridges.ngram_file import (
     files_in,
     files_of,
     load,
-    path_of,
     read,
     save,
 )
 from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
-from edgespec.drafters.bridges.pairing import difference, vocabulary_of
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.files import PART, place, text_of
-from edgespec.session.adapting import fingerprint
-from edgespec.session.opening import file_named
-from edgespec.store import pairs
-from edgespec.text.vocabulary import Vocabulary
 
-ABOUT = "Show, reset or warm what a drafter has learned, or train it on its target's answers."
-USAGE = "(show | reset [--all] | warm FILE | train) [--json FILE] [options]"
+ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
+USAGE = (
+    "(show [--plot PNG] | reset [--all] | warm FILE | export FILE | import FILE | train) "
+    "[--json FILE] [options]"
+)
 RARE = adapt_train.RARE
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
+
+ACTIONS = ("show", "reset", "warm", "export", "import", "train")
+WITH_FILE = ("warm", "export", "import")
 
 Found = tuple[list[str], dict[str, Any]]
 """Lines for the reader and the record for scripts."""
@@ -55,53 +53,59 @@ NOTHING = "no n-grams in {}: a drafter of another vocabulary learns them"
 SAME = "drafter and target have the same vocabulary: there are no n-grams to learn"
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Both vocabularies of a pair, and where its n-grams lie."""
-
-    draft: Vocabulary
-    target: Vocabulary
-    names: tuple[str, str]
-    path: Path
-
-    @property
-    def about(self) -> str:
-        return f"{self.names[0]} -> {self.names[1]}"
-
-
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own arguments."""
-    actions = ("show", "reset", "warm", "train")
-    parser.add_argument("action", metavar="show|reset|warm|train", choices=actions)
-    parser.add_argument("file", metavar="FILE", nargs="?", help="a text to learn from, with warm")
+    parser.add_argument("action", metavar="|".join(ACTIONS), choices=ACTIONS)
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="a text, with warm; what moves, with export, import"
+    )
     parser.add_argument("--all", action="store_true", help="with reset: of all pairs")
+    parser.add_argument("--plot", metavar="PNG", help="with show: draw what the head learned")
     adapt_train.add_arguments(parser)
     add_json(parser)
 
 
 def run(args: Namespace, config: Config) -> int:
-    """Show, reset, warm or train."""
-    if args.action != "train" and (flags := adapt_train.given(args)):
-        raise UsageError(f"{flags[0]} goes with `edgespec adapt train`: expected that, or no flag")
-    if (args.file is None) != (args.action != "warm") or (args.all and args.action != "reset"):
-        raise UsageError(
-            "expected `edgespec adapt show`, `edgespec adapt reset [--all]`, "
-            "`edgespec adapt warm FILE` or `edgespec adapt train`"
-        )
+    """Do what is asked, say it, and write the record."""
+    check(args)
     quiet = args.json == "-"
-    if args.action == "show":
-        lines, data = show(config)
-    elif args.action == "warm":
-        lines, data = warm(Path(args.file), config, quiet=quiet)
-    elif args.action == "train":
-        lines, data = adapt_train.train(args, config, *sources_of(config), quiet=quiet)
-    else:
-        lines, data = erase_all() if args.all else erase(config)
+    lines, data = done(args, config, quiet=quiet)
     if not quiet:
         print("\n".join(lines))
     if args.json:
         write_json(data, args.json)
     return 0
+
+
+def check(args: Namespace) -> None:
+    """Raises: UsageError for what does not go together."""
+    if args.action != "train" and (flags := adapt_train.given(args)):
+        raise UsageError(f"{flags[0]} goes with `edgespec adapt train`: expected that, or no flag")
+    wrong_file = (args.file is None) != (args.action not in WITH_FILE)
+    wrong_flag = (args.all and args.action != "reset") or (args.plot and args.action != "show")
+    if wrong_file or wrong_flag:
+        raise UsageError(
+            "expected `edgespec adapt show [--plot PNG]`, `edgespec adapt reset [--all]`, "
+            "`edgespec adapt warm FILE`, `edgespec adapt export FILE`, `edgespec adapt import "
+            "FILE` or `edgespec adapt train`"
+        )
+
+
+def done(args: Namespace, config: Config, *, quiet: bool) -> Found:
+    """What the action found or did."""
+    match args.action:
+        case "show":
+            return show(config, args.plot)
+        case "reset":
+            return erase_all() if args.all else erase(config)
+        case "warm":
+            return warm(Path(args.file), config, quiet=quiet)
+        case "export":
+            return adapt_move.export(Path(args.file), config)
+        case "import":
+            return adapt_move.bring(Path(args.file), config)
+        case _:
+            return adapt_train.train(args, config, *sources_of(config), quiet=quiet)
 
 
 def show(config: Config) -> Found:
@@ -122,12 +126,6 @@ def show(config: Config) -> Found:
             more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
         lines += more
     return lines, data
-
-
-def chosen(config: Config) -> tuple[str, ...]:
-    """What says which pair is meant."""
-    files = config.model, config.draft_model
-    return config.pair, *files, config.hf_repo, config.hf_repo_draft
 
 
 def described(file: Path) -> tuple[dict[str, Any], str]:
@@ -193,7 +191,7 @@ def shown(piece: bytes) -> str:
 
 def erase(config: Config) -> Found:
     """Delete the n-grams and the head of one pair."""
-    heads = AdapterFiles(state_folder(), *map(fingerprint, paths_of(config))).versions()
+    heads = heads_of(config).versions()
     with opened(config) as pair:
         if pair is None:
             return deleted(heads) if heads else ([SAME], {"deleted": []})
@@ -304,45 +302,3 @@ def parts_of(text: str) -> list[bytes]:
         out.append(text[at:end].encode())
         at = end
     return out
-
-
-@contextmanager
-def opened(config: Config) -> Iterator[Opened | None]:
-    """The vocabularies that a configuration names, None if they are the same.
-
-    Raises: UsageError, ModelFileError.
-    """
-    with ExitStack() as stack:
-        draft, target = (
-            stack.enter_context(closing(with_vocabulary(path))) for path in paths_of(config)
-        )
-        one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
-        if not difference(one, other):
-            yield None
-            return
-        names = draft.path.name, target.path.name
-        sides = vocabulary_of(*one), vocabulary_of(*other)
-        yield Opened(*sides, names, path_of(state_folder(), *sides))
-
-
-def paths_of(config: Config) -> tuple[Path, Path]:
-    """Files of drafter and target; of a padded target the one that it is made from."""
-    draft = file_named(
-        config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, show_progress
-    )
-    target = file_named(config.model, config.hf_repo, "-m", "-hf", config, show_progress)
-    if target is None:
-        pair = pairs.find(config.pair)
-        return draft or pairs.bundled(pair.drafter), pairs.bundled(pair.target)
-    if draft is None:
-        raise UsageError(f"{target.name} has no drafter: expected one; give it with -md")
-    return draft, target
-
-
-def sources_of(config: Config) -> tuple[Path, Path]:
-    """The same; where a pair is made of other files, those."""
-    if chosen(config)[1:] != chosen(Config())[1:]:
-        return paths_of(config)
-    entries = (pairs.find(config.pair).drafter, pairs.find(config.pair).target)
-    draft, target = (pairs.bundled(one.source) for one in entries)
-    return draft, target

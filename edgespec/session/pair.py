@@ -159,7 +159,11 @@ class OpenPair:
         return replace(stats, plain_token_s=plain_token_s(stats, live))
 
     def anchor(self, method: Method, ids: Sequence[int], messages: Sequence[Message]) -> None:
-        """A drafter of another vocabulary reads these messages in its own chat format."""
+        """A request comes: a drafter of another vocabulary reads these messages in its own chat
+        format, and what learned in idle time has ended.
+        """
+        if self.learner is not None:
+            self.learner.idle.stop()
         if method.translated is not None and self.translation is not None:
             spelled = self.translation.spelled(messages) if messages else []
             method.translated.ledger.anchor(ids if spelled else [], spelled)

@@ -1,14 +1,16 @@
 """What a drafter's head learns along a stream of requests, beside what it would do unlearned.
 
 `python tests/adapt/stream.py OUT.jsonl --prompts FILE [NAME=VALUE, options of edgespec.load]` asks
-them in turn and adds a line for each: guesses, how many were the target's likeliest token with the
-head as it is and as it was, tokens/s, updates. `... OUT.jsonl --plot OUT.png` draws windows of 50.
+them in turn, read=S seconds after one another, and adds a line for each: guesses, how many were the
+target's likeliest token with the head as it is and as it was, tokens/s, updates. `... OUT.jsonl
+--plot OUT.png` draws windows of 50.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ def main(words: list[str]) -> None:
         return
     given = dict(word.split("=", 1) for word in words[3:])
     options: dict[str, Any] = {name: value_of(text) for name, text in given.items()}
-    run(out, Path(words[2]), {"temperature": 0.0, "max_tokens": 128, **options})
+    read_s = float(options.pop("read", 0))
+    run(out, Path(words[2]), read_s, {"temperature": 0.0, "max_tokens": 128, **options})
 
 
 def value_of(text: str) -> int | float | str:
@@ -40,7 +43,7 @@ def value_of(text: str) -> int | float | str:
     return text
 
 
-def run(out: Path, prompts: Path, options: dict[str, Any]) -> None:
+def run(out: Path, prompts: Path, read_s: float, options: dict[str, Any]) -> None:
     """Ask every prompt that has no line yet."""
     n_done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
     with edgespec.load(adapt=True, **options) as session, out.open("a", encoding="utf-8") as file:
@@ -61,6 +64,7 @@ def run(out: Path, prompts: Path, options: dict[str, Any]) -> None:
             row |= {"spent_s": learner.spent_s, "adopted": learner.model.correction is not None}
             file.write(json.dumps(row) + "\n")
             file.flush()
+            time.sleep(read_s)
 
 
 def shares(out: Path) -> tuple[list[float], list[float]]:

@@ -7,10 +7,10 @@ import pytest
 from head_pair import HeadPair, taught
 
 from edgespec.adapt.adapter import fresh
+from edgespec.adapt.corrected import corrected
 from edgespec.adapt.examples import Examples, slots
 from edgespec.adapt.labels import Labels, labels
 from edgespec.adapt.losses import LOSSES
-from edgespec.adapt.trainer import corrected
 from edgespec.errors import ShapeError, UsageError
 
 PAIR = HeadPair()
@@ -62,7 +62,7 @@ def test_where_only_slots_are_held_a_correction_is_exact():
     examples = Examples(PAIR.d, kept=16, n_top=40)
     examples.add(0, hidden, logits, given)
     batch = examples.sample(1, np.random.default_rng(0))
-    few = LOSSES["reverse-kl"](corrected(adapter, batch), batch.labels)
+    few = LOSSES["reverse-kl"](corrected(adapter, batch).z, batch.labels)
     adapter.correct(logits[0], hidden[0])
     whole = LOSSES["reverse-kl"](logits, given)
     assert few.loss == pytest.approx(whole.loss, rel=5e-3)

@@ -98,7 +98,7 @@ def load(
     cache = NgramCache(max_bytes=max_bytes)
     try:
         head, entries = read(path)
-        _check_pair(path, head, entries, draft, target)
+        check_pair(path, head, entries, draft, target)
     except FileNotFoundError:
         return cache
     except OSError as error:
@@ -195,7 +195,7 @@ def _within(ids: NDArray[np.int32], low: int, high: int) -> bool:
     return not len(ids) or bool(low <= int(ids.min()) and int(ids.max()) <= high)
 
 
-def _check_pair(
+def check_pair(
     path: Path, head: Head, entries: Sequence[Entry], draft: Vocabulary, target: Vocabulary
 ) -> None:
     """Raises: ModelFileError unless these vocabularies' tokens spell what the entries say."""

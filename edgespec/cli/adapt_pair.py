@@ -1,0 +1,87 @@
+"""Which pair `edgespec adapt` is asked about: its files, vocabularies, and what it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgespec.adapt.adapter_file import AdapterFiles
+from edgespec.backends.preview import with_vocabulary
+from edgespec.cli.output import show_progress
+from edgespec.config import Config, state_folder
+from edgespec.drafters.bridges.ngram_file import path_of
+from edgespec.drafters.bridges.pairing import difference, vocabulary_of
+from edgespec.errors import UsageError
+from edgespec.session.adapting import fingerprint
+from edgespec.session.opening import file_named
+from edgespec.store import pairs
+from edgespec.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Both vocabularies of a pair, and where its n-grams lie."""
+
+    draft: Vocabulary
+    target: Vocabulary
+    names: tuple[str, str]
+    path: Path
+
+    @property
+    def about(self) -> str:
+        return f"{self.names[0]} -> {self.names[1]}"
+
+
+def chosen(config: Config) -> tuple[str, ...]:
+    """What says which pair is meant."""
+    files = config.model, config.draft_model
+    return config.pair, *files, config.hf_repo, config.hf_repo_draft
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Opened | None]:
+    """The vocabularies that a configuration names, None if they are the same.
+
+    Raises: UsageError, ModelFileError.
+    """
+    with ExitStack() as stack:
+        draft, target = (
+            stack.enter_context(closing(with_vocabulary(path))) for path in paths_of(config)
+        )
+        one, other = ((side.tokenizer, side.n_vocab) for side in (draft, target))
+        if not difference(one, other):
+            yield None
+            return
+        names = draft.path.name, target.path.name
+        sides = vocabulary_of(*one), vocabulary_of(*other)
+        yield Opened(*sides, names, path_of(state_folder(), *sides))
+
+
+def paths_of(config: Config) -> tuple[Path, Path]:
+    """Files of drafter and target; of a padded target the one that it is made from."""
+    draft = file_named(
+        config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, show_progress
+    )
+    target = file_named(config.model, config.hf_repo, "-m", "-hf", config, show_progress)
+    if target is None:
+        pair = pairs.find(config.pair)
+        return draft or pairs.bundled(pair.drafter), pairs.bundled(pair.target)
+    if draft is None:
+        raise UsageError(f"{target.name} has no drafter: expected one; give it with -md")
+    return draft, target
+
+
+def sources_of(config: Config) -> tuple[Path, Path]:
+    """The same; where a pair is made of other files, those."""
+    if chosen(config)[1:] != chosen(Config())[1:]:
+        return paths_of(config)
+    entries = (pairs.find(config.pair).drafter, pairs.find(config.pair).target)
+    draft, target = (pairs.bundled(one.source) for one in entries)
+    return draft, target
+
+
+def heads_of(config: Config) -> AdapterFiles:
+    """The versions of the drafter's head that this pair has learned."""
+    return AdapterFiles(state_folder(), *map(fingerprint, paths_of(config)))
