@@ -16,6 +16,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ class Config:
         False, "--exact", switch, "", "the same text whatever is drafted, to the last bit"
     )
     adapt: bool = option(
-        False, "--adapt", switch, "", "the drafter learns from the target's answers", rare=True
+        False, "--adapt", switch, "", "the drafter learns from answers (--no-adapt: not)", rare=True
     )
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
@@ -291,9 +292,9 @@ def add_flags(parser: ArgumentParser, command: str, *, every: bool = False) -> N
             continue
         text = SUPPRESS if opt.rare and not every else opt.text
         if not opt.metavar:
-            group.add_argument(
-                *opt.flags, dest=one.name, action="store_const", const=True, help=text
-            )
+            add = partial(group.add_argument, dest=one.name, action="store_const")
+            add(*opt.flags, const=True, help=text)
+            add(*map(_denied, opt.flags), const=False, help=SUPPRESS)  # what a file had switched on
             continue
         action = "append" if isinstance(one.default, tuple) else "store"
         n_shown = 1 if opt.flags[0].startswith("--") else 2
@@ -303,6 +304,11 @@ def add_flags(parser: ArgumentParser, command: str, *, every: bool = False) -> N
                     *flags, dest=one.name, type=opt.read, metavar=opt.metavar, help=shown,
                     action=action,
                 )  # fmt: skip
+
+
+def _denied(flag: str) -> str:
+    """The flag that switches another's option off."""
+    return flag.replace("--", "--no-", 1)
 
 
 def resolve(

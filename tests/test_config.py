@@ -198,6 +198,15 @@ def test_rare_options_work_but_do_not_fill_the_help() -> None:
     assert short.parse_args(["--repeat-penalty", "1.5"]).repeat_penalty == 1.5
 
 
+def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("adapt = true\nexact = true\n", encoding="utf-8")
+    parser = ArgumentParser()
+    add_flags(parser, "chat")
+    config = resolve(parser.parse_args(["--no-adapt"]), {}, path=file)
+    assert (config.adapt, config.exact) == (False, True)
+
+
 def test_options_of_one_command_are_no_flags_of_others() -> None:
     parser = ArgumentParser()
     add_flags(parser, "bench")

@@ -193,6 +193,11 @@ class Examples:
         taught = np.flatnonzero(~self._is_held_out())
         return self._batch(rng.choice(taught, min(m, len(taught)), replace=False))
 
+    def newest(self, m: int) -> Batch:
+        """The last m positions, held out or not, the oldest first."""
+        first = self._n_added - min(m, len(self))
+        return self._batch(np.arange(first, self._n_added) % len(self._ring))
+
     def held_out(self) -> Batch:
         """All positions that are not learned from, whole requests, the oldest first."""
         order = np.arange(max(0, self._n_added - len(self._ring)), self._n_added) % len(self._ring)

@@ -54,7 +54,8 @@ def on_mains() -> bool:
     """Whether the device is not on battery, as far as the system says."""
     try:
         import psutil  # type: ignore[import-untyped]
-    except ImportError:
+
+        battery = psutil.sensors_battery()
+    except (ImportError, AttributeError):  # systems that psutil knows no battery of
         return True
-    battery = psutil.sensors_battery()
     return battery is None or bool(battery.power_plugged)

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adapted import Adapted, Guess
+from edgespec.adapt.adapter import HeadAdapter, fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Examples
-from edgespec.adapt.gate import FEWEST, Gate
+from edgespec.adapt.gate import FEWEST, Gate, rates
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
-from edgespec.adapt.trainer import Trainer
+from edgespec.adapt.rivals import Rivals
+from edgespec.adapt.trainer import POSITIONS, Trainer
 from edgespec.errors import UsageError
 from edgespec.types import FloatArray
 
@@ -89,7 +91,10 @@ class Online:
 
     `model`'s head is corrected by the last adapter that held-out requests have shown to be better
     (gate.py); one that is worse for sure is given up, one of which that is not known learns on.
-    share: of the rounds' time that learning may take; judging and saving is between answers.
+    Within an answer the adapter that learns takes over, for the rest of it, once the answer itself
+    has shown it to be better; and where the uncorrected head is, nothing is corrected any more.
+    share: of the rounds' time that learning may take; judging and saving is between answers. may:
+    asked before each answer whether the device has power to spare.
     """
 
     def __init__(
@@ -103,19 +108,23 @@ class Online:
         *,
         share: float = SHARE,
         clock: Callable[[], float] = perf_counter,
+        may: Callable[[], bool] = on_mains,
     ) -> None:
         self.model, self.trainer, self.examples = model, trainer, examples
         self._columns, self._share, self._clock = columns, share, clock
         self._files, self._days = files, days
         self.gate = Gate(trainer.adapter)
-        self.model.correction = self.gate.good if len(trainer.adapter.rows) else None
+        self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
+        self._used, self._learning, self._unlearned = self._frozen, Rivals(), Rivals()
+        self._use(self.gate.good)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
         self._new_rows: set[int] = set()
         self._n_fresh, self._n_labelled, self._request, self._step_s = 0, 0, 0, 0.0
         self.balance_s = 0.0  # of work that is allowed now
         self.spent_s, self.n_steps, self._n_judged = 0.0, 0, 0
-        self.idle, self._n_idle = Idle(self._learn_on, may=on_mains), 0
+        self.idle, self._n_idle = Idle(self._learn_on, may=may), 0
+        self._may, self._may_now = may, may()
         self._later, self._later_bytes = deque[Judged](), 0
 
     def hold(self) -> None:
@@ -129,6 +138,8 @@ class Online:
         if guess is None:
             return
         self._count(guess, row, pieces)
+        if not self._may_now:
+            return
         guesses = (guess, *(self._held.get(place + i) for i in range(1, len(pieces))))
         judged = Judged(self._request, row, tuple(pieces), guesses)
         if self.balance_s < 0:  # a copy of 0.8 MB takes a tenth of a label
@@ -158,20 +169,50 @@ class Online:
     def passed(self, seconds: float) -> None:
         """A round took so long: learn for a share of it."""
         self.balance_s = min(self.balance_s + self._share * seconds, AHEAD_S)
-        if self._n_fresh >= FRESH and self.balance_s >= self._step_s:
+        if self._may_now and self._n_fresh >= FRESH and self.balance_s >= self._step_s:
             self.step()
 
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
+        self._compare()
         self._train()
-        self._n_fresh = 0
         self._step_s = self._spend(start)
+
+    def _compare(self) -> None:
+        """Ask the heads about what none of them has learned from yet, and use the better one."""
+        asked = self.examples.newest(min(self._n_fresh, POSITIONS))
+        used, learning, unlearned = (
+            rates(one, asked, greedy=True)
+            for one in (self._used, self.trainer.adapter, self._frozen)
+        )
+        self._learning.add(learning, used)
+        self._unlearned.add(unlearned, used)
+        if self._learning.verdict > 0:
+            self._use(self.trainer.adapter.copy())
+        elif self._unlearned.verdict > 0:
+            if self._used is self.gate.good:
+                self.gate.good = self._frozen.copy()
+                self._save()
+            self._give_up()
+
+    def _use(self, head: HeadAdapter) -> None:
+        """Correct by it from now on; what is known of the one before says nothing of it."""
+        self._learning = Rivals()
+        if head is not self._used:
+            self._used, self._unlearned = head, Rivals()
+        self.model.correction = head if len(head.rows) else None
+
+    def _give_up(self) -> None:
+        """Begin again at the last good adapter."""
+        self.trainer.adapter.become(self.gate.good)
+        self.trainer.restart()
+        self._use(self.gate.good)
 
     def _train(self) -> None:
         self._hold_rows()
         self.trainer.step(self.examples)
-        self.n_steps += 1
+        self.n_steps, self._n_fresh = self.n_steps + 1, 0
 
     def _learn_on(self) -> bool:
         """A label or a step in idle time; whether there is more to do. At last what was learned is
@@ -195,6 +236,8 @@ class Online:
         at_least: 1 at the end of all, where no idle time follows.
         """
         self.idle.stop()
+        self._may_now = self._may()
+        self._use(self.gate.good)  # what took over within the answer was for that
         n_new = self.hits.n - self._n_labelled
         self._request, self._n_labelled = self._request + 1, self.hits.n
         self._judge()
@@ -211,14 +254,18 @@ class Online:
             return
         n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
         if verdict.after < verdict.before - verdict.noise:
-            self.trainer.adapter.become(self.gate.good)
-            self.trainer.restart()
+            self._give_up()
         if not verdict.adopted:
             return
-        self.gate.good = self.model.correction = self.trainer.adapter.copy()
+        self.gate.good = self.trainer.adapter.copy()
+        self._use(self.gate.good)
         day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
         day.n_updates, day.n_positions = day.n_updates + n_updates, len(self.examples)
         day.after = verdict.after
+        self._save()
+
+    def _save(self) -> None:
+        """Keep the last good adapter."""
         try:
             self._files.save(self.gate.good, self._days)
         except UsageError as error:

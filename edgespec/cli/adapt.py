@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.adapt import adapter_file
-from edgespec.cli import adapt_move, adapt_train
+from edgespec.cli import adapt_heads, adapt_move, adapt_train
 from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, sources_of
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
@@ -31,11 +31,8 @@ from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.files import PART, place, text_of
 
 ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
-USAGE = (
-    "(show [--plot PNG] | reset [--all] | warm FILE | export FILE | import FILE | train) "
-    "[--json FILE] [options]"
-)
-RARE = adapt_train.RARE
+USAGE = "(show | reset [--all] | train | (warm | export | import) FILE) [--json FILE] [options]"
+RARE = ("--plot", *adapt_train.RARE)
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
 
@@ -108,8 +105,11 @@ def done(args: Namespace, config: Config, *, quiet: bool) -> Found:
             return adapt_train.train(args, config, *sources_of(config), quiet=quiet)
 
 
-def show(config: Config) -> Found:
-    """All caches; of the pair that was asked for, the n-grams seen most often."""
+def show(config: Config, picture: str | None) -> Found:
+    """All caches and heads; of the pair that was asked for, the n-grams seen most often.
+
+    picture: where to draw what the pair's head learned.
+    """
     lines, rows = [], []
     for file in files_in(state_folder()):
         if file.suffix != PART:  # it belongs to a process that is saving
@@ -118,13 +118,15 @@ def show(config: Config) -> Found:
             lines.append(f"{file.stem if file.suffix == ENDING else file.name}  {about}")
     if not rows:
         lines = [NOTHING.format(state_folder())]
-    heads = adapter_file.files_in(state_folder())
-    lines += [f"{file.stem}  {described_head(file)}" for file in heads]
-    data: dict[str, Any] = {"caches": rows, "heads": [str(file) for file in heads]}
+    more, heads = adapt_heads.heads()
+    lines += more
+    data: dict[str, Any] = {"caches": rows, "heads": heads}
     if chosen(config) != chosen(Config()):
         with opened(config) as pair:
             more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
         lines += more
+    if picture:
+        lines.append(adapt_heads.plot(config, Path(picture)))
     return lines, data
 
 
@@ -142,20 +144,6 @@ def described(file: Path) -> tuple[dict[str, Any], str]:
     size = f"{head.n_entries:,} n-grams, {status.st_size:,} bytes"
     row |= {"n_bytes": status.st_size, "age_s": round(age_s), **asdict(head)}
     return row, f"{names}, {size}, saved {ago(age_s)}"
-
-
-def described_head(file: Path) -> str:
-    """A version of a draft model's head, in words."""
-    try:
-        head = adapter_file.read(file).head
-    except (ModelFileError, OSError):
-        return "cannot be used: `edgespec adapt reset --all` deletes it"
-    about = f"a drafter's head, rank {head.rank}, {head.n_rows:,} rows"
-    if not head.days:
-        return about
-    day, did = max(head.days.items())
-    gain = f"{did.before:.2f} -> {did.after:.2f} tokens a round accepted of held-out text"
-    return f"{about}, {day}: {did.n_updates} updates, {gain}"
 
 
 def ago(age_s: float) -> str:

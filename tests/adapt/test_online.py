@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +116,69 @@ def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(tmp
     assert one.hits.n > 200
     assert one.hits.made == one.hits.frozen  # the head is what it was
     assert AdapterFiles(tmp_path, "a" * 64, "b" * 64).load() is None
+
+
+def test_within_a_long_answer_the_head_that_learns_takes_over_for_the_rest_of_it(tmp_path: Path):
+    one = online(tmp_path)
+    drafter = ModelDrafter(one.model, learner=one)
+    judge, one._judge = one._judge, lambda: None  # held-out requests are of no use yet
+    seen = []
+    save, one.save = one.save, lambda: seen.append(one.model.correction)
+    assert answered(one, drafter, 400, 5) > 0.6
+    assert seen[0] is not None
+    one.save, one._judge = save, judge
+    one.save()
+    assert one.model.correction is None  # it was for that answer
+    assert one.hits.made > one.hits.frozen
+
+
+def test_a_head_that_is_worse_in_use_than_the_uncorrected_one_is_given_up(tmp_path: Path):
+    bad = fresh(np.arange(V), D, rank=24)
+    bad.bias[3] = 99.0
+    AdapterFiles(tmp_path, "a" * 64, "b" * 64).save(bad, {})
+    one = online(tmp_path)
+    one.trainer.adapter.become(bad)
+    one.gate.good = bad
+    one._use(bad)
+    drafter = ModelDrafter(one.model, learner=one)
+    one._train = lambda: None  # nothing better is learned meanwhile
+    for i in range(40):
+        answered(one, drafter, 12, i % V)
+        if one.model.correction is None:
+            break
+    assert one.model.correction is None
+    saved = AdapterFiles(tmp_path, "a" * 64, "b" * 64).load()
+    assert saved is not None and len(saved.adapter.rows) == 0
+
+
+def test_what_there_is_no_time_for_is_learned_when_nobody_waits(tmp_path: Path) -> None:
+    one = online(tmp_path, share=0.0)
+    one.idle = SimpleNamespace(stop=lambda: None, begin=lambda: None)
+    one.save = partial(one.save, at_least=2)
+    drafter = ModelDrafter(one.model, learner=one)
+    answered(one, drafter, 12, 3)
+    n_at_once = len(one.examples)
+    for i in range(20):
+        answered(one, drafter, 12, i)
+        while one._learn_on():
+            pass
+    assert n_at_once < 5 < 200 < len(one.examples)
+    assert (one.n_steps > 100, one.spent_s < 0.1) == (True, True)
+
+
+def test_what_waits_for_idle_time_takes_bounded_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("edgespec.adapt.online.LATER_BYTES", 2000)
+    one = online(tmp_path, share=0.0)
+    answered(one, ModelDrafter(one.model, learner=one), 200, 3)
+    assert 0 < sum(judged.n_bytes for judged in one._later) == one._later_bytes <= 2000
+
+
+def test_on_battery_nothing_is_learned(tmp_path: Path) -> None:
+    one = online(tmp_path, may=lambda: False)
+    for i in range(10):
+        answered(one, ModelDrafter(one.model, learner=one), 12, i)
+    assert (len(one.examples), len(one._later), one.n_steps, one.spent_s) == (0, 0, 0, 0.0)
+    assert one.hits.n > 50
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5])

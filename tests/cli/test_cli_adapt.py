@@ -320,7 +320,7 @@ def test_other_mistakes_are_one_line_too(
 def test_words_that_do_not_go_together_are_refused(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "expected `edgespec adapt show`, `edgespec adapt reset" in refusal(capsys, *words)
+    assert "expected `edgespec adapt show [--plot PNG]`, `edgespec adapt" in refusal(capsys, *words)
 
 
 def test_ages_are_told_in_their_largest_unit() -> None:

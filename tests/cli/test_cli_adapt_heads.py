@@ -1,0 +1,173 @@
+"""`edgespec adapt` and drafters' heads: shown by day, drawn, moved to another device, erased."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgespec.adapt.adapter import fresh
+from edgespec.adapt.adapter_file import AdapterFiles, Day
+from edgespec.cli import main
+from edgespec.cli.adapt_pair import heads_of
+from edgespec.config import Config, resolve
+from edgespec.drafters.bridges.ngram_file import files_in, read
+
+PAIR = ["--pair", "demo-foreign"]
+DAYS = {"2026-03-01": Day(40, 900, 1.1, 1.4), "2026-03-02": Day(9, 1200, 1.4, 1.5)}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def learned(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AdapterFiles:
+    """A pair that knows n-grams and has a head."""
+    story = tmp_path / "story.txt"
+    story.write_text("The patient goblin begins to consult his relations.\n" * 3, encoding="utf-8")
+    assert main(["adapt", "warm", str(story), *PAIR]) == 0
+    capsys.readouterr()
+    files = heads_of(asked())
+    head = fresh(np.array([3, 8, 9]), 64, rank=8)
+    head.bias += 1
+    files.save(head, DAYS)
+    return files
+
+
+def asked() -> Config:
+    return resolve(Namespace(pair="demo-foreign"), {})
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    """What a command that succeeds prints."""
+    assert main(["adapt", *words]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line of a command that is refused."""
+    assert main(["adapt", *words]) == 2
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err.count("\n")) == ("", 1)
+    return seen.err
+
+
+def test_a_head_is_shown_with_its_days(learned: AdapterFiles, tmp_path: Path, capsys) -> None:
+    lines = said(capsys, "show")
+    assert "a drafter's head, rank 8, 3 rows, " in lines[1]
+    assert lines[2].strip().startswith("2026-03-01: 40 updates by 900 positions, 1.10 -> 1.40")
+    assert lines[3].strip().startswith("2026-03-02: 9 updates by 1,200 positions, 1.40 -> 1.50")
+    record = tmp_path / "record.json"
+    said(capsys, "show", "--json", str(record))
+    (head,) = json.loads(record.read_text(encoding="utf-8"))["heads"]
+    assert head["days"]["2026-03-02"]["after"] == 1.5
+    assert head["file"] == str(learned.versions()[0])
+    learned.versions()[0].write_bytes(b"edgespec head adapter 1 nothing")
+    assert "cannot be used: `edgespec adapt reset --all` deletes it" in said(capsys, "show")[1]
+
+
+def test_what_a_head_learned_is_drawn(learned: AdapterFiles, tmp_path: Path, capsys) -> None:
+    picture = tmp_path / "days.png"
+    assert said(capsys, "show", *PAIR, "--plot", str(picture))[-1] == f"drew 2 days in {picture}"
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+    learned.remove()
+    picture.unlink()
+    line = refusal(capsys, "show", *PAIR, "--plot", str(picture))
+    assert "has learned nothing yet: expected a day on which it did; chat with --adapt" in line
+    assert not picture.exists()
+
+
+def test_another_device_gets_all_that_was_learned(
+    learned: AdapterFiles, home: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    file = tmp_path / "learned.zip"
+    assert said(capsys, "export", str(file), *PAIR) == [f"wrote {file} (ngrams.bin, head.adapter)"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    (mine,) = files_in(home)
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "other"))
+    lines = said(capsys, "import", str(file), *PAIR)
+    assert lines[0] == f"the drafter's head is {file}'s now (3 rows)"
+    assert "0 n-grams before, " in lines[1]
+    there = heads_of(asked()).load()
+    assert there is not None
+    assert (there.head.days, there.adapter.bias.tolist()) == (DAYS, [1.0] * 3)
+    (ngrams,) = files_in(tmp_path / "other")
+    assert sorted(read(ngrams)[1]) == sorted(read(mine)[1])
+
+
+def test_an_import_adds_to_what_is_known(learned: AdapterFiles, home, tmp_path, capsys) -> None:
+    file = tmp_path / "learned.zip"
+    said(capsys, "export", str(file), *PAIR)
+    (mine,) = files_in(home)
+    n_before = len(read(mine)[1])
+    lines = said(capsys, "import", str(file), *PAIR)
+    assert f"{n_before:,} n-grams before, {n_before:,} now" in lines[1]
+    assert len(learned.versions()) == 2
+
+
+def test_nothing_learned_is_nothing_to_export(tmp_path: Path, capsys) -> None:
+    line = refusal(capsys, "export", str(tmp_path / "x.zip"), *PAIR)
+    assert "nothing was learned of this pair yet" in line
+    assert not (tmp_path / "x.zip").exists()
+
+
+@pytest.mark.parametrize("part", ["head.adapter", "ngrams.bin"])
+def test_a_damaged_file_changes_nothing(
+    part: str, learned: AdapterFiles, home: Path, tmp_path: Path, capsys
+) -> None:
+    file, bad = tmp_path / "learned.zip", tmp_path / "bad.zip"
+    said(capsys, "export", str(file), *PAIR)
+    with zipfile.ZipFile(file) as good, zipfile.ZipFile(bad, "w") as worse:
+        for name in good.namelist():
+            data = good.read(name)
+            worse.writestr(name, data[:-40] + bytes(40) if name == part else data)
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    line = refusal(capsys, "import", str(bad), *PAIR)
+    assert f"{bad} cannot be used: {part} is no" in line
+    assert before == {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def test_a_file_of_another_pair_is_refused(learned: AdapterFiles, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "learned.zip"
+    said(capsys, "export", str(file), *PAIR)
+    line = refusal(capsys, "import", str(file), "--pair", "demo")
+    assert "it has n-grams, and this pair has one vocabulary" in line
+    with zipfile.ZipFile(file) as whole, zipfile.ZipFile(tmp_path / "head.zip", "w") as head:
+        head.writestr("head.adapter", whole.read("head.adapter"))
+    line = refusal(capsys, "import", str(tmp_path / "head.zip"), "--pair", "demo")
+    assert "head.adapter is of models" in line
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"no zip at all", "File is not a zip file"),
+        (None, "No such file or directory"),
+        ({}, "is empty"),
+        ({"../../escaped": b"x"}, "has a part '../../escaped'"),
+        ({"ngrams.bin": b"x" * 99}, "has a part 'ngrams.bin'"),  # packed tight: not one of ours
+    ],
+)
+def test_what_export_did_not_write_is_refused(data, what: str, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "some.zip"
+    if isinstance(data, bytes):
+        file.write_bytes(data)
+    elif data is not None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in data.items():
+                packed.writestr(name, content)
+    line = refusal(capsys, "import", str(file), *PAIR)
+    assert what in line and "expected a file that `edgespec adapt export` wrote" in line
+
+
+@pytest.mark.parametrize("words", [["export"], ["import"], ["reset", "--plot", "x.png"]])
+def test_words_that_do_not_go_together_are_refused(words: list[str], capsys) -> None:
+    assert "expected `edgespec adapt show [--plot PNG]`" in refusal(capsys, *words)
