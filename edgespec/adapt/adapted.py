@@ -22,10 +22,14 @@ class Correction(Protocol):
 
 
 class Guess(NamedTuple):
-    """hidden [d] and the uncorrected logits [K] of one forward's row; views, see `Adapted`."""
+    """hidden [d] and the uncorrected logits [K] of one forward's row; views, see `Adapted`.
+
+    best: the likeliest column of the corrected row.
+    """
 
     hidden: FloatArray
     logits: FloatArray
+    best: int
 
 
 class Adapted:
@@ -77,25 +81,29 @@ class Adapted:
         logits = self.model.forward(tokens, parents, n_rows=n_rows)
         n = len(logits) if n_rows is None else min(n_rows, len(logits))
         logits, hidden = logits[len(logits) - n :], self.hidden[len(self.hidden) - n :]
+        out = self._corrected_rows(logits, hidden)
         if parents is None and n <= KEPT:
-            self._remember(logits, hidden)
+            self._remember(logits, hidden, out.argmax(axis=1).tolist())
+        return out
+
+    def _corrected_rows(self, logits: FloatArray, hidden: FloatArray) -> FloatArray:
         if self.correction is None:
             return logits
-        if len(self._corrected) < n:
-            self._corrected = np.empty((n, self.n_columns), np.float32)
-        out = self._corrected[:n]
+        if len(self._corrected) < len(logits):
+            self._corrected = np.empty(logits.shape, np.float32)
+        out = self._corrected[: len(logits)]
         np.copyto(out, logits)
         for row, state in zip(out, hidden, strict=True):
             self.correction.correct(row, state)
         return out
 
-    def _remember(self, logits: FloatArray, hidden: FloatArray) -> None:
+    def _remember(self, logits: FloatArray, hidden: FloatArray, best: Sequence[int]) -> None:
         first = self.length - len(logits) + 1
-        for place, (row, state) in enumerate(zip(logits, hidden, strict=True), first):
+        for place, (row, state, column) in enumerate(zip(logits, hidden, best, strict=True), first):
             i, self._next = self._next, (self._next + 1) % KEPT
             self._ring[i], self._states[i] = row, state
             self.guesses.pop(place, None)
-            self.guesses[place] = Guess(self._states[i], self._ring[i])
+            self.guesses[place] = Guess(self._states[i], self._ring[i], column)
             if len(self.guesses) > KEPT:
                 del self.guesses[next(iter(self.guesses))]
 

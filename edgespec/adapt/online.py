@@ -56,7 +56,7 @@ class Columns:
 
 @dataclass
 class Hits:
-    """Of `n` guesses so many were the target's likeliest token: as made, and by the head alone.
+    """Of `n` guesses so many were what the target said: as made, and by the uncorrected head.
 
     Both are of the same places, those that drafts came to, so one run tells what is learned.
     """
@@ -78,7 +78,9 @@ class Judged:
 
     def copied(self) -> Judged:
         """One whose arrays stay as they are."""
-        guesses = (one and Guess(one.hidden.copy(), one.logits.copy()) for one in self.guesses)
+        guesses = (
+            one and Guess(one.hidden.copy(), one.logits.copy(), one.best) for one in self.guesses
+        )
         return Judged(self.request, self.row.copy(), self.pieces, tuple(guesses))
 
     @property
@@ -278,7 +280,7 @@ class Online:
         else:
             right = self._columns.of_target(np.array([row.argmax()]))[0]
         self.hits.n += 1
-        self.hits.made += bool(pieces)
+        self.hits.made += int(guess.best == right)
         self.hits.frozen += int(guess.logits.argmax() == right)
 
     def _mapped(self, row: FloatArray, pieces: Sequence[int]) -> Labels:

@@ -31,7 +31,7 @@ from edgespec.errors import ModelFileError, TokenizerError, UsageError
 from edgespec.files import PART, place, text_of
 
 ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
-USAGE = "(show | reset [--all] | train | (warm | export | import) FILE) [--json FILE] [options]"
+USAGE = "(show | reset | train | (warm | export | import) FILE) [--json FILE] [options]"
 RARE = ("--plot", *adapt_train.RARE)
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
