@@ -108,6 +108,10 @@ class Config:
     draft_tokens: int | str = per_call(
         "auto", "--draft-tokens --draft-max", whole_or_auto, "N|auto", "tokens drafted per round"
     )
+    draft_window: int = option(
+        1024, "--draft-window", whole, "N",
+        "tokens of a long text that the drafter sees at most, 0: all", rare=True,
+    )  # fmt: skip
     drafter: str = option(
         "auto", "--drafter", drafter_names, "NAME", "model, ngram, none, or model,ngram"
     )

@@ -158,6 +158,7 @@ class LoadOptions(CallOptions, total=False):
     loading: str
     kv_type: str
     kv_type_draft: str
+    draft_window: int
     bridge: str
     exact: bool
     adapt: bool

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgespec.decode.follow import Pays, Reader, always
 from edgespec.drafters.teaching import Learner, teach
-from edgespec.drafters.window import Window
+from edgespec.drafters.window import MOST, Window
 from edgespec.protocols import Drawing, LanguageModel
 from edgespec.types import NO_DRAFT, Draft, FloatArray, Round
 
@@ -37,11 +37,14 @@ class ModelDrafter:
         name: str = "model",
         p_min: float = 0.0,
         learner: Learner | None = None,
+        most_shown: int = MOST,
     ) -> None:
-        """learner: told what the target thought where this drafter guessed."""
+        """learner: told what the target thought where this drafter guessed. most_shown: tokens of a
+        long text, see window.Window.
+        """
         self.model, self.name, self.p_min = model, name, p_min
         self._learner, self._made = learner, (NO_DRAFT, 0)  # the last draft, and where it began
-        self._reader, self._window = Reader(model), Window(model.n_context)
+        self._reader, self._window = Reader(model), Window(model.n_context, most=most_shown)
         ids = model.token_ids
         self._work = np.empty(model.n_vocab if ids is None else len(ids), np.float32)
         self._warned = False

@@ -32,7 +32,8 @@ class Window:
     """
 
     def __init__(self, n_context: int, *, shown: int = SHOWN, most: int = MOST) -> None:
-        """n_context: what the drafter holds."""
+        """n_context: what the drafter holds. most: 0 for all that it holds."""
+        shown, most = (shown, most) if most else (sys.maxsize, sys.maxsize)
         self._most = min(most, n_context - ROOM) if n_context >= SMALLEST else sys.maxsize
         self._shown = min(shown, self._most // 2) if n_context >= SMALLEST else sys.maxsize
         self._start = self._n_known = 0

@@ -139,7 +139,9 @@ class Methods:
         translated, kinds = None, list[Kind]()
         if bridge and self._translation is not None and self._draft_model is not None:
             model = self._draft_model
-            translated, ngrams = self._translation.drafter(model, bridge, self._learner)
+            translated, ngrams = self._translation.drafter(
+                model, bridge, self._learner, most_shown=self._config.draft_window
+            )
             kinds.append(ngrams)
         if self._own is not None and way != "ngram":
             return self._by_own(name, self._own, fixed)
@@ -207,7 +209,10 @@ class Methods:
 
     def _with_model(self, model: OpenModel) -> Drafter:
         """A drafter of the target's own vocabulary."""
-        drafter: Drafter = find_drafter("model")(model, learner=self._learner)
+        most_shown = self._config.draft_window
+        drafter: Drafter = find_drafter("model")(
+            model, learner=self._learner, most_shown=most_shown
+        )
         return drafter
 
     def _one(self, name: str, made: Drafter | None) -> Guarded:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bridge_worlds import PieceTokenizer
 
+import edgespec
 from edgespec.backends.fake import TableModel
 from edgespec.decode.engine import Engine
 from edgespec.decode.sampling import law_of
@@ -55,6 +56,29 @@ class Counted(TableModel):
 
 def numbers(n: int) -> list[int]:
     return [i % V for i in range(n)]
+
+
+def test_without_a_window_all_that_the_drafter_holds_is_shown():
+    window, text = Window(4096, most=0), numbers(3900)
+    for n in range(1500, 3900, 300):
+        assert window.of(text[:n]) == text[:n]
+
+
+def test_a_window_of_ones_own_is_kept_to():
+    window, text = Window(4096, most=200), numbers(3000)
+    assert max(len(window.of(text[:n])) for n in range(300, 3000)) == 200 + SINKS
+
+
+@pytest.mark.parametrize("pair", ["demo", "demo-foreign"])
+def test_a_session_shows_its_drafter_what_was_asked_for(pair, monkeypatch):
+    made = []
+    init = Window.__init__
+    monkeypatch.setattr(
+        Window, "__init__", lambda one, n, *, most: init(one, n, most=made.append(most) or most)
+    )
+    with edgespec.load(pair=pair, draft_window=300, drafter="model"):
+        pass
+    assert set(made) == {300}
 
 
 def test_a_text_that_began_short_is_shown_whole():

@@ -18,6 +18,7 @@ from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngram_file import path_of
 from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.window import MOST
 from edgespec.errors import EdgeSpecError
 from edgespec.protocols import LanguageModel, Tokenizer
 from edgespec.text.template import ChatTemplate, Message, end_of_turn
@@ -52,17 +53,23 @@ class Translation:
         self._warned = False
 
     def drafter(
-        self, model: LanguageModel, bridge: str, taught: teaching.Learner | None = None
+        self,
+        model: LanguageModel,
+        bridge: str,
+        taught: teaching.Learner | None = None,
+        *,
+        most_shown: int = MOST,
     ) -> tuple[Translated, Learner]:
         """A drafter with the n-grams as they were last saved, and what saves those it learns.
 
-        taught: what else learns from it.
+        taught: what else learns from it. most_shown: see `Translated`.
         """
         mapping = self.mapping
         learner = Learner(self._path, mapping.draft, mapping.target, self._names)
         ledger = Ledger(mapping, on_token=learner)
         strategy: Bridge = find_bridge(bridge)(mapping, learner.cache)
-        return Translated(model, ledger, strategy, learner=taught), learner
+        drafter = Translated(model, ledger, strategy, learner=taught, most_shown=most_shown)
+        return drafter, learner
 
     def spelled(self, messages: Sequence[Message]) -> list[int]:
         """A conversation in the drafter's own chat format, empty if that does not take it."""

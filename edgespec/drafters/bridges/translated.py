@@ -12,7 +12,7 @@ from edgespec.drafters.bridges import Bridge
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.ngrams import MAX_PIECES
 from edgespec.drafters.teaching import Learner, teach
-from edgespec.drafters.window import Window
+from edgespec.drafters.window import MOST, Window
 from edgespec.errors import TokenizerError
 from edgespec.protocols import Drawing, LanguageModel
 from edgespec.types import NO_DRAFT, Draft, Round
@@ -34,11 +34,14 @@ class Translated:
         *,
         name: str = "model",
         learner: Learner | None = None,
+        most_shown: int = MOST,
     ) -> None:
-        """learner: told what the target thought where this drafter guessed."""
+        """learner: told what the target thought where this drafter guessed. most_shown: tokens of a
+        long text, see window.Window.
+        """
         self._learner, self._made = learner, (NO_DRAFT, 0)  # the last draft, and where it began
         self.name, self.ledger, self.bridge = name, ledger, bridge
-        self._reader, self._window = Reader(model), Window(model.n_context)
+        self._reader, self._window = Reader(model), Window(model.n_context, most=most_shown)
         self._warned = False
         if bridge.asks:
             self.pays = always
