@@ -38,6 +38,7 @@ AHEAD_S = 0.25  # of work, at most, that is saved up for
 IDLE_STEPS = 64  # after an answer, if nobody asks meanwhile
 LATER_BYTES = 32 << 20  # of what waits to be labelled then
 FRESH = 16  # positions labelled since the last step, or there is none
+FOR, AGAINST = 3.0, 2.0  # standard errors: to use another head, and to use none any more
 NEAR = 16.0  # a token whose logit is farther below the best one's is of the tail
 HELD, WORTH_HOLDING = 8192, 0.02  # rows of the head at most; the target's probability of a new one
 
@@ -94,7 +95,8 @@ class Online:
     `model`'s head is corrected by the last adapter that held-out requests have shown to be better
     (gate.py); one that is worse for sure is given up, one of which that is not known learns on.
     Within an answer the adapter that learns takes over, for the rest of it, once the answer itself
-    has shown it to be better; and where the uncorrected head is, nothing is corrected any more.
+    has shown it to be better, and for the next one if that is seen only when it is over. Where the
+    uncorrected head turns out to be better, it is used again and learning begins anew.
     share: of the rounds' time that learning may take; judging and saving is between answers. may:
     asked before each answer whether the device has power to spare.
     """
@@ -117,7 +119,7 @@ class Online:
         self._files, self._days = files, days
         self.gate = Gate(trainer.adapter)
         self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
-        self._used, self._learning, self._unlearned = self._frozen, Rivals(), Rivals()
+        self._used, self._learning, self._unlearned = self._frozen, Rivals(FOR), Rivals(AGAINST)
         self._use(self.gate.good)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
@@ -177,20 +179,23 @@ class Online:
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
-        self._compare()
+        self._compare(self._learning)
         self._train()
         self._step_s = self._spend(start)
 
-    def _compare(self) -> None:
-        """Ask the heads about what none of them has learned from yet, and use the better one."""
+    def _compare(self, known: Rivals) -> None:
+        """Ask the heads about what none of them has learned from yet, and use the better one.
+
+        known: of the head that learns against the one in use.
+        """
         asked = self.examples.newest(min(self._n_fresh, POSITIONS))
         used, learning, unlearned = (
             rates(one, asked, greedy=True)
             for one in (self._used, self.trainer.adapter, self._frozen)
         )
-        self._learning.add(learning, used)
+        known.add(learning, used)
         self._unlearned.add(unlearned, used)
-        if self._learning.verdict > 0:
+        if known.verdict > 0:
             self._use(self.trainer.adapter.copy())
         elif self._unlearned.verdict > 0:
             if self._used is self.gate.good:
@@ -200,9 +205,9 @@ class Online:
 
     def _use(self, head: HeadAdapter) -> None:
         """Correct by it from now on; what is known of the one before says nothing of it."""
-        self._learning = Rivals()
+        self._learning = Rivals(FOR)
         if head is not self._used:
-            self._used, self._unlearned = head, Rivals()
+            self._used, self._unlearned = head, Rivals(AGAINST)
         self.model.correction = head if len(head.rows) else None
 
     def _give_up(self) -> None:
@@ -225,6 +230,8 @@ class Online:
             self._later_bytes -= judged.n_bytes
             self._label(judged)
             return True
+        if self._n_idle == 0 and self._n_fresh:
+            self._compare(Rivals(FOR))
         if self._n_idle < IDLE_STEPS and len(self.examples) >= FRESH:
             self._n_idle += 1
             self._train()

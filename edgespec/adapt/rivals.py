@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SIGMAS = 3.0
-FEWEST = 12  # positions at which they differ; of fewer nothing follows
+FEWEST = 8  # positions at which they differ; of fewer nothing follows
 
 
 @dataclass
 class Rivals:
-    """n_better, n_worse: positions at which the one alone, or the other alone, was right."""
+    """sigmas: what is believed. n_better, n_worse: positions at which the one alone, or the other
+    alone, was right.
+    """
 
+    sigmas: float
     n_better: int = 0
     n_worse: int = 0
 
@@ -31,6 +33,6 @@ class Rivals:
     def verdict(self) -> int:
         """1 if the one is better for sure, -1 if it is worse, 0 if that is not known."""
         n, ahead = self.n_better + self.n_worse, self.n_better - self.n_worse
-        if n < FEWEST or abs(ahead) <= SIGMAS * n**0.5:
+        if n < FEWEST or abs(ahead) <= self.sigmas * n**0.5:
             return 0
         return 1 if ahead > 0 else -1
