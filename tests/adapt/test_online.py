@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,7 +107,12 @@ def test_a_drafter_learns_what_its_target_says_and_keeps_it(tmp_path: Path) -> N
     assert one.hits.made - one.hits.frozen > 0.3 * one.hits.n
 
 
-def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(tmp_path: Path):
+def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        "edgespec.adapt.online.FOR", math.inf
+    )  # within an answer nothing takes over
     one = online(tmp_path)
     drafter = ModelDrafter(one.model, learner=one)
     for i in range(20):
