@@ -125,6 +125,9 @@ class Config:
     adapt: bool = option(
         False, "--adapt", switch, "", "the drafter learns from answers (--no-adapt: not)", rare=True
     )
+    adapt_keep_text: bool = option(
+        False, "--adapt-keep-text", switch, "", "keep prompts as text, for adapt train", rare=True
+    )
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
     )

@@ -162,6 +162,7 @@ class LoadOptions(CallOptions, total=False):
     bridge: str
     exact: bool
     adapt: bool
+    adapt_keep_text: bool
     lora_draft: str
     allow_approximate: bool
     chat_template: str

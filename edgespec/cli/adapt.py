@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.adapt import adapter_file
+from edgespec.adapt.kept_prompts import kept_files
 from edgespec.cli import adapt_heads, adapt_move, adapt_train
-from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, sources_of
+from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, prompts_of, sources_of
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.coverage import coverage
@@ -28,7 +29,7 @@ from edgespec.drafters.bridges.ngram_file import (
 )
 from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.files import PART, place, text_of
+from edgespec.files import PART, in_words, place, text_of
 
 ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
 USAGE = "(show | reset | train | (warm | export | import) FILE) [--json FILE] [options]"
@@ -119,8 +120,9 @@ def show(config: Config, picture: str | None) -> Found:
     if not rows:
         lines = [NOTHING.format(state_folder())]
     more, heads = adapt_heads.heads()
-    lines += more
-    data: dict[str, Any] = {"caches": rows, "heads": heads}
+    kept = kept_files(state_folder())
+    lines += [*more, *(f"{one.stem}  prompts kept as text, {size_of(one)}" for one in kept)]
+    data: dict[str, Any] = {"caches": rows, "heads": heads, "prompts": list(map(str, kept))}
     if chosen(config) != chosen(Config()):
         with opened(config) as pair:
             more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
@@ -128,6 +130,13 @@ def show(config: Config, picture: str | None) -> Found:
     if picture:
         lines.append(adapt_heads.plot(config, Path(picture)))
     return lines, data
+
+
+def size_of(file: Path) -> str:
+    """As people say it."""
+    with suppress(OSError):  # another process may have deleted it
+        return in_words(file.stat().st_size)
+    return "gone"
 
 
 def described(file: Path) -> tuple[dict[str, Any], str]:
@@ -178,18 +187,20 @@ def shown(piece: bytes) -> str:
 
 
 def erase(config: Config) -> Found:
-    """Delete the n-grams and the head of one pair."""
-    heads = heads_of(config).versions()
+    """Delete what one pair has learned, and what was kept to learn from."""
+    others = [*heads_of(config).versions(), *prompts_of(config).files()]
     with opened(config) as pair:
         if pair is None:
-            return deleted(heads) if heads else ([SAME], {"deleted": []})
-        found = [*files_of(pair.path), *heads]
+            return deleted(others) if others else ([SAME], {"deleted": []})
+        found = [*files_of(pair.path), *others]
     return deleted(found) if found else ([f"no n-grams of {pair.about}"], {"deleted": []})
 
 
 def erase_all() -> Found:
     """Delete what all pairs have learned."""
-    found = [*files_in(state_folder()), *adapter_file.files_in(state_folder())]
+    found = [
+        file for of in (files_in, adapter_file.files_in, kept_files) for file in of(state_folder())
+    ]
     return deleted(found) if found else ([NOTHING.format(state_folder())], {"deleted": []})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgespec.adapt.adapter_file import AdapterFiles
+from edgespec.adapt.kept_prompts import KeptPrompts
 from edgespec.backends.preview import with_vocabulary
 from edgespec.cli.output import show_progress
 from edgespec.config import Config, state_folder
@@ -80,6 +81,11 @@ def sources_of(config: Config) -> tuple[Path, Path]:
     entries = (pairs.find(config.pair).drafter, pairs.find(config.pair).target)
     draft, target = (pairs.bundled(one.source) for one in entries)
     return draft, target
+
+
+def prompts_of(config: Config) -> KeptPrompts:
+    """What was kept of this pair's prompts."""
+    return KeptPrompts(state_folder(), *map(fingerprint, paths_of(config)))
 
 
 def heads_of(config: Config) -> AdapterFiles:

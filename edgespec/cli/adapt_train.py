@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgespec.adapt.kept_prompts import Messages
+from edgespec.cli.adapt_pair import prompts_of
 from edgespec.cli.output import show_progress
 from edgespec.cli.prompts import ASSISTANT, built_in, read_prompts
 from edgespec.config import Config
@@ -24,7 +26,7 @@ RANKS = (1, 256)
 def add_arguments(parser: ArgumentParser) -> None:
     """What `train` alone takes; `given` finds what other actions do not take."""
     add = parser.add_argument
-    add("--prompts", metavar="FILE", help="with train: what to answer, JSON lines (built-in)")
+    add("--prompts", metavar="FILE", help="with train: what to answer, JSON lines (kept, built-in)")
     add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")
     add("--loss", choices=LOSSES, metavar="NAME", help=f"... {', '.join(LOSSES)} (covering)")
     add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")
@@ -48,26 +50,35 @@ def train(
     rank = chosen(args.lora, 16, "--lora", *RANKS)
     epochs = chosen(args.epochs, 3, "--epochs", 1, 100)
     n_parallel = chosen(args.parallel, 16, "--parallel", 1, 64)
-    prompts = (
-        read_prompts(Path(args.prompts))
-        if args.prompts
-        else [prompt for name in ASSISTANT for prompt in built_in(name)]
-    )
     flow = import_module("edgespec.export.align.flow")
+    prompts, whose = asked(args, config, flow.FEWEST)
     gather = import_module("edgespec.export.align.gather")
     plan = flow.AlignPlan(
         gather.Asked(
-            target, tuple(prompt.messages for prompt in prompts), config.max_tokens, n_parallel,
+            target, tuple(prompts), config.max_tokens, n_parallel,
             config.threads,
         ),
         drafter, Path(args.out or f"{drafter.stem}-aligned"), rank, args.loss or "covering", epochs,
         n_dropped=args.drop_layers or 0, merged=args.merged or "q8_0",
     )  # fmt: skip
     report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)
-    lines = str(report).split("\n")
+    lines = [f"prompts: {whose}", *str(report).split("\n")]
     lines.append(f"answers and state stay in {plan.work}: delete it when you are done")
     lines.append(f"draft with it: edgespec chat -m {target} -md {report.files[-1]}")
     return lines, report.record()
+
+
+def asked(args: Namespace, config: Config, fewest: int) -> tuple[list[Messages], str]:
+    """What the target answers, and whose prompts they are: the user's, if they are not too few."""
+    if args.prompts:
+        prompts = read_prompts(Path(args.prompts))
+        given: list[Messages] = [prompt.messages for prompt in prompts]
+        return given, f"{len(given):,} of {args.prompts}"
+    kept = prompts_of(config).messages()
+    if len(kept) >= fewest:
+        return kept, f"{len(kept):,} that were kept of this pair's"
+    own: list[Messages] = [prompt.messages for name in ASSISTANT for prompt in built_in(name)]
+    return own, f"the {len(own)} built-in ones; give your own with --prompts"
 
 
 def chosen(value: int | None, default: int, flag: str, least: int, most: int) -> int:

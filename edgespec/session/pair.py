@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from edgespec.adapt.kept_prompts import KeptPrompts
 from edgespec.adapt.online import Online
 from edgespec.backends import widths
 from edgespec.backends.exact import Exact
-from edgespec.config import Config, cache_folder
+from edgespec.config import Config, cache_folder, state_folder
 from edgespec.drafters.ahead import apart
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.drafters.guarded import Guarded
@@ -51,6 +52,7 @@ class OpenPair:
         self.draft_model: OpenModel | None = None
         self.translation: Translation | None = None
         self.learner: Online | None = None  # of the draft model's head
+        self._prompts: KeptPrompts | None = None
         with_model = own is None and opening.drafts_with_a_model(config)
         self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
         with ExitStack() as self._opened:
@@ -92,6 +94,9 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
+            if self._config.adapt_keep_text:
+                files = map(fingerprint, (path, self.path))
+                self._prompts = KeptPrompts(state_folder(), *files)
             if self._config.adapt:
                 mapping = None if self.translation is None else self.translation.mapping
                 self.draft_model, self.learner = learner(model, mapping, (path, self.path))
@@ -160,10 +165,12 @@ class OpenPair:
 
     def anchor(self, method: Method, ids: Sequence[int], messages: Sequence[Message]) -> None:
         """A request comes: a drafter of another vocabulary reads these messages in its own chat
-        format, and what learned in idle time has ended.
+        format, and what learned in idle time has ended. It is kept where that was asked for.
         """
         if self.learner is not None:
             self.learner.idle.stop()
+        if self._prompts is not None and messages:
+            self._prompts.add(messages)
         if method.translated is not None and self.translation is not None:
             spelled = self.translation.spelled(messages) if messages else []
             method.translated.ledger.anchor(ids if spelled else [], spelled)

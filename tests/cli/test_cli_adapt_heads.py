@@ -12,8 +12,8 @@ import pytest
 
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
-from edgespec.cli import main
-from edgespec.cli.adapt_pair import heads_of
+from edgespec.cli import adapt_train, main
+from edgespec.cli.adapt_pair import heads_of, prompts_of
 from edgespec.config import Config, resolve
 from edgespec.drafters.bridges.ngram_file import files_in, read
 
@@ -171,3 +171,19 @@ def test_what_export_did_not_write_is_refused(data, what: str, tmp_path: Path, c
 @pytest.mark.parametrize("words", [["export"], ["import"], ["reset", "--plot", "x.png"]])
 def test_words_that_do_not_go_together_are_refused(words: list[str], capsys) -> None:
     assert "expected `edgespec adapt show [--plot PNG]`" in refusal(capsys, *words)
+
+
+def test_prompts_kept_as_text_are_shown_taught_and_erased(capsys) -> None:
+    kept = prompts_of(asked())
+    for i in range(30):
+        kept.add([{"role": "user", "content": f"Question {i}?"}])
+    (line,) = said(capsys, "show")[1:]
+    assert line.startswith(kept.path.stem) and "prompts kept as text, 1.79 kB" in line
+    taught = adapt_train.asked(Namespace(prompts=None), asked(), 20)
+    assert taught == (kept.messages(), "30 that were kept of this pair's")
+    _, whose = adapt_train.asked(Namespace(prompts=None), asked(), 31)  # too few
+    assert whose.endswith("built-in ones; give your own with --prompts")
+    assert f"deleted {kept.path} (left over)" in said(capsys, "reset", *PAIR)
+    kept.add([{"role": "user", "content": "again"}])
+    said(capsys, "reset", "--all")
+    assert not kept.path.exists()
