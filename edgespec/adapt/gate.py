@@ -17,7 +17,8 @@ from edgespec.adapt.examples import Batch
 
 DRAFT = 4  # tokens drafted, for what is expected
 SIGMAS = 3.0  # of eight requests one judgement in 100 takes noise for a gain, of many one in 700
-LEAST = 1e-3  # accepted tokens a round; less is not worth a new version
+LEAST = 0.05  # of accepted tokens; less is not worth what it may cost when the text changes
+TINY = 1e-3  # accepted tokens a round, where hardly any were
 FEWEST = 8  # requests; of fewer the noise is hardly known
 
 
@@ -61,7 +62,7 @@ class Gate:
         before, after = (self._by_request(one, held, requests) for one in (self.good, adapter))
         gain = after - before
         noise = float(gain.std(ddof=1) / len(gain) ** 0.5)
-        adopted = bool(gain.mean() > max(SIGMAS * noise, LEAST))
+        adopted = bool(gain.mean() > max(SIGMAS * noise, LEAST * before.mean(), TINY))
         return Verdict(adopted, float(before.mean()), float(after.mean()), noise, len(requests))
 
     def _by_request(

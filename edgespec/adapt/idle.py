@@ -43,6 +43,11 @@ class Idle:
         self._stopped.set()
         thread.join()
 
+    def wait(self, seconds: float) -> None:
+        """Until nothing is left to do, or so long."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
     def _run(self) -> None:
         if self._stopped.wait(self._wait_s) or not self._may():
             return

@@ -24,7 +24,7 @@ from edgespec.adapt.examples import Examples
 from edgespec.adapt.gate import FEWEST, Gate, rates
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
-from edgespec.adapt.rivals import Rivals
+from edgespec.adapt.rivals import Decline, Lead
 from edgespec.adapt.trainer import POSITIONS, Trainer
 from edgespec.errors import UsageError
 from edgespec.types import FloatArray
@@ -38,7 +38,6 @@ AHEAD_S = 0.25  # of work, at most, that is saved up for
 IDLE_STEPS = 64  # after an answer, if nobody asks meanwhile
 LATER_BYTES = 32 << 20  # of what waits to be labelled then
 FRESH = 16  # positions labelled since the last step, or there is none
-FOR, AGAINST = 3.0, 2.0  # standard errors: to use another head, and to use none any more
 NEAR = 16.0  # a token whose logit is farther below the best one's is of the tail
 HELD, WORTH_HOLDING = 8192, 0.02  # rows of the head at most; the target's probability of a new one
 
@@ -119,7 +118,8 @@ class Online:
         self._files, self._days = files, days
         self.gate = Gate(trainer.adapter)
         self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
-        self._used, self._learning, self._unlearned = self._frozen, Rivals(FOR), Rivals(AGAINST)
+        self._used, self._lead = self._frozen, Lead()
+        self._decline, self._lag = Decline(), Decline()
         self._use(self.gate.good)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
@@ -179,25 +179,26 @@ class Online:
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
-        self._compare(self._learning)
+        self._compare(self._lead)
         self._train()
         self._step_s = self._spend(start)
 
-    def _compare(self, known: Rivals) -> None:
+    def _compare(self, lead: Lead) -> None:
         """Ask the heads about what none of them has learned from yet, and use the better one.
 
-        known: of the head that learns against the one in use.
+        lead: of the head that learns over the one in use.
         """
         asked = self.examples.newest(min(self._n_fresh, POSITIONS))
         used, learning, unlearned = (
             rates(one, asked, greedy=True)
             for one in (self._used, self.trainer.adapter, self._frozen)
         )
-        known.add(learning, used)
-        self._unlearned.add(unlearned, used)
-        if known.verdict > 0:
+        lead.add(learning, used)
+        self._lag.add(learning, used)
+        self._decline.add(used, unlearned)
+        if lead.is_sure:
             self._use(self.trainer.adapter.copy())
-        elif self._unlearned.verdict > 0:
+        elif self._decline.is_sure:
             if self._used is self.gate.good:
                 self.gate.good = self._frozen.copy()
                 self._save()
@@ -205,9 +206,9 @@ class Online:
 
     def _use(self, head: HeadAdapter) -> None:
         """Correct by it from now on; what is known of the one before says nothing of it."""
-        self._learning = Rivals(FOR)
+        self._lead = Lead()
         if head is not self._used:
-            self._used, self._unlearned = head, Rivals(AGAINST)
+            self._used, self._decline, self._lag = head, Decline(), Decline()
         self.model.correction = head if len(head.rows) else None
 
     def _give_up(self) -> None:
@@ -231,7 +232,7 @@ class Online:
             self._label(judged)
             return True
         if self._n_idle == 0 and self._n_fresh:
-            self._compare(Rivals(FOR))
+            self._compare(Lead())
         if self._n_idle < IDLE_STEPS and len(self.examples) >= FRESH:
             self._n_idle += 1
             self._train()
@@ -264,7 +265,7 @@ class Online:
         n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
         if verdict.after < verdict.before - verdict.noise:
             self._give_up()
-        if not verdict.adopted:
+        if not verdict.adopted or self._lag.is_sure:
             return
         self.gate.good = self.trainer.adapter.copy()
         self._use(self.gate.good)

@@ -1,16 +1,16 @@
 """What a drafter's head learns along a stream of requests, beside what it would do unlearned.
 
 `python tests/adapt/stream.py OUT.jsonl --prompts FILE [NAME=VALUE, options of edgespec.load]` asks
-them in turn, read=S seconds after one another, and adds a line for each: guesses, how many were the
-target's likeliest token with the head as it is and as it was, tokens/s, updates. `... OUT.jsonl
---plot OUT.png` draws windows of 50.
+them in turn and adds a line for each: guesses, how many were the target's likeliest token with the
+head as it is and as it was, tokens/s, updates. read=S: each begins when the idle time after the one
+before brings nothing more, but S seconds after it at most. `... OUT.jsonl --plot OUT.png` draws
+windows of 50.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def run(out: Path, prompts: Path, read_s: float, options: dict[str, Any]) -> Non
             row |= {"spent_s": learner.spent_s, "adopted": learner.model.correction is not None}
             file.write(json.dumps(row) + "\n")
             file.flush()
-            time.sleep(read_s)
+            learner.idle.wait(read_s)
 
 
 def shares(out: Path) -> tuple[list[float], list[float]]:

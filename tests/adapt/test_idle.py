@@ -22,7 +22,8 @@ def test_work_goes_on_until_nothing_is_left():
     left = [1] * 5
     idle = Idle(lambda: bool(left.pop()) and bool(left), wait_s=0.0)
     idle.begin()
-    assert until(lambda: not left)
+    idle.wait(5)
+    assert not left
     idle.stop()
 
 

@@ -111,7 +111,7 @@ def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(
     tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "edgespec.adapt.online.FOR", math.inf
+        "edgespec.adapt.rivals.SIGMAS", math.inf
     )  # within an answer nothing takes over
     one = online(tmp_path)
     drafter = ModelDrafter(one.model, learner=one)

@@ -1,24 +1,49 @@
-"""The sign test: what differs counts, and only beyond its noise."""
+"""Two heads compared: what differs counts, and only beyond its noise; and what is seen lately."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from edgespec.adapt.rivals import FEWEST, Rivals
+from edgespec.adapt.rivals import FEWEST, Decline, Lead
 
 
 @pytest.mark.parametrize(
-    ("sigmas", "n_better", "n_worse", "verdict"),
-    [(3, 8, 0, 0), (3, 10, 0, 1), (3, 0, 10, -1), (2, 7, 1, 1), (2, FEWEST - 1, 0, 0),
-     (2, 60, 40, 0), (2, 61, 39, 1), (3, 0, 0, 0)],
+    ("n_better", "n_worse", "is_sure"),
+    [(9, 0, False), (10, 0, True), (0, 10, False), (FEWEST - 1, 0, False), (65, 35, False),
+     (66, 34, True), (0, 0, False)],
 )  # fmt: skip
-def test_a_difference_is_believed_beyond_its_noise(sigmas, n_better, n_worse, verdict):
-    assert Rivals(sigmas, n_better, n_worse).verdict == verdict
+def test_a_lead_is_believed_beyond_its_noise(n_better, n_worse, is_sure):
+    assert Lead(n_better, n_worse).is_sure == is_sure
 
 
 def test_where_both_are_alike_nothing_is_said():
-    rivals = Rivals(3.0)
-    rivals.add(np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 0, 1]))
-    rivals.add(np.array([1.0]), np.array([0.0]))
-    assert (rivals.n_better, rivals.n_worse) == (2, 1)
+    lead, decline = Lead(), Decline()
+    for one in (lead, decline):
+        one.add(np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 0, 1]))
+        one.add(np.array([1.0]), np.array([1.0]))
+    assert (lead.n_better, lead.n_worse, decline.behind) == (1, 1, 0.75)
+
+
+def test_a_decline_is_seen_soon_however_long_it_went_well_before():
+    decline, right, wrong = Decline(), np.ones(5), np.zeros(5)
+    for _ in range(100):
+        decline.add(right, wrong)
+    n = 0
+    while not decline.is_sure:
+        decline.add(wrong[:1], right[:1])
+        n += 1
+    assert n == 8
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 100, 250), (0.75, 10, 25)])
+def test_how_long_it_takes_to_see_a_decline(share, least, most):
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        decline, n = Decline(), 0
+        while not decline.is_sure:
+            other = float(rng.random() < share)
+            decline.add(np.array([1 - other]), np.array([other]))
+            n += 1
+        found.append(n)
+    assert least < np.median(found) < most
