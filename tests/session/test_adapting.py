@@ -20,12 +20,16 @@ def said(session: edgespec.Session, **how: object) -> str:
     return "".join(piece.text for piece in session.chat(ASK, max_tokens=40, **how))
 
 
-@pytest.mark.parametrize("pair", ["demo", "demo-foreign"])
+@pytest.mark.parametrize(
+    ("pair", "exact"), [("demo", False), ("demo-foreign", False), ("demo", True)]
+)
 def test_a_text_is_the_same_while_the_drafter_learns(
-    pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: str, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
-    with edgespec.load(pair=pair, adapt=True, speculative="on", temperature=0.0) as session:
+    with edgespec.load(
+        pair=pair, adapt=True, exact=exact, speculative="on", temperature=0.0
+    ) as session:
         plain = said(session, speculative="off")
         learner = session.pair.learner
         assert learner is not None
@@ -53,7 +57,7 @@ def test_a_learned_head_is_shown_and_erased(
             session.pair.learner is not None and session.pair.learner.model.correction is not None
         )
     assert main(["adapt", "show"]) == 0
-    assert "rank 8, 5 rows, 2026-01-31: 3 updates, 1.00 -> 1.50 tokens" in capsys.readouterr().out
+    assert "2026-01-31: 3 updates by 100 positions, 1.00 -> 1.50 tok" in capsys.readouterr().out
     assert main(["adapt", "reset", "--pair", "demo"]) == 0
     assert not path.exists()
     assert str(path) in capsys.readouterr().out
