@@ -23,7 +23,17 @@ from typing import Any
 
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
-from edgespec.option import Option, one_of, option, per_call, real, switch, whole, whole_or_auto
+from edgespec.option import (
+    Option,
+    none_or,
+    one_of,
+    option,
+    per_call,
+    real,
+    switch,
+    whole,
+    whole_or_auto,
+)
 from edgespec.types import VERIFICATIONS, SamplingParams
 
 if sys.version_info >= (3, 11):
@@ -109,7 +119,7 @@ class Config:
         "auto", "--draft-tokens --draft-max", whole_or_auto, "N|auto", "tokens drafted per round"
     )
     draft_window: int = option(
-        1024, "--draft-window", whole, "N",
+        1024, "--draft-window", none_or(64), "N",
         "tokens of a long text that the drafter sees at most, 0: all", rare=True,
     )  # fmt: skip
     drafter: str = option(

@@ -66,6 +66,18 @@ def whole(text: str) -> int:
     return number
 
 
+def none_or(least: int) -> Callable[[str], int]:
+    """Reads a count of `least` or more, or 0. The reader raises: ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        number = whole(text)
+        if 0 < number < least:
+            raise ArgumentTypeError(f"{text!r}: expected 0, or {least} or more")
+        return number
+
+    return read
+
+
 def real(text: str) -> float:
     """A finite number. Raises: ArgumentTypeError."""
     try:

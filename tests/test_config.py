@@ -66,7 +66,7 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "exact": "true", "adapt": "true",
-               "adapt_keep_text": "true",
+               "adapt_keep_text": "true", "draft_window": "256",
                "offline": "true", "color": "on",
                "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0",
                    "loading": "map"}  # fmt: skip
@@ -197,6 +197,12 @@ def test_rare_options_work_but_do_not_fill_the_help() -> None:
     assert "--repeat-penalty" not in short.format_help()
     assert "--repeat-penalty" in long.format_help()
     assert short.parse_args(["--repeat-penalty", "1.5"]).repeat_penalty == 1.5
+
+
+@pytest.mark.parametrize("text", ["1", "63", "-5", "all"])
+def test_a_window_too_small_to_draft_from_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="draft_window is '.*': expected"):
+        from_environment(Config(), {"EDGESPEC_DRAFT_WINDOW": text})
 
 
 def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import logging
 import os
 import re
 import time
+import zipfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from edgespec.adapt.adapter import HeadAdapter
+from edgespec.adapt.adapter import RANKS, HeadAdapter
 from edgespec.adapt.learned import file_of
 from edgespec.errors import ModelFileError, ShapeError
 from edgespec.files import PART, write_whole
@@ -34,6 +35,7 @@ FOLDER, ENDING, DAMAGED = "heads", ".adapter", ".damaged"
 VERSIONS = 3
 BUDGET = 64 << 20  # bytes of all versions of a pair; 49k rows at rank 64 are 13 MB each
 MOST_BYTES = 1 << 28  # of a file that is read
+MOST_ROWS = 1 << 21  # of a head; the largest vocabularies have an eighth of it
 MOST_DAYS = 366  # the latest, in a head
 STALE_S = 3600.0  # a part this old is of a process that was killed
 
@@ -156,7 +158,10 @@ def read(path: Path) -> Saved:
         raise ModelFileError(f"{path} is too large for an adapter: expected {MOST_BYTES} bytes")
     try:
         return unpacked(path.read_bytes())
-    except (ValueError, KeyError, TypeError, AttributeError, ShapeError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, ShapeError, RecursionError, EOFError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise ModelFileError(f"{path} is no adapter that can be used ({error})") from error
 
 
@@ -180,6 +185,8 @@ def unpacked(data: bytes) -> Saved:
     fields = json.loads(line)
     days = {day: Day(**counts) for day, counts in fields.pop("days").items()}
     head = Head(**fields, days=days)
+    _check_days(days)
+    _check_packed(arrays)
     with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
         adapter = HeadAdapter(file["rows"], file["down"], file["up"], file["bias"])
     kinds = [adapter.rows.dtype, *(part.dtype for part in adapter.parameters)]
@@ -188,6 +195,22 @@ def unpacked(data: bytes) -> Saved:
     sizes = adapter.rank, len(adapter.rows), adapter.n_hidden
     if (head.rank, head.n_rows, head.n_hidden) != sizes:
         raise ValueError("arrays of other sizes than its head says")
+    if adapter.rank not in RANKS or (len(adapter.rows) and adapter.rows[-1] >= MOST_ROWS):
+        raise ValueError(f"rank {adapter.rank}, rows up to {adapter.rows[-1:]}")
     if not all(np.isfinite(part).all() for part in adapter.parameters):
         raise ValueError("not all of its values are finite")
     return Saved(head, adapter)
+
+
+def _check_days(days: dict[str, Day]) -> None:
+    """Raises: ValueError unless all counts are numbers."""
+    for day, did in days.items():
+        if not all(type(n) in (int, float) for n in asdict(did).values()):
+            raise ValueError(f"what {day} brought is {did}")
+
+
+def _check_packed(arrays: bytes) -> None:
+    """Raises: ValueError for arrays that are not stored as they are: they might be any size."""
+    with zipfile.ZipFile(io.BytesIO(arrays)) as file:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
+            raise ValueError("its arrays are compressed")

@@ -36,6 +36,7 @@ from edgespec.errors import ShapeError, UsageError
 TOP = 64  # the drafter's own likeliest columns beside the label's
 BUDGET = 32 << 20  # bytes
 HELD_OUT = 8  # every eighth request is not learned from
+MOST_HELD = 2048  # positions of those that are judged by
 NONE = -3e4  # log probability of a slot that is not used; float16 reaches -65504
 
 
@@ -66,6 +67,17 @@ class Batch(Slots):
 
     def __len__(self) -> int:
         return len(self.hidden)
+
+    def part(self, some: slice) -> Batch:
+        """Some of the positions."""
+        of = self.labels
+        labels = Labels(
+            of.ids[some], of.probs[some], of.piece[some], of.drafted[some], of.accepted[some]
+        )
+        return Batch(
+            self.columns[some], self.base[some], labels, self.hidden[some], self.request[some],
+            self.n_columns,
+        )  # fmt: skip
 
 
 def slots(logits: Floats, labels: Labels, *, n_top: int = TOP) -> Slots:
@@ -137,6 +149,7 @@ class Examples:
         kind = np.dtype(
             [
                 ("request", np.int64),
+                ("place", np.int32),
                 ("hidden", np.float16, (n_hidden,)),
                 ("columns", np.int32, (n_slots,)),
                 ("base", np.float16, (n_slots + 1,)),
@@ -164,8 +177,10 @@ class Examples:
         """Memory when full."""
         return self._ring.nbytes
 
-    def add(self, request: int, hidden: Floats, logits: Floats, labels: Labels) -> None:
-        """Keep m positions of a request, in the order of the text.
+    def add(
+        self, request: int, hidden: Floats, logits: Floats, labels: Labels, *, place: int = 0
+    ) -> None:
+        """Keep m positions of a request, one after the other, the first at `place` in its text.
 
         hidden: [m, d]. logits: [m, V] before any correction. labels: over columns of the head, of
         at most `kept` columns. Raises: ShapeError.
@@ -180,6 +195,7 @@ class Examples:
         of = slots(logits, _padded(labels, self._kept), n_top=self._n_top)
         new = np.zeros(m, self._ring.dtype)
         new["request"], new["hidden"] = request, hidden
+        new["place"] = place + np.arange(m)
         n = of.columns.shape[1]
         new["columns"], new["base"] = -1, NONE
         new["columns"][:, :n], new["base"][:, :n] = of.columns, of.base[:, :-1]
@@ -196,14 +212,21 @@ class Examples:
         return self._batch(rng.choice(taught, min(m, len(taught)), replace=False))
 
     def newest(self, m: int) -> Batch:
-        """The last m positions, held out or not, the oldest first."""
+        """The m positions that were added last, held out or not, in the order of the text."""
         first = self._n_added - min(m, len(self))
-        return self._batch(np.arange(first, self._n_added) % len(self._ring))
+        return self._batch(self._in_order(np.arange(first, self._n_added) % len(self._ring)))
 
     def held_out(self) -> Batch:
-        """All positions that are not learned from, whole requests, the oldest first."""
-        order = np.arange(max(0, self._n_added - len(self._ring)), self._n_added) % len(self._ring)
-        return self._batch(order[self._is_held_out()[order]])
+        """The positions that are not learned from, whole requests, the oldest first, in the order
+        of their text; the latest `MOST_HELD` of them.
+        """
+        order = self._in_order(np.flatnonzero(self._is_held_out()))
+        return self._batch(order[-MOST_HELD:])
+
+    def _in_order(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These places of the ring by request and text; what was labelled later lies later."""
+        of = self._ring[index]
+        return index[np.lexsort((of["place"], of["request"]))]
 
     def _is_held_out(self) -> NDArray[np.bool_]:
         """[len] whether the request is one of those."""

@@ -6,6 +6,7 @@ its own noise, request by request, because an adapter is judged again and again.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ DRAFT = 4  # tokens drafted, for what is expected
 SIGMAS = 3.0  # of eight requests one judgement in 100 takes noise for a gain, of many one in 700
 LEAST = 0.05  # of accepted tokens; less is not worth what it may cost when the text changes
 TINY = 1e-3  # accepted tokens a round, where hardly any were
+PIECE = 128  # positions judged at a time
 FEWEST = 8  # requests; of fewer the noise is hardly known
 
 
@@ -56,20 +58,36 @@ class Gate:
 
     def judge(self, adapter: HeadAdapter, held: Batch) -> Verdict:
         """How an adapter compares with the last good one; changes neither."""
+        judging = self.judging(adapter, held)
+        while True:
+            try:
+                next(judging)
+            except StopIteration as ended:
+                verdict: Verdict = ended.value
+                return verdict
+
+    def judging(self, adapter: HeadAdapter, held: Batch) -> Generator[None, None, Verdict]:
+        """The same piece by piece, each of some milliseconds."""
         requests = np.unique(held.request)
         if len(requests) < FEWEST:
             return Verdict(False, 0.0, 0.0, 0.0, len(requests))
-        before, after = (self._by_request(one, held, requests) for one in (self.good, adapter))
+        found: list[list[NDArray[np.float64]]] = [[], []]
+        for start in range(0, len(held), PIECE):
+            piece = held.part(slice(start, start + PIECE))
+            for one, values in zip((self.good, adapter), found, strict=True):
+                values.append(rates(one, piece, greedy=self.greedy))
+                yield
+        before, after = (self._by_request(np.concatenate(one), held, requests) for one in found)
         gain = after - before
         noise = float(gain.std(ddof=1) / len(gain) ** 0.5)
         adopted = bool(gain.mean() > max(SIGMAS * noise, LEAST * before.mean(), TINY))
         return Verdict(adopted, float(before.mean()), float(after.mean()), noise, len(requests))
 
     def _by_request(
-        self, adapter: HeadAdapter, held: Batch, requests: NDArray[np.int64]
+        self, right: NDArray[np.float64], held: Batch, requests: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Means over the rounds that could begin in each request."""
-        values = expected(rates(adapter, held, greedy=self.greedy), held.request, self.n_draft)
+        """Means over the rounds that could begin in each request. right: as of `rates`."""
+        values = expected(right, held.request, self.n_draft)
         return np.array([values[held.request == request].mean() for request in requests])
 
 

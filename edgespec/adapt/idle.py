@@ -5,8 +5,11 @@ A request stops it: `stop` returns once no piece is running, so a piece should t
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger("edgespec")
 
 WAIT_S = 0.25  # of quiet before the first piece: requests one after the other leave no idle time
 
@@ -25,34 +28,36 @@ class Idle:
         may: Callable[[], bool] = lambda: True,
     ) -> None:
         self._work, self._wait_s, self._may = work, wait_s, may
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stopped, self._thread = threading.Event(), threading.Thread()
 
     def begin(self) -> None:
         """Nobody waits any more."""
         self.stop()
-        self._stopped.clear()
-        self._thread = threading.Thread(target=self._run, name="edgespec idle", daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._stopped,), name="edgespec idle", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
         """Somebody waits: returns once no piece is running."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
         self._stopped.set()
-        thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def wait(self, seconds: float) -> None:
         """Until nothing is left to do, or so long."""
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join(seconds)
 
-    def _run(self) -> None:
-        if self._stopped.wait(self._wait_s) or not self._may():
+    def _run(self, stopped: threading.Event) -> None:
+        if stopped.wait(self._wait_s) or not self._may():
             return
-        while not self._stopped.is_set() and self._work():
-            pass
+        try:
+            while not stopped.is_set() and self._work():
+                pass
+        except Exception:  # nobody waits for it, so nobody is told
+            log.exception("work in idle time has failed")
 
 
 def on_mains() -> bool:
@@ -61,6 +66,6 @@ def on_mains() -> bool:
         import psutil  # type: ignore[import-untyped]
 
         battery = psutil.sensors_battery()
-    except (ImportError, AttributeError):  # systems that psutil knows no battery of
+    except (ImportError, AttributeError, OSError, ValueError):  # psutil cannot tell here
         return True
-    return battery is None or bool(battery.power_plugged)
+    return battery is None or battery.power_plugged is not False  # None: unknown

@@ -1,7 +1,8 @@
 """A pair's prompts as text, kept to train from where the user wants that (`--adapt-keep-text`).
 
 One line of JSON each, {"messages": [...]}, in a file of mode 0600 in the state folder; the oldest
-leave. `adapt train` has the target answer them again, so answers are not kept.
+leave. `adapt train` has the target answer them again, so an answer is kept only where it is part of
+a later prompt, in a conversation.
 """
 
 from __future__ import annotations
@@ -39,17 +40,22 @@ class KeptPrompts:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(len(line))
             with open(self.path, "ab", opener=lambda name, how: os.open(name, how, 0o600)) as file:
-                file.write(line)
+                file.write(line if self._ends_whole() else b"\n" + line)
         except (OSError, TypeError, ValueError, UsageError) as error:
             log.info("a prompt is not kept: %s", error)
+
+    def _ends_whole(self) -> bool:
+        """Whether nobody was killed while writing the last line."""
+        with self.path.open("rb") as file:
+            n_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(n_bytes - 1, 0))
+            return file.read() in (b"", b"\n")
 
     def _make_room(self, n_bytes: int) -> None:
         if not self.path.exists() or self.path.stat().st_size + n_bytes <= self._budget:
             return
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        while lines and sum(map(len, lines)) > self._budget // 2:
-            del lines[0]
-        write_whole(self.path, b"".join(lines), ours=True)
+        newer = self.path.read_bytes()[-(self._budget // 2) :]
+        write_whole(self.path, newer[newer.find(b"\n") + 1 :], ours=True)
 
     def files(self) -> list[Path]:
         """The file, if there is one."""
@@ -62,7 +68,7 @@ class KeptPrompts:
             lines = self.path.read_bytes().splitlines()
         except OSError:
             return []
-        for line in lines:  # the last may be half a one, of a process that was killed
+        for line in lines:  # one may be half a one, of a process that was killed
             try:
                 found[line] = json.loads(line)["messages"]
             except (ValueError, KeyError, TypeError):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from time import perf_counter
 
@@ -21,7 +21,7 @@ from edgespec.adapt.adapted import Adapted, Guess
 from edgespec.adapt.adapter import HeadAdapter, fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Examples
-from edgespec.adapt.gate import FEWEST, Gate, rates
+from edgespec.adapt.gate import FEWEST, Gate, Verdict, rates
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
 from edgespec.adapt.rivals import Decline, Lead
@@ -36,6 +36,7 @@ log = logging.getLogger("edgespec")
 SHARE = 0.02  # of the time of decoding
 AHEAD_S = 0.25  # of work, at most, that is saved up for
 IDLE_STEPS = 64  # after an answer, if nobody asks meanwhile
+PATIENCE = 8  # answers without idle time, after which judging is done between two of them
 LATER_BYTES = 32 << 20  # of what waits to be labelled then
 FRESH = 16  # positions labelled since the last step, or there is none
 NEAR = 16.0  # a token whose logit is farther below the best one's is of the tail
@@ -72,6 +73,7 @@ class Judged:
     that were made of them (the first at least; None where there was none)."""
 
     request: int
+    place: int
     row: FloatArray
     pieces: tuple[int, ...]
     guesses: tuple[Guess | None, ...]
@@ -81,7 +83,7 @@ class Judged:
         guesses = (
             one and Guess(one.hidden.copy(), one.logits.copy(), one.best) for one in self.guesses
         )
-        return Judged(self.request, self.row.copy(), self.pieces, tuple(guesses))
+        return replace(self, row=self.row.copy(), guesses=tuple(guesses))
 
     @property
     def n_bytes(self) -> int:
@@ -96,8 +98,9 @@ class Online:
     Within an answer the adapter that learns takes over, for the rest of it, once the answer itself
     has shown it to be better, and for the next one if that is seen only when it is over. Where the
     uncorrected head turns out to be better, it is used again and learning begins anew.
-    share: of the rounds' time that learning may take; judging and saving is between answers. may:
-    asked before each answer whether the device has power to spare.
+    share: of the rounds' time that learning may take, less 0.1 ms a label that has to wait for idle
+    time; judging and saving is between answers. may: whether the device has power to spare, asked
+    before each answer.
     """
 
     def __init__(
@@ -129,6 +132,8 @@ class Online:
         self.spent_s, self.n_steps, self._n_judged = 0.0, 0, 0
         self.idle, self._n_idle = Idle(self._learn_on, may=may), 0
         self._may, self._may_now = may, may()
+        self._judging: Generator[None, None, Verdict] | None = None
+        self._n_waiting, self._is_saved = 0, True  # answers since the last judgement
         self._later, self._later_bytes = deque[Judged](), 0
 
     def hold(self) -> None:
@@ -145,7 +150,7 @@ class Online:
         if not self._may_now:
             return
         guesses = (guess, *(self._held.get(place + i) for i in range(1, len(pieces))))
-        judged = Judged(self._request, row, tuple(pieces), guesses)
+        judged = Judged(self._request, place, row, tuple(pieces), guesses)
         if self.balance_s < 0:  # a copy of 0.8 MB takes a tenth of a label
             self._leave(judged.copied())
             return
@@ -163,11 +168,11 @@ class Online:
     def _label(self, judged: Judged) -> None:
         (first, *others), pieces = judged.guesses, judged.pieces
         assert first is not None
-        self._add(judged.request, first, self._mapped(judged.row, pieces))
-        for guess, piece in zip(others, pieces[1:], strict=True):
+        self._add(judged, 0, first, self._mapped(judged.row, pieces))
+        for i, (guess, piece) in enumerate(zip(others, pieces[1:], strict=True), 1):
             if guess is not None:
                 column = self._columns.of_piece(np.array([piece]))
-                self._add(judged.request, guess, only_pieces(column))
+                self._add(judged, i, guess, only_pieces(column))
                 self._new_rows.update(column.tolist())
 
     def passed(self, seconds: float) -> None:
@@ -201,7 +206,7 @@ class Online:
         elif self._decline.is_sure:
             if self._used is self.gate.good:
                 self.gate.good = self._frozen.copy()
-                self._save()
+                self._is_saved = False  # between answers
             self._give_up()
 
     def _use(self, head: HeadAdapter) -> None:
@@ -237,7 +242,18 @@ class Online:
             self._n_idle += 1
             self._train()
             return True
-        self._judge()
+        if self._judging is None and self.n_steps > self._n_judged:
+            self._judging = self.gate.judging(self.trainer.adapter, self.examples.held_out())
+        return self._judging is not None and not self._has_judged(self._judging)
+
+    def _has_judged(self, judging: Generator[None, None, Verdict]) -> bool:
+        """Judge on; at last do what follows."""
+        try:
+            next(judging)
+        except StopIteration as ended:
+            self._judging = None
+            self._follow(ended.value)
+            return True
         return False
 
     def save(self, *, at_least: int = 1) -> None:
@@ -250,16 +266,24 @@ class Online:
         self._use(self.gate.good)  # what took over within the answer was for that
         n_new = self.hits.n - self._n_labelled
         self._request, self._n_labelled = self._request + 1, self.hits.n
-        self._judge()
+        self._judging = None
+        self._n_waiting += 1
+        if at_least == 1 or self._n_waiting > PATIENCE:  # no idle time follows, or none came
+            self._judge()
+        if not self._is_saved:
+            self._save()
         if at_least > 1 and n_new:
             self._n_idle = 0
             self.idle.begin()
 
     def _judge(self) -> None:
+        """Ask the held-out requests at once."""
+        if self.n_steps > self._n_judged:
+            self._follow(self.gate.judge(self.trainer.adapter, self.examples.held_out()))
+
+    def _follow(self, verdict: Verdict) -> None:
         """Adopt and keep what held-out requests show to be better; give up what is worse."""
-        if self.n_steps == self._n_judged:
-            return
-        verdict = self.gate.judge(self.trainer.adapter, self.examples.held_out())
+        self._n_waiting = 0
         if verdict.n_requests < FEWEST:
             return
         n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
@@ -276,6 +300,7 @@ class Online:
 
     def _save(self) -> None:
         """Keep the last good adapter."""
+        self._is_saved = True
         try:
             self._files.save(self.gate.good, self._days)
         except UsageError as error:
@@ -299,8 +324,11 @@ class Online:
         self._new_rows.update(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
         return Labels(of.ids, of.probs, np.array([-1]), drafted, np.array([bool(pieces)]))
 
-    def _add(self, request: int, guess: Guess, labels: Labels) -> None:
-        self.examples.add(request, guess.hidden[None], guess.logits[None], labels)
+    def _add(self, judged: Judged, i: int, guess: Guess, labels: Labels) -> None:
+        """Keep the guess of its i-th piece."""
+        self.examples.add(
+            judged.request, guess.hidden[None], guess.logits[None], labels, place=judged.place + i
+        )
         self._n_fresh += 1
 
     def _hold_rows(self) -> None:

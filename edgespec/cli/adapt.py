@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgespec.adapt import adapter_file
+from edgespec.adapt import adapter_file, kept_prompts
 from edgespec.adapt.kept_prompts import kept_files
 from edgespec.cli import adapt_heads, adapt_move, adapt_train
 from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, prompts_of, sources_of
@@ -43,6 +43,7 @@ WITH_FILE = ("warm", "export", "import")
 Found = tuple[list[str], dict[str, Any]]
 """Lines for the reader and the record for scripts."""
 
+WHAT = {adapter_file.ENDING: "a drafter's head", kept_prompts.ENDING: "prompts kept as text"}
 MOST_BYTES = 1 << 28  # of a text
 LENGTH = 1 << 16  # characters spelled at a time
 MEASURED = 4  # parts whose tokens are counted, which takes longer than learning from them
@@ -188,8 +189,8 @@ def shown(piece: bytes) -> str:
 
 def erase(config: Config) -> Found:
     """Delete what one pair has learned, and what was kept to learn from."""
-    others = [*heads_of(config).versions(), *prompts_of(config).files()]
     with opened(config) as pair:
+        others = [*heads_of(config).versions(), *prompts_of(config).files()]
         if pair is None:
             return deleted(others) if others else ([SAME], {"deleted": []})
         found = [*files_of(pair.path), *others]
@@ -208,7 +209,7 @@ def deleted(files: list[Path]) -> Found:
     """Delete files and say what they were. Raises: UsageError."""
     lines = []
     for file in files:
-        about = described(file)[1] if file.suffix == ENDING else "left over"
+        about = described(file)[1] if file.suffix == ENDING else WHAT.get(file.suffix, "left over")
         try:
             file.unlink(missing_ok=True)
         except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from edgespec.adapt import adapter_file
 from edgespec.cli.adapt_pair import Opened, heads_of, opened
 from edgespec.config import Config
 from edgespec.drafters.bridges import ngram_file
@@ -24,10 +25,13 @@ MOST_BYTES = 1 << 28  # of a member: as much as is read of such a file
 
 def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     """Write what the pair has learned; lines and a record. Raises: EdgeSpecError."""
-    heads = heads_of(config).versions()[:1]
+    found = dict[str, bytes]()
     with opened(config) as pair:
-        ngrams = [pair.path] if pair is not None and pair.path.is_file() else []
-    found = [(name, path) for name, of in ((NGRAMS, ngrams), (HEAD, heads)) for path in of]
+        if pair is not None and pair.path.is_file():
+            found[NGRAMS] = ngram_file.packed(*ngram_file.read(pair.path))
+        head = heads_of(config).load()
+    if head is not None:
+        found[HEAD] = adapter_file.packed(head)
     if not found:
         raise UsageError(
             "nothing was learned of this pair yet: expected n-grams or a drafter's head; "
@@ -35,15 +39,17 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         )
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as packed:  # stored: arrays hardly shrink
-        for name, path in found:
-            packed.write(path, name)
+        for name, part in found.items():
+            packed.writestr(zipfile.ZipInfo(name), part)
     write_whole(place(file), data.getvalue())
-    names = [name for name, _ in found]
-    return [f"wrote {file} ({', '.join(names)})"], {"file": str(file), "parts": names}
+    return [f"wrote {file} ({', '.join(found)})"], {"file": str(file), "parts": list(found)}
 
 
 def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
-    """Add what a file holds to what the pair knows; lines and a record. Raises: EdgeSpecError."""
+    """Add a file's n-grams to those of the pair; its head takes the place of the pair's.
+
+    Lines and a record. Raises: EdgeSpecError.
+    """
     with TemporaryDirectory(prefix="edgespec-import-") as folder, opened(config) as pair:
         members = unzipped(file, Path(folder))
         heads = heads_of(config)
@@ -54,12 +60,10 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
             raise UsageError(
                 f"{file} cannot be used: {str(error).replace(folder, '').lstrip('/')}"
             ) from error
-        lines = list[str]()
+        lines = [added(entries, pair)] if entries and pair is not None else []
         if head is not None:
             heads.save(head.adapter, head.head.days)
             lines.append(f"the drafter's head is {file}'s now ({head.head.n_rows:,} rows)")
-        if entries and pair is not None:
-            lines.append(added(entries, pair))
     return lines, {"parts": sorted(members)}
 
 

@@ -31,23 +31,33 @@ class Window:
     `most` tokens, or where more are new than were ever shown, it begins anew `shown` tokens back.
     """
 
-    def __init__(self, n_context: int, *, shown: int = SHOWN, most: int = MOST) -> None:
-        """n_context: what the drafter holds. most: 0 for all that it holds."""
-        shown, most = (shown, most) if most else (sys.maxsize, sys.maxsize)
-        self._most = min(most, n_context - ROOM) if n_context >= SMALLEST else sys.maxsize
-        self._shown = min(shown, self._most // 2) if n_context >= SMALLEST else sys.maxsize
+    def __init__(self, n_context: int, *, shown: int | None = None, most: int = MOST) -> None:
+        """n_context: what the drafter holds. most: 0 for all that it holds. shown: None for as much
+        of `most` as SHOWN is of MOST.
+        """
+        shown = SHOWN * most // MOST if shown is None else shown
+        self._is_whole = most == 0 or n_context < SMALLEST
+        self._most = n_context - ROOM if n_context >= SMALLEST else sys.maxsize
+        self._most = min(most or self._most, self._most)
+        self._shown = self._most // 2 if self._is_whole else min(shown, self._most // 2)
         self._start = self._n_known = 0
 
     def of(self, context: Sequence[int]) -> list[int]:
         """What is shown of it; the same until the next call with another text."""
         n = len(context)
         n_new, n_shown = n - max(self._n_known, self._start), n - self._start
-        if n_shown > self._most or n_new > self._shown * 3 // 2 or n_shown < self._shown // 2:
+        if self._is_whole and n <= self._most:
+            self._start = 0
+        elif n_shown > self._most or n_shown < self._shown // 2 or self._is_many(n_new):
             self._start = max(n - self._shown, 0)
         if self._start <= SINKS:
             self._start = 0
         self._n_known = n
         return [*context[: min(SINKS, self._start)], *context[self._start :]]
+
+    def _is_many(self, n_new: int) -> bool:
+        """Whether so many tokens are better not read."""
+        return not self._is_whole and n_new > self._shown * 3 // 2
 
 
 @runtime_checkable

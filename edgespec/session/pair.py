@@ -121,6 +121,7 @@ class OpenPair:
 
     def way(self, speculative: str) -> Method:
         """The configured method for auto, on or off; the draft model is opened when first used."""
+        self._quiet()  # costs may be measured
         if speculative not in self._ways:
             config = replace(self._config, speculative=speculative)
             missing = self._own is None and self.draft_model is None
@@ -146,6 +147,7 @@ class OpenPair:
         if known is not None:
             return known
         what = f"measuring what widths cost here, once (at most {cost_store.SWEEP_S:.0f} s)"
+        self._quiet()
         with self._undisturbed() as is_idle, opening.telling(self._progress, what):
             if is_idle:
                 self.target.truncate(0)  # a full cache would leave no room for wide ones
@@ -167,13 +169,17 @@ class OpenPair:
         """A request comes: a drafter of another vocabulary reads these messages in its own chat
         format, and what learned in idle time has ended. It is kept where that was asked for.
         """
-        if self.learner is not None:
-            self.learner.idle.stop()
+        self._quiet()
         if self._prompts is not None and messages:
             self._prompts.add(messages)
         if method.translated is not None and self.translation is not None:
             spelled = self.translation.spelled(messages) if messages else []
             method.translated.ledger.anchor(ids if spelled else [], spelled)
+
+    def _quiet(self) -> None:
+        """End what learns in idle time."""
+        if self.learner is not None:
+            self.learner.idle.stop()
 
     def forget_draft(self) -> None:
         """Empty the draft model's cache, where another drafter's text may lie."""

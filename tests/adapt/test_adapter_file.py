@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from test_adapter import trained
 
 from edgespec.adapt.adapter_file import (
     DAMAGED,
+    FORMAT,
     AdapterFiles,
     Day,
     Head,
@@ -125,6 +129,8 @@ def test_no_byte_of_a_file_can_change_unseen():
     [
         (lambda one: replace(one, head=replace(one.head, rank=4)), "other sizes"),
         (lambda one: replace(one, head=replace(one.head, days={"x": 3})), "mapping"),
+        (lambda one: replace(one, head=replace(one.head, days={"x": {"before": "y"}})), "brought"),
+        (lambda one: one.adapter.rows.__setitem__(2, 10**9) or one, "rows up to"),
         (lambda one: one.adapter.up.fill(np.nan) or one, "finite"),
         (lambda one: replace(one, adapter=trained([2, 5, 9])), "arrays of"),
     ],
@@ -135,6 +141,24 @@ def test_a_whole_file_of_wrong_values_is_refused(change, why, tmp_path):
     path.write_bytes(packed(change(one)))
     with pytest.raises(ModelFileError, match=why):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [(b"", "not a zip"), (b"PK nothing", "not a zip"), ("deflated", "compressed")],
+)
+def test_arrays_that_are_not_as_they_were_written_are_refused(arrays, why, tmp_path):
+    if arrays == "deflated":  # a few bytes might be any size
+        data = io.BytesIO()
+        np.savez_compressed(data, rows=np.arange(9))
+        arrays = data.getvalue()
+    line = json.dumps(asdict(Head(DRAFT, TARGET, 3, 3, 5, {}))).encode()
+    path = tmp_path / "x.adapter"
+    for head in (line, b"[" * 100_000):
+        body = head + b"\n" + arrays
+        path.write_bytes(FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        with pytest.raises(ModelFileError, match=why if head is line else "no adapter"):
+            read(path)
 
 
 def test_old_parts_are_swept(files):

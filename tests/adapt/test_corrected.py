@@ -23,7 +23,7 @@ def batch(m=12, n_top=10):
     return replace(found, base=found.base.astype(float), hidden=found.hidden.astype(float))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"tvd++"}))  # its reward is held fixed
 def test_slopes_agree_with_finite_differences_whatever_is_lifted(name):
     some = batch()
     adapter = trained(range(0, PAIR.n, 3), d=PAIR.d, seed=2)
@@ -35,8 +35,6 @@ def test_slopes_agree_with_finite_differences_whatever_is_lifted(name):
 
     seen = corrected(adapter, some)
     exact = backward(adapter, some, seen, LOSSES[name](seen.z, some.labels).dz)
-    if name == "tvd++":  # its reward is held fixed: the loss itself has another slope
-        return
     for slopes, array in zip(exact.parts, adapter.parameters, strict=True):
         assert np.allclose(slopes, slope(loss, array), rtol=1e-4, atol=1e-5)
 

@@ -83,6 +83,23 @@ def test_what_is_held_out_comes_in_the_order_of_the_text():
     assert (np.diff(held) >= 0).all()
 
 
+def test_what_was_labelled_later_comes_in_its_place():
+    hidden, logits, given = judged()
+    examples = Examples(PAIR.d, kept=16, n_top=8, held_out=1)
+    for request, place in ((1, 4), (0, 20), (1, 0), (0, 12)):  # left for later, then labelled
+        examples.add(request, hidden[:1] + place, logits[:1], labels_of(given, 1), place=place)
+    for batch in (examples.held_out(), examples.newest(4)):
+        assert batch.request.tolist() == [0, 0, 1, 1]
+        added = batch.hidden[:, 0] - hidden[0, 0]
+        np.testing.assert_allclose(added, [12, 20, 0, 4], atol=0.02)
+    assert examples.newest(2).request.tolist() == [0, 1]
+
+
+def labels_of(given, m):
+    parts = (given.ids, given.probs, given.piece, given.drafted, given.accepted)
+    return Labels(*(part[:m] for part in parts))
+
+
 def test_whole_requests_are_held_out():
     examples = taught(PAIR, n_requests=16, held_out=4)
     learned = set(examples.sample(10_000, np.random.default_rng(0)).request.tolist())

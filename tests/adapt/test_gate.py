@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgespec.adapt.adamw import Settings
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.examples import Examples
-from edgespec.adapt.gate import FEWEST, Gate, expected, rates
+from edgespec.adapt.gate import FEWEST, PIECE, Gate, expected, rates
 from edgespec.adapt.labels import labels
 from edgespec.adapt.trainer import Recipe, Trainer
 
@@ -82,6 +82,20 @@ def test_the_same_adapter_again_is_no_improvement():
     examples = taught(PAIR, n_requests=64)
     adapter, gate, _ = judged(examples)
     assert not gate.judge(adapter, examples.held_out()).adopted
+
+
+def test_judging_piece_by_piece_says_the_same():
+    examples = taught(PAIR, n_requests=64)
+    adapter = fresh(np.arange(PAIR.n), PAIR.d, rank=8)
+    gate, held = Gate(adapter), examples.held_out()
+    adapter.bias += np.random.default_rng(0).standard_normal(PAIR.n).astype(np.float32)
+    judging, n_pieces = gate.judging(adapter, held), 0
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(judging)
+            n_pieces += 1
+    assert n_pieces == 2 * -(-len(held) // PIECE) > 2
+    assert ended.value.value == gate.judge(adapter, held)
 
 
 def test_few_requests_prove_nothing():

@@ -66,10 +66,31 @@ def test_nothing_is_done_without_power():
     assert done == []
 
 
+def test_what_fails_is_logged_and_ends(caplog):
+    idle = Idle(lambda: 1 / 0, wait_s=0.0)
+    idle.begin()
+    idle.wait(5)
+    idle.stop()
+    assert "work in idle time has failed" in caplog.text
+    idle.begin()  # and the next time is another one
+    idle.stop()
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_where_nothing_is_known_of_batteries_learning_goes_on(error, monkeypatch):
+    psutil = pytest.importorskip("psutil")
+
+    def refused():
+        raise error
+
+    monkeypatch.setattr(psutil, "sensors_battery", refused)
+    assert on_mains()
+
+
 @pytest.mark.parametrize(
     ("battery", "mains"),
     [(None, True), (SimpleNamespace(power_plugged=False), False),
-     (SimpleNamespace(power_plugged=True), True)],
+     (SimpleNamespace(power_plugged=True), True), (SimpleNamespace(power_plugged=None), True)],
 )  # fmt: skip
 def test_a_battery_that_is_not_charged_is_spared(battery, mains: bool, monkeypatch):
     psutil = pytest.importorskip("psutil")

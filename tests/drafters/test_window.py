@@ -62,6 +62,9 @@ def test_without_a_window_all_that_the_drafter_holds_is_shown():
     window, text = Window(4096, most=0), numbers(3900)
     for n in range(1500, 3900, 300):
         assert window.of(text[:n]) == text[:n]
+    assert Window(4096, most=0).of(text) == text
+    assert 1500 < len(Window(4096, most=0).of(numbers(4090))) < 4096 - 100  # room to go on
+    assert len(Window(4096, most=3000).of(numbers(2900))) == 375 + SINKS
 
 
 def test_a_window_of_ones_own_is_kept_to():

@@ -42,6 +42,21 @@ def test_a_text_is_the_same_while_the_drafter_learns(
         assert len(learner.trainer.adapter.rows) > 0
 
 
+def test_any_request_ends_what_learns_in_idle_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with edgespec.load(adapt=True, speculative="on") as session:
+        learner = session.pair.learner
+        assert learner is not None
+        said(session)
+        ended: list[bool] = []
+        stop = learner.idle.stop
+        monkeypatch.setattr(learner.idle, "stop", lambda: ended.append(True) or stop())
+        pieces = session.chat(ASK, max_tokens=4, speculative="off")
+        assert not ended
+        next(iter(pieces))
+        assert ended
+
+
 def test_a_learned_head_is_shown_and_erased(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
