@@ -71,9 +71,10 @@ def in_torch(name, torch, z, given):
         column, gain = torch.tensor(chosen[name]), torch.tensor(given.accepted).double()
         found = torch.nn.functional.nll_loss(log_q, column, ignore_index=-1, reduction="none")
         return found if name == "nll" else found * gain
-    if name == "hybrid":
+    divergence = {"hybrid": "reverse-kl", "covering": "forward-kl"}.get(name)
+    if divergence is not None:
         pieces = in_torch("nll", torch, z, given)
-        return in_torch("reverse-kl", torch, z, given) + 0.2 * pieces
+        return in_torch(divergence, torch, z, given) + 0.2 * pieces
     used = torch.tensor(given.ids >= 0)
     ids, probs = torch.tensor(given.ids).clamp(min=0), torch.tensor(given.probs).double()
     named = torch.zeros_like(z, dtype=torch.double).scatter_add(1, ids, used.double()) > 0

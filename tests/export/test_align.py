@@ -174,6 +174,7 @@ def test_bad_words_are_one_line(words: list[str], line: str, capsys):
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_training_brings_a_drafter_nearer_to_its_target(tmp_path: Path, monkeypatch, capsys):
     pytest.importorskip("peft", reason="the extra `train` is not installed")
     monkeypatch.chdir(tmp_path)
