@@ -2,9 +2,9 @@
 
 `python tests/adapt/stream.py OUT.jsonl --prompts FILE [NAME=VALUE, options of edgespec.load]` asks
 them in turn and adds a line for each: guesses, how many were the target's likeliest token with the
-head as it is and as it was, tokens/s, updates. read=S: each begins when the idle time after the one
-before brings nothing more, but S seconds after it at most. `... OUT.jsonl --plot OUT.png` draws
-windows of 50.
+head as it is and as it was, tokens/s, updates. every=N: also one for every N tokens of an answer.
+read=S: each begins when the idle time after the one before brings nothing more, but S seconds after
+it at most. `... OUT.jsonl --plot OUT.png` draws windows of 50 lines.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 import edgespec
+from edgespec.adapt.online import Hits
 from edgespec.cli.prompts import read_prompts
 
 WINDOW = 50  # requests
@@ -30,8 +31,8 @@ def main(words: list[str]) -> None:
         return
     given = dict(word.split("=", 1) for word in words[3:])
     options: dict[str, Any] = {name: value_of(text) for name, text in given.items()}
-    read_s = float(options.pop("read", 0))
-    run(out, Path(words[2]), read_s, {"temperature": 0.0, "max_tokens": 128, **options})
+    read_s, every = float(options.pop("read", 0)), int(options.pop("every", sys.maxsize))
+    run(out, Path(words[2]), read_s, every, {"temperature": 0.0, "max_tokens": 128, **options})
 
 
 def value_of(text: str) -> int | float | str:
@@ -43,28 +44,32 @@ def value_of(text: str) -> int | float | str:
     return text
 
 
-def run(out: Path, prompts: Path, read_s: float, options: dict[str, Any]) -> None:
+def run(out: Path, prompts: Path, read_s: float, every: int, options: dict[str, Any]) -> None:
     """Ask every prompt that has no line yet."""
-    n_done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
+    done = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    n_done = sum(json.loads(line)["ended"] for line in done)
     with edgespec.load(adapt=True, **options) as session, out.open("a", encoding="utf-8") as file:
-        learner = session.pair.learner
+        seen = Hits()
         for prompt in read_prompts(prompts)[n_done:]:
-            before = replace(learner.hits) if learner is not None else None
+            n_told = 0
             for _ in session.chat(list(prompt.messages)):
-                pass
-            learner, stats = session.pair.learner, session.stats
-            assert learner is not None
-            row = {name: n - getattr(before, name, 0) for name, n in asdict(learner.hits).items()}
-            row |= {
-                "tokens": stats.n_tokens,
-                "decode_s": stats.decode_s,
-                "drafted": stats.n_drafted,
-            }
-            row |= {"accepted": stats.n_accepted, "steps": learner.n_steps}
-            row |= {"spent_s": learner.spent_s, "adopted": learner.model.correction is not None}
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            learner.idle.wait(read_s)
+                if session.stats.n_tokens >= n_told + every:
+                    n_told = session.stats.n_tokens
+                    seen = tell(session, seen, file, ended=False)
+            seen = tell(session, seen, file, ended=True)
+            session.pair.learner.idle.wait(read_s)
+
+
+def tell(session: Any, before: Hits, file: TextIO, *, ended: bool) -> Hits:
+    """Write a line of what was guessed since; the counts now."""
+    learner, stats = session.pair.learner, session.stats
+    row = {name: n - getattr(before, name) for name, n in asdict(learner.hits).items()}
+    row |= {"tokens": stats.n_tokens, "decode_s": stats.decode_s, "drafted": stats.n_drafted}
+    row |= {"accepted": stats.n_accepted, "steps": learner.n_steps, "spent_s": learner.spent_s}
+    row |= {"adopted": learner.model.correction is not None, "ended": ended}
+    file.write(json.dumps(row) + "\n")
+    file.flush()
+    return replace(learner.hits)
 
 
 def shares(out: Path) -> tuple[list[float], list[float]]:
