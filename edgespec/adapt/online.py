@@ -94,8 +94,8 @@ class Online:
     """Teaches `trainer`'s adapter by what a target says.
 
     `model`'s head is corrected by the last adapter that held-out requests have shown to be better
-    (gate.py); one that is worse for sure is given up, one of which that is not known learns on.
-    Within an answer the adapter that learns takes over, for the rest of it, once the answer itself
+    (gate.py), or that is ahead of the one before on what it had not learned from; one that is worse
+    for sure is given up, one of which that is not known learns on. Within an answer the adapter that learns takes over, for the rest of it, once the answer itself
     has shown it to be better, and for the next one if that is seen only when it is over. Where the
     uncorrected head turns out to be better, it is used again and learning begins anew.
     share: of the rounds' time that learning may take, less 0.1 ms a label that has to wait for idle
@@ -122,7 +122,7 @@ class Online:
         self.gate = Gate(trainer.adapter)
         self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
         self._used, self._lead = self._frozen, Lead()
-        self._decline, self._lag = Decline(), Decline()
+        self._decline, self._lag, self._progress = Decline(), Decline(), Lead()
         self._use(self.gate.good)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
@@ -194,11 +194,12 @@ class Online:
         lead: of the head that learns over the one in use.
         """
         asked = self.examples.newest(min(self._n_fresh, POSITIONS))
-        used, learning, unlearned = (
+        used, learning, unlearned, good = (
             rates(one, asked, greedy=True)
-            for one in (self._used, self.trainer.adapter, self._frozen)
+            for one in (self._used, self.trainer.adapter, self._frozen, self.gate.good)
         )
         lead.add(learning, used)
+        self._progress.add(learning, good)
         self._lag.add(learning, used)
         self._decline.add(used, unlearned)
         if lead.is_sure:
@@ -218,6 +219,7 @@ class Online:
 
     def _give_up(self) -> None:
         """Begin again at the last good adapter."""
+        self._progress = Lead()
         self.trainer.adapter.become(self.gate.good)
         self.trainer.restart()
         self._use(self.gate.good)
@@ -289,9 +291,10 @@ class Online:
         n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
         if verdict.after < verdict.before - verdict.noise:
             self._give_up()
-        if not verdict.adopted or self._lag.is_sure:
+        is_ahead = self._progress.is_sure and verdict.after > verdict.before
+        if not (verdict.adopted or is_ahead) or self._lag.is_sure:
             return
-        self.gate.good = self.trainer.adapter.copy()
+        self.gate.good, self._progress = self.trainer.adapter.copy(), Lead()
         self._use(self.gate.good)
         day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
         day.n_updates, day.n_positions = day.n_updates + n_updates, len(self.examples)

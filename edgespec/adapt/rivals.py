@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 SIGMAS = 3.0
 FEWEST = 8  # positions at which they differ; of fewer nothing follows
+WORTH = 0.02  # of all positions; a smaller lead is not worth what it may cost when the text changes
 BEHIND, DRIFT = 6.0, 0.25
 
 Right = NDArray[np.float64]
@@ -22,22 +23,24 @@ Right = NDArray[np.float64]
 @dataclass
 class Lead:
     """A sign test over all that was asked. n_better, n_worse: positions at which the one alone, or
-    the other alone, was right.
+    the other alone, was right; of n.
     """
 
     n_better: int = 0
     n_worse: int = 0
+    n: int = 0
 
     def add(self, one: Right, other: Right) -> None:
         """What both said at some positions."""
         self.n_better += int((one > other).sum())
         self.n_worse += int((one < other).sum())
+        self.n += len(one)
 
     @property
     def is_sure(self) -> bool:
-        """Whether the one is better beyond its noise."""
+        """Whether the one is better, beyond its noise and by what is of use."""
         n, ahead = self.n_better + self.n_worse, self.n_better - self.n_worse
-        return n >= FEWEST and ahead > SIGMAS * n**0.5
+        return n >= FEWEST and ahead > max(SIGMAS * n**0.5, WORTH * self.n)
 
 
 @dataclass

@@ -93,7 +93,11 @@ def answered(one: Online, drafter: ModelDrafter, n_rounds: int, start: int) -> f
     return n_hits / n_tested
 
 
-def test_a_drafter_learns_what_its_target_says_and_keeps_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("least", [0.05, 9.0])  # of the gate; by 9 what is ahead is kept alone
+def test_a_drafter_learns_what_its_target_says_and_keeps_it(
+    tmp_path: Path, least: float, monkeypatch
+) -> None:
+    monkeypatch.setattr("edgespec.adapt.gate.LEAST", least)
     one = online(tmp_path)
     drafter = ModelDrafter(one.model, learner=one)
     rates = [answered(one, drafter, 12, (5 * i + i // 8) % V) for i in range(160)]

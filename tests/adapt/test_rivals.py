@@ -17,6 +17,11 @@ def test_a_lead_is_believed_beyond_its_noise(n_better, n_worse, is_sure):
     assert Lead(n_better, n_worse).is_sure == is_sure
 
 
+def test_a_lead_that_is_of_no_use_is_none():
+    assert Lead(30, 0, 1400).is_sure
+    assert not Lead(30, 0, 1600).is_sure
+
+
 def test_where_both_are_alike_nothing_is_said():
     lead, decline = Lead(), Decline()
     for one in (lead, decline):
