@@ -95,7 +95,7 @@ class Online:
 
     `model`'s head is corrected by the last adapter that held-out requests have shown to be better
     (gate.py), or that is ahead of the one before on what it had not learned from; one that is worse
-    for sure is given up, one of which that is not known learns on. Within an answer the adapter that
+    for sure is given up, one of which that is not known learns on. Within an answer the one that
     learns takes over, for the rest of it, once the answer itself has shown it to be better, and for
     the next one if that is seen only when it is over. Where the uncorrected head turns out to be
     better, it is used again and learning begins anew.
