@@ -7,31 +7,25 @@ Implements drafters.teaching.Learner and adapt.learned.Kind.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adapted import Adapted, Guess
-from edgespec.adapt.adapter import HeadAdapter, fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
-from edgespec.adapt.examples import Examples
-from edgespec.adapt.gate import FEWEST, Gate, Verdict, rates
+from edgespec.adapt.examples import Batch, Examples
+from edgespec.adapt.gate import FEWEST, Verdict
+from edgespec.adapt.heads import Heads
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
-from edgespec.adapt.rivals import Decline, Lead
 from edgespec.adapt.trainer import POSITIONS, Trainer
-from edgespec.errors import UsageError
 from edgespec.types import FloatArray
 
 Ints = NDArray[np.int64]
-
-log = logging.getLogger("edgespec")
 
 SHARE = 0.02  # of the time of decoding
 AHEAD_S = 0.25  # of work, at most, that is saved up for
@@ -91,14 +85,8 @@ class Judged:
 
 
 class Online:
-    """Teaches `trainer`'s adapter by what a target says.
+    """Teaches `trainer`'s adapter by what a target says; `heads` says which head is in use.
 
-    `model`'s head is corrected by the last adapter that held-out requests have shown to be better
-    (gate.py), or that is ahead of the one before on what it had not learned from; one that is worse
-    for sure is given up, one of which that is not known learns on. Within an answer the one that
-    learns takes over, for the rest of it, once the answer itself has shown it to be better, and for
-    the next one if that is seen only when it is over. Where the uncorrected head turns out to be
-    better, it is used again and learning begins anew.
     share: of the rounds' time that learning may take, less 0.1 ms a label that has to wait for idle
     time; judging and saving is between answers. may: whether the device has power to spare, asked
     before each answer.
@@ -119,12 +107,7 @@ class Online:
     ) -> None:
         self.model, self.trainer, self.examples = model, trainer, examples
         self._columns, self._share, self._clock = columns, share, clock
-        self._files, self._days = files, days
-        self.gate = Gate(trainer.adapter)
-        self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
-        self._used, self._lead = self._frozen, Lead()
-        self._decline, self._lag, self._progress = Decline(), Decline(), Lead()
-        self._use(self.gate.good)
+        self.heads = Heads(model, trainer, files, days)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
         self._new_rows: set[int] = set()
@@ -134,7 +117,7 @@ class Online:
         self.idle, self._n_idle = Idle(self._learn_on, may=may), 0
         self._may, self._may_now = may, may()
         self._judging: Generator[None, None, Verdict] | None = None
-        self._n_waiting, self._is_saved = 0, True  # answers since the last judgement
+        self._n_waiting = 0  # answers since the last judgement
         self._later, self._later_bytes = deque[Judged](), 0
 
     def hold(self) -> None:
@@ -185,45 +168,9 @@ class Online:
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
-        self._compare(self._lead)
+        self.heads.compare(self._unlearned())
         self._train()
         self._step_s = self._spend(start)
-
-    def _compare(self, lead: Lead) -> None:
-        """Ask the heads about what none of them has learned from yet, and use the better one.
-
-        lead: of the head that learns over the one in use.
-        """
-        asked = self.examples.newest(min(self._n_fresh, POSITIONS))
-        used, learning, unlearned, good = (
-            rates(one, asked, greedy=True)
-            for one in (self._used, self.trainer.adapter, self._frozen, self.gate.good)
-        )
-        lead.add(learning, used)
-        self._progress.add(learning, good)
-        self._lag.add(learning, used)
-        self._decline.add(used, unlearned)
-        if lead.is_sure:
-            self._use(self.trainer.adapter.copy())
-        elif self._decline.is_sure:
-            if self._used is self.gate.good:
-                self.gate.good = self._frozen.copy()
-                self._is_saved = False  # between answers
-            self._give_up()
-
-    def _use(self, head: HeadAdapter) -> None:
-        """Correct by it from now on; what is known of the one before says nothing of it."""
-        self._lead = Lead()
-        if head is not self._used:
-            self._used, self._decline, self._lag = head, Decline(), Decline()
-        self.model.correction = head if len(head.rows) else None
-
-    def _give_up(self) -> None:
-        """Begin again at the last good adapter."""
-        self._progress = Lead()
-        self.trainer.adapter.become(self.gate.good)
-        self.trainer.restart()
-        self._use(self.gate.good)
 
     def _train(self) -> None:
         self._hold_rows()
@@ -240,13 +187,13 @@ class Online:
             self._label(judged)
             return True
         if self._n_idle == 0 and self._n_fresh:
-            self._compare(Lead())
+            self.heads.compare(self._unlearned(), is_over=True)
         if self._n_idle < IDLE_STEPS and len(self.examples) >= FRESH:
             self._n_idle += 1
             self._train()
             return True
         if self._judging is None and self.n_steps > self._n_judged:
-            self._judging = self.gate.judging(self.trainer.adapter, self.examples.held_out())
+            self._judging = self.heads.gate.judging(self.trainer.adapter, self.examples.held_out())
         return self._judging is not None and not self._has_judged(self._judging)
 
     def _has_judged(self, judging: Generator[None, None, Verdict]) -> bool:
@@ -266,15 +213,13 @@ class Online:
         """
         self.idle.stop()
         self._may_now = self._may()
-        self._use(self.gate.good)  # what took over within the answer was for that
+        self.heads.answer_is_over()
         n_new = self.hits.n - self._n_labelled
         self._request, self._n_labelled = self._request + 1, self.hits.n
         self._judging = None
         self._n_waiting += 1
         if at_least == 1 or self._n_waiting > PATIENCE:  # no idle time follows, or none came
             self._judge()
-        if not self._is_saved:
-            self._save()
         if at_least > 1 and n_new:
             self._n_idle = 0
             self.idle.begin()
@@ -282,33 +227,18 @@ class Online:
     def _judge(self) -> None:
         """Ask the held-out requests at once."""
         if self.n_steps > self._n_judged:
-            self._follow(self.gate.judge(self.trainer.adapter, self.examples.held_out()))
+            self._follow(self.heads.gate.judge(self.trainer.adapter, self.examples.held_out()))
 
     def _follow(self, verdict: Verdict) -> None:
-        """Adopt and keep what held-out requests show to be better; give up what is worse."""
+        """Have the heads follow it, if enough requests were asked."""
         self._n_waiting = 0
-        if verdict.n_requests < FEWEST:
-            return
-        n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
-        if verdict.after < verdict.before - verdict.noise:
-            self._give_up()
-        is_ahead = self._progress.is_sure and verdict.after > verdict.before
-        if not (verdict.adopted or is_ahead) or self._lag.is_sure:
-            return
-        self.gate.good, self._progress = self.trainer.adapter.copy(), Lead()
-        self._use(self.gate.good)
-        day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
-        day.n_updates, day.n_positions = day.n_updates + n_updates, len(self.examples)
-        day.after = verdict.after
-        self._save()
+        if verdict.n_requests >= FEWEST:
+            n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
+            self.heads.follow(verdict, n_updates, len(self.examples))
 
-    def _save(self) -> None:
-        """Keep the last good adapter."""
-        self._is_saved = True
-        try:
-            self._files.save(self.gate.good, self._days)
-        except UsageError as error:
-            log.info("what the drafter's head learned is not stored: %s", error)
+    def _unlearned(self) -> Batch:
+        """What was labelled since the last step."""
+        return self.examples.newest(min(self._n_fresh, POSITIONS))
 
     def _count(self, guess: Guess, row: FloatArray, pieces: Sequence[int]) -> None:
         """Whether this guess, and the uncorrected one, was right."""

@@ -4,7 +4,7 @@
 them in turn and adds a line for each: guesses, how many were the target's likeliest token with the
 head as it is and as it was, tokens/s, updates. every=N: also one for every N tokens of an answer.
 read=S: each begins when the idle time after the one before brings nothing more, but S seconds after
-it at most. `... OUT.jsonl --plot OUT.png` draws windows of 50 lines.
+it at most. `... --plot PICTURE.png OUT.jsonl OUT.jsonl ..` draws windows of 50 lines.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WINDOW = 50  # requests
 
 
 def main(words: list[str]) -> None:
-    out = Path(words[0])
-    if words[1] == "--plot":
-        plot(out, Path(words[2]))
+    if words[0] == "--plot":
+        plot(Path(words[1]), [Path(word) for word in words[2:]])
         return
+    out = Path(words[0])
     given = dict(word.split("=", 1) for word in words[3:])
     options: dict[str, Any] = {name: value_of(text) for name, text in given.items()}
     read_s, every = float(options.pop("read", 0)), int(options.pop("every", sys.maxsize))
@@ -83,19 +83,24 @@ def shares(out: Path) -> tuple[list[float], list[float]]:
     return made.tolist(), frozen.tolist()
 
 
-def plot(out: Path, picture: Path) -> None:
-    """Draw both lines."""
+def plot(picture: Path, outs: list[Path]) -> None:
+    """Draw both lines of each, one panel below the other."""
     from matplotlib import pyplot
 
-    made, frozen = shares(out)
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
-    at = np.arange(len(made)) + min(WINDOW, len(made))
-    axes.plot(at, made, label="learning")
-    axes.plot(at, frozen, label="frozen head, same guesses")
-    axes.set(xlabel="requests", ylabel=f"right guesses, last {WINDOW}")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(picture, dpi=120)
+    figure, panels = pyplot.subplots(
+        len(outs), figsize=(7, 1.0 + 1.6 * len(outs)), layout="constrained", squeeze=False
+    )
+    for out, axes in zip(outs, panels[:, 0], strict=True):
+        made, frozen = shares(out)
+        at = np.arange(len(made)) + min(WINDOW, len(made))
+        axes.plot(at, made, label="learning")
+        axes.plot(at, frozen, label="frozen head, same places")
+        axes.set_title(out.stem, fontsize="medium", loc="left")
+        axes.grid(alpha=0.3)
+    panels[0, 0].legend(frameon=False)
+    panels[-1, 0].set_xlabel("requests")
+    figure.supylabel(f"right guesses, last {WINDOW} requests", fontsize="medium")
+    figure.savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":

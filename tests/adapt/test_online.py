@@ -107,7 +107,7 @@ def test_a_drafter_learns_what_its_target_says_and_keeps_it(
     assert saved is not None
     (day,) = saved.head.days.values()
     assert day.after > day.before
-    assert one.model.correction is one.gate.good
+    assert one.model.correction is one.heads.gate.good
     assert one.hits.made - one.hits.frozen > 0.3 * one.hits.n
 
 
@@ -148,8 +148,8 @@ def test_a_head_that_is_worse_in_use_than_the_uncorrected_one_is_given_up(tmp_pa
     AdapterFiles(tmp_path, "a" * 64, "b" * 64).save(bad, {})
     one = online(tmp_path)
     one.trainer.adapter.become(bad)
-    one.gate.good = bad
-    one._use(bad)
+    one.heads.gate.good = bad
+    one.heads.use(bad)
     drafter = ModelDrafter(one.model, learner=one)
     one._train = lambda: None  # nothing better is learned meanwhile
     for i in range(40):

@@ -65,7 +65,7 @@ def test_a_learned_head_is_shown_and_erased(
         assert learner is not None
         adapter = fresh(np.arange(5), learner.trainer.adapter.n_hidden, rank=8)
         adapter.bias[:] = 1
-        path = learner._files.save(adapter, {"2026-01-31": Day(3, 100, 1.0, 1.5)})
+        path = learner.heads.files.save(adapter, {"2026-01-31": Day(3, 100, 1.0, 1.5)})
     with edgespec.load(adapt=True, speculative="on") as session:
         assert (
             session.pair.learner is not None and session.pair.learner.model.correction is not None
