@@ -135,6 +135,9 @@ class Config:
     adapt: bool = option(
         False, "--adapt", switch, "", "the drafter learns from answers (--no-adapt: not)", rare=True
     )
+    adapt_rows: int = option(
+        1024, "--adapt-rows", whole, "N", "... rows that a trimmed head may grow", rare=True
+    )
     adapt_keep_text: bool = option(
         False, "--adapt-keep-text", switch, "", "keep prompts as text, for adapt train", rare=True
     )

@@ -89,14 +89,14 @@ class Terminal:
         self._child.setwinsize(N_ROWS, columns)
         self.screen.resize(N_ROWS, columns)
 
-    def wait(self, done: Callable[[], object], what: str) -> None:
-        """Read until `done()`."""
+    def wait(self, done: Callable[[], object], what: str, *, every_s: float = 0.5) -> None:
+        """Read until `done()`, which is asked after anything read and else that often."""
         end = time.monotonic() + PATIENCE_S
         while not done():
             left = end - time.monotonic()
             assert left > 0, f"{what} never came; the screen:\n{self.text}"
             try:
-                self._feed(self._child.read_nonblocking(65536, timeout=min(left, 0.5)))
+                self._feed(self._child.read_nonblocking(65536, timeout=min(left, every_s)))
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:

@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from edgespec.adapt.wrapped import Wrapped
 from edgespec.protocols import OpenModel
-from edgespec.types import Capabilities, FloatArray, ModelInfo
+from edgespec.types import FloatArray
 
 KEPT = 64  # guesses that can be looked up: more than a draft of 16 tokens has pieces
 
@@ -32,7 +33,7 @@ class Guess(NamedTuple):
     best: int
 
 
-class Adapted:
+class Adapted(Wrapped):
     """Implements protocols.OpenModel by `model`, opened with hidden states, which it closes.
 
     correction: what the head is corrected by; may be exchanged between forwards. guesses: by how
@@ -41,34 +42,14 @@ class Adapted:
     """
 
     def __init__(self, model: OpenModel, correction: Correction | None = None) -> None:
-        self.model, self.correction = model, correction
-        self.tokenizer, self.device = model.tokenizer, model.device
-        self.n_vocab, self.n_context, self.token_ids = (
-            model.n_vocab,
-            model.n_context,
-            model.token_ids,
-        )
-        self.capabilities: Capabilities = model.capabilities
+        super().__init__(model)
+        self.correction, self.token_ids = correction, model.token_ids
         self.guesses: dict[int, Guess] = {}
         self.n_columns = model.n_vocab if self.token_ids is None else len(self.token_ids)
         self._ring = np.empty((KEPT, self.n_columns), np.float32)
         self._states = np.empty((KEPT, model.capabilities.hidden_width), np.float32)
         self._next = 0
         self._corrected = np.empty((1, self.n_columns), np.float32)
-
-    @property
-    def hidden(self) -> FloatArray:
-        """See protocols.LanguageModel."""
-        return self.model.hidden
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self.model.length
-
-    def extend(self, tokens: Sequence[int]) -> None:
-        """See protocols.LanguageModel."""
-        self.model.extend(tokens)
 
     def forward(
         self,
@@ -106,23 +87,3 @@ class Adapted:
             self.guesses[place] = Guess(self._states[i], self._ring[i], column)
             if len(self.guesses) > KEPT:
                 del self.guesses[next(iter(self.guesses))]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """See protocols.LanguageModel."""
-        self.model.keep(rows)
-
-    def truncate(self, n: int) -> None:
-        """See protocols.LanguageModel."""
-        self.model.truncate(n)
-
-    def cancel(self) -> None:
-        """See protocols.OpenModel."""
-        self.model.cancel()
-
-    def info(self) -> ModelInfo:
-        """See protocols.OpenModel."""
-        return self.model.info()
-
-    def close(self) -> None:
-        """See protocols.LanguageModel."""
-        self.model.close()

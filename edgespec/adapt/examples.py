@@ -191,7 +191,7 @@ class Examples:
                 f"{m} labels of {k} columns and hidden states {hidden.shape}: expected at most "
                 f"{self._kept} columns and [{m}, {d}]; pass one row each"
             )
-        self._n_columns = logits.shape[1]
+        self._n_columns = int(np.isfinite(logits[-1]).sum())  # a trimmed head has no others
         of = slots(logits, _padded(labels, self._kept), n_top=self._n_top)
         new = np.zeros(m, self._ring.dtype)
         new["request"], new["hidden"] = request, hidden

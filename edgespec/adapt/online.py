@@ -19,6 +19,7 @@ from edgespec.adapt.adapted import Adapted, Guess
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Batch, Examples
 from edgespec.adapt.gate import FEWEST, Verdict
+from edgespec.adapt.grown import Grown
 from edgespec.adapt.heads import Heads
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
@@ -89,7 +90,7 @@ class Online:
 
     share: of the rounds' time that learning may take, less 0.1 ms a label that has to wait for idle
     time; judging and saving is between answers. may: whether the device has power to spare, asked
-    before each answer.
+    before each answer. grown: a trimmed head whose rows follow what the target says.
     """
 
     def __init__(
@@ -104,9 +105,11 @@ class Online:
         share: float = SHARE,
         clock: Callable[[], float] = perf_counter,
         may: Callable[[], bool] = on_mains,
+        grown: Grown | None = None,
     ) -> None:
         self.model, self.trainer, self.examples = model, trainer, examples
         self._columns, self._share, self._clock = columns, share, clock
+        self.grown = grown
         self.heads = Heads(model, trainer, files, days)
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
@@ -212,6 +215,8 @@ class Online:
         at_least: 1 at the end of all, where no idle time follows.
         """
         self.idle.stop()
+        if self.grown is not None:
+            self.grown.missed.save(at_least=at_least)
         self._may_now = self._may()
         self.heads.answer_is_over()
         n_new = self.hits.n - self._n_labelled
@@ -246,6 +251,8 @@ class Online:
             right = self._columns.of_piece(np.array(pieces[:1]))[0]
         else:
             right = self._columns.of_target(np.array([row.argmax()]))[0]
+        if self.grown is not None:
+            self.grown.said(int(right))
         self.hits.n += 1
         self.hits.made += int(guess.best == right)
         self.hits.frozen += int(guess.logits.argmax() == right)
@@ -266,12 +273,17 @@ class Online:
         self._n_fresh += 1
 
     def _hold_rows(self) -> None:
-        """Hold rows that labels have named since, as long as there is room."""
+        """Hold rows that labels have named since, as long as there is room; those that a trimmed
+        head has."""
         known = self.trainer.adapter.rows
         new = np.setdiff1d(np.array(sorted(self._new_rows - {-1}), np.int64), known)
         self._new_rows.clear()
-        if len(new) and len(known) < HELD:
-            self.trainer.hold(np.union1d(known, new[: HELD - len(known)]))
+        stay = known
+        if self.grown is not None:
+            stay, new = (some[self.grown.has[some]] for some in (known, new))
+        new = new[: HELD - len(stay)]
+        if len(new) or len(stay) < len(known):
+            self.trainer.hold(np.union1d(stay, new))
 
     def _spend(self, start: float) -> float:
         took_s = self._clock() - start

@@ -9,10 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgespec.adapt import adapter_file, kept_prompts
+from edgespec.adapt import adapter_file, kept_prompts, missed
 from edgespec.adapt.kept_prompts import kept_files
 from edgespec.cli import adapt_heads, adapt_move, adapt_train
-from edgespec.cli.adapt_pair import Opened, chosen, heads_of, opened, prompts_of, sources_of
+from edgespec.cli.adapt_pair import (
+    Opened,
+    chosen,
+    heads_of,
+    opened,
+    prompts_of,
+    rows_of,
+    sources_of,
+)
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.coverage import coverage
@@ -43,7 +51,11 @@ WITH_FILE = ("warm", "export", "import")
 Found = tuple[list[str], dict[str, Any]]
 """Lines for the reader and the record for scripts."""
 
-WHAT = {adapter_file.ENDING: "a drafter's head", kept_prompts.ENDING: "prompts kept as text"}
+WHAT = {
+    adapter_file.ENDING: "a drafter's head",
+    kept_prompts.ENDING: "prompts kept as text",
+    missed.ENDING: "rows of a trimmed head",
+}
 MOST_BYTES = 1 << 28  # of a text
 LENGTH = 1 << 16  # characters spelled at a time
 MEASURED = 4  # parts whose tokens are counted, which takes longer than learning from them
@@ -122,8 +134,13 @@ def show(config: Config, picture: str | None) -> Found:
         lines = [NOTHING.format(state_folder())]
     more, heads = adapt_heads.heads()
     kept = kept_files(state_folder())
-    lines += [*more, *(f"{one.stem}  prompts kept as text, {size_of(one)}" for one in kept)]
-    data: dict[str, Any] = {"caches": rows, "heads": heads, "prompts": list(map(str, kept))}
+    grown = missed.files_in(state_folder())
+    lines += [
+        *more,
+        *(f"{one.stem}  {WHAT[one.suffix]}, {size_of(one)}" for one in (*grown, *kept)),
+    ]
+    data: dict[str, Any] = {"caches": rows, "heads": heads}
+    data |= {"rows": list(map(str, grown)), "prompts": list(map(str, kept))}
     if chosen(config) != chosen(Config()):
         with opened(config) as pair:
             more, data["top"] = ([SAME], []) if pair is None else most_seen(pair)
@@ -191,6 +208,7 @@ def erase(config: Config) -> Found:
     """Delete what one pair has learned, and what was kept to learn from."""
     with opened(config) as pair:
         others = [*heads_of(config).versions(), *prompts_of(config).files()]
+        others += [file for file in [rows_of(config)] if file.is_file()]
         if pair is None:
             return deleted(others) if others else ([SAME], {"deleted": []})
         found = [*files_of(pair.path), *others]
@@ -200,7 +218,9 @@ def erase(config: Config) -> Found:
 def erase_all() -> Found:
     """Delete what all pairs have learned."""
     found = [
-        file for of in (files_in, adapter_file.files_in, kept_files) for file in of(state_folder())
+        file
+        for of in (files_in, adapter_file.files_in, missed.files_in, kept_files)
+        for file in of(state_folder())
     ]
     return deleted(found) if found else ([NOTHING.format(state_folder())], {"deleted": []})
 

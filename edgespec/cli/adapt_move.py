@@ -1,7 +1,8 @@
 """`edgespec adapt export` and `import`: what a pair has learned as one file, for another device.
 
-The file is a zip with the pair's n-grams and its drafter's head as they lie in the state folder;
-what is imported is checked as those are, and of this pair, before anything is written.
+The file is a zip with the pair's n-grams, its drafter's head and the rows that a trimmed head has
+grown, as they lie in the state folder; what is imported is checked as those are, and of this pair,
+before anything is written.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgespec.adapt import adapter_file
-from edgespec.cli.adapt_pair import Opened, heads_of, opened
+from edgespec.adapt import adapter_file, missed
+from edgespec.cli.adapt_pair import Opened, heads_of, opened, rows_of
 from edgespec.config import Config
 from edgespec.drafters.bridges import ngram_file
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, why, write_whole
 
-NGRAMS, HEAD = "ngrams.bin", "head.adapter"
+NGRAMS, HEAD, ROWS = "ngrams.bin", "head.adapter", "rows.json"
 MOST_BYTES = 1 << 28  # of a member: as much as is read of such a file
 
 
@@ -32,6 +33,8 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         head = heads_of(config).load()
     if head is not None:
         found[HEAD] = adapter_file.packed(head)
+    if (rows := rows_of(config)).is_file():
+        found[ROWS] = rows.read_bytes()
     if not found:
         raise UsageError(
             "nothing was learned of this pair yet: expected n-grams or a drafter's head; "
@@ -56,7 +59,8 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         try:
             entries = ngrams_of(members[NGRAMS], pair) if NGRAMS in members else []
             head = heads.own(members[HEAD]) if HEAD in members else None
-        except ModelFileError as error:
+            held = missed.counts_in(members[ROWS])[1] if ROWS in members else []
+        except (ModelFileError, *missed.WRONG) as error:
             raise UsageError(
                 f"{file} cannot be used: {str(error).replace(folder, '').lstrip('/')}"
             ) from error
@@ -64,6 +68,9 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         if head is not None:
             heads.save(head.adapter, head.head.days)
             lines.append(f"the drafter's head is {file}'s now ({head.head.n_rows:,} rows)")
+        if ROWS in members:
+            write_whole(rows_of(config), members[ROWS].read_bytes(), ours=True)
+            lines.append(f"the trimmed head grows {file}'s rows ({len(held):,})")
     return lines, {"parts": sorted(members)}
 
 
@@ -74,7 +81,10 @@ def unzipped(file: Path, folder: Path) -> dict[str, Path]:
     try:
         with zipfile.ZipFile(place(file)) as packed:
             for info in packed.infolist():
-                if info.filename not in (NGRAMS, HEAD) or info.compress_type != zipfile.ZIP_STORED:
+                if (
+                    info.filename not in (NGRAMS, HEAD, ROWS)
+                    or info.compress_type != zipfile.ZIP_STORED
+                ):
                     raise UsageError(f"{file} has a part {info.filename!r:.40}: {expected}")
                 if info.file_size > MOST_BYTES:
                     raise UsageError(f"{file}: {info.filename} is too large: {expected}")

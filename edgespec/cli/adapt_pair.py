@@ -7,8 +7,10 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgespec.adapt import missed
 from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.adapt.kept_prompts import KeptPrompts
+from edgespec.adapt.learned import file_of
 from edgespec.backends.preview import with_vocabulary
 from edgespec.cli.output import show_progress
 from edgespec.config import Config, state_folder
@@ -91,3 +93,9 @@ def prompts_of(config: Config) -> KeptPrompts:
 def heads_of(config: Config) -> AdapterFiles:
     """The versions of the drafter's head that this pair has learned."""
     return AdapterFiles(state_folder(), *map(fingerprint, paths_of(config)))
+
+
+def rows_of(config: Config) -> Path:
+    """Where the rows are kept that this pair's trimmed head has grown."""
+    draft, target = map(fingerprint, paths_of(config))
+    return file_of(state_folder(), missed.FOLDER, draft, target, missed.ENDING)

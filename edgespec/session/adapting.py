@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.adapt import missed
 from edgespec.adapt.adapted import Adapted
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.adapt.examples import Examples
+from edgespec.adapt.grown import Grown
+from edgespec.adapt.learned import file_of
 from edgespec.adapt.online import Columns, Online
 from edgespec.adapt.trainer import Trainer
 from edgespec.config import state_folder
@@ -27,14 +30,21 @@ Ints = NDArray[np.int64]
 
 
 def learner(
-    model: OpenModel, mapping: Mapping | None, paths: tuple[Path, Path]
+    model: OpenModel, mapping: Mapping | None, paths: tuple[Path, Path], *, n_rows: int
 ) -> tuple[Adapted, Online]:
     """The draft model with the head that was learned earlier, and what learns further.
 
-    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target.
+    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target. n_rows:
+    that a trimmed head may grow.
     """
+    sides = fingerprint(paths[0]), fingerprint(paths[1])
+    grown = None
+    if model.token_ids is not None and n_rows:
+        file = file_of(state_folder(), missed.FOLDER, *sides, missed.ENDING)
+        known = missed.Missed(model.token_ids, model.n_vocab, budget=n_rows, path=file)
+        model = grown = Grown(model, known)
     adapted = Adapted(model)
-    files = AdapterFiles(state_folder(), *map(fingerprint, paths))
+    files = AdapterFiles(state_folder(), *sides)
     saved, n_hidden = files.load(), model.capabilities.hidden_width
     fits = saved is not None and saved.adapter.n_hidden == n_hidden
     adapter = (
@@ -42,8 +52,9 @@ def learner(
     )
     days = saved.head.days if saved is not None and fits else {}
     online = Online(
-        adapted, Trainer(adapter), Examples(n_hidden), columns(model, mapping), files, days
-    )
+        adapted, Trainer(adapter), Examples(n_hidden), columns(model, mapping), files, days,
+        grown=grown,
+    )  # fmt: skip
     return adapted, online
 
 

@@ -99,7 +99,9 @@ class OpenPair:
                 self._prompts = KeptPrompts(state_folder(), *files)
             if self._config.adapt:
                 mapping = None if self.translation is None else self.translation.mapping
-                self.draft_model, self.learner = learner(model, mapping, (path, self.path))
+                self.draft_model, self.learner = learner(
+                    model, mapping, (path, self.path), n_rows=self._config.adapt_rows
+                )
             keys = [
                 cost_store.key_of(file, self._config, device=one.device)[:12]
                 for file, one in ((path, model), (self.path, self.target))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from edgespec.backends.onnx.folder import DESCRIPTION, FORMAT, GRAPH
 from edgespec.types import Progress
@@ -85,6 +86,7 @@ def export(
         about = description(checkpoint, options, count, tokenizer)
         if checkpoint.token_ids is not None:
             np.save(folder / "token_ids.npy", checkpoint.token_ids)
+            about["table"] = table_of(checkpoint, folder / GRAPH)
         write_json(folder / DESCRIPTION, about)
         compared = within(tell, WRITING, 1.0)
         found = check_graph(
@@ -138,6 +140,21 @@ def description(
         "tokenizer": tokenizer,
         "token_ids": None if checkpoint.token_ids is None else "token_ids.npy",
     }
+
+
+def table_of(checkpoint: Checkpoint, graph: Path) -> dict[str, Any] | None:
+    """Where the folder has all rows of a trimmed head: the input's table, if that is the head's.
+
+    What the head's rows were multiplied by for the input is `scale`.
+    """
+    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    table = next((one for one in weights if one.name == TOKENS), None)
+    if HEAD in checkpoint.tensors or table is None or not table.external_data:
+        return None
+    place = {entry.key: entry.value for entry in table.external_data}
+    kind = "float16" if table.data_type == onnx.TensorProto.FLOAT16 else "float32"
+    scale = checkpoint.decoder.embedding_scale
+    return {"offset": int(place["offset"]), "type": kind, "scale": scale}
 
 
 def room(checkpoint: Checkpoint, options: GraphOptions, count: int) -> int:

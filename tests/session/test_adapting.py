@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgespec.export.trim.head import trim
 
 import edgespec
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import Day
+from edgespec.adapt.online import Online
 from edgespec.cli import main
 from edgespec.session.adapting import First, columns, fingerprint
+from edgespec.store.pairs import bundled, find
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
 
@@ -109,3 +112,36 @@ def test_a_fingerprint_changes_with_size_and_ends(tmp_path: Path) -> None:
     assert fingerprint(file) != first
     file.write_bytes(b"a" * 11)
     assert fingerprint(file) != first
+
+
+def test_a_trimmed_drafter_learns_to_say_what_it_had_no_row_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    monkeypatch.setattr(Online, "_label", lambda *_: None)  # the head learns nothing else
+    drafter, small = bundled(find("demo").drafter), tmp_path / "small.gguf"
+    with edgespec.load(speculative="off", temperature=0.0) as session:
+        plain = said(session)
+        ids = session.target.tokenizer.encode(plain)
+    missing = sorted(set(ids))[::4]  # a fourth of what the answer is made of
+    trim(drafter, small, np.setdiff1d(np.arange(4096), missing))
+    options: dict[str, object] = {
+        "draft_model": str(small), "drafter": "model", "temperature": 0.0, "speculative": "on",
+        "draft_tokens": 4, "adapt": True,
+    }  # fmt: skip
+    with edgespec.load(**options) as session:
+        accepted = []
+        for _ in range(3):
+            assert said(session) == plain
+            accepted.append(session.stats.n_accepted)
+        assert accepted[0] < accepted[1] == accepted[2]
+        learner = session.pair.learner
+        assert learner is not None and learner.grown is not None
+        held = learner.grown.missed.held
+        assert held and held <= set(missing)
+    with edgespec.load(**options) as session:
+        assert said(session) == plain
+        assert session.stats.n_accepted == accepted[1]
+    with edgespec.load(**options, adapt_rows=0) as session:
+        assert said(session) == plain
+        assert session.stats.n_accepted <= accepted[0]

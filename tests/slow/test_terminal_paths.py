@@ -35,7 +35,8 @@ def test_ctrl_c_while_loading_leaves_without_a_trace(
 ) -> None:
     with Terminal(*words, *SHORT, home=tmp_path) as terminal:  # measures, too: a new home
         process = psutil.Process(terminal.pid)
-        terminal.wait(lambda: loaded(process, library), f"{library} in memory")
+        # Asked often: what is loaded last is there for a fraction of a second before the prompt.
+        terminal.wait(lambda: loaded(process, library), f"{library} in memory", every_s=0.01)
         terminal.press("\x03")
         code = terminal.end()
         assert "Traceback" not in terminal.raw

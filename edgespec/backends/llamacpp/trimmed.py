@@ -95,8 +95,6 @@ def trim_of(header: Header) -> Trim:
 class LlamaCppTrimmedModel:
     """Implements protocols.LanguageModel with `token_ids`; a drafter only, chains only."""
 
-    capabilities = Capabilities()
-
     def __init__(
         self,
         path: Path,
@@ -121,6 +119,7 @@ class LlamaCppTrimmedModel:
             self.token_ids, self.n_vocab = trim.token_ids, trim.n_vocab
             self.n_context, self.kv_bytes = self._model.n_context, self._model.kv_bytes
             self.n_embd, self.n_params = self._model.n_embd, self._model.n_params
+            self.capabilities = Capabilities(hidden_width=self._model.capabilities.hidden_width)
             self._scale = self._input_scale()
         except BaseException:
             self.close()
@@ -161,6 +160,10 @@ class LlamaCppTrimmedModel:
     def hidden(self) -> FloatArray:
         """See LlamaCppModel."""
         return self._model.hidden
+
+    def head_rows(self, tokens: Sequence[int]) -> FloatArray:
+        """See adapt.grown.WithTable; the head's where it is the embedding."""
+        return self._table.rows(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgespec.errors import ModelFileError
 from edgespec.files import sha256_of
+from edgespec.types import FloatArray
 
 DESCRIPTION, FORMAT, GRAPH = "edgespec.json", 1, "model.onnx"
 NEEDED = ("kind", "architecture", "name", "n_vocab", "n_embd", "n_context", "n_params", "quant",
@@ -62,6 +63,25 @@ def token_ids(path: Path, about: Mapping[str, Any]) -> NDArray[np.int32] | None:
         return np.asarray(ids, np.int32)
     except (OSError, ValueError, TypeError, EOFError, AttributeError) as error:
         raise ModelFileError(f"{path}: {error}: expected its token ids; export it again") from error
+
+
+def head_rows(path: Path, about: Mapping[str, Any], tokens: Sequence[int]) -> FloatArray | None:
+    """Rows [n, n_embd] of the whole head of a trimmed graph; None where the folder has none.
+
+    They are the input's, in the file of weights. Raises: ModelFileError.
+    """
+    place = about.get("table")
+    if place is None:
+        return None
+    file, shape = path / f"{GRAPH}.data", (int(about["n_vocab"]), int(about["n_embd"]))
+    try:
+        kind = np.dtype({"float16": "<f2", "float32": "<f4"}[place["type"]])
+        table = np.memmap(file, kind, "r", int(place["offset"]), shape)
+        return table[list(tokens)].astype(np.float32) / np.float32(place["scale"])
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise ModelFileError(
+            f"{path}: {type(error).__name__}: {error}: expected its table; export it again"
+        ) from error
 
 
 def hash_of(path: Path) -> str:

@@ -91,6 +91,10 @@ class OnnxModel:
         """
         return self._hidden
 
+    def head_rows(self, tokens: Sequence[int]) -> FloatArray | None:
+        """See adapt.grown.WithTable. Raises: ModelFileError."""
+        return onnx_folder.head_rows(self.path, self.about, tokens)
+
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""
         with self._call(len(tokens)):
