@@ -128,7 +128,7 @@ def open_lora(folder: Path, base: Checkpoint) -> Lora:
         raise ModelFileError(f"{folder / WEIGHTS} is empty: expected lora_A and lora_B tensors")
     matrices = {}
     for name, both in parts.items():
-        check_shapes(folder, name, both, base)
+        check_shapes(folder / WEIGHTS, name, both, base)
         rank = len(both["A"])
         matrices[name] = Adapted(
             both["A"], both["B"], scale_of(config, folder, modules[name], rank)
@@ -160,22 +160,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_shapes(folder: Path, name: str, both: dict[str, Floats], base: Checkpoint) -> None:
+def check_shapes(path: Path, name: str, both: dict[str, Floats], base: Checkpoint) -> None:
     """Raises: ModelFileError unless A [r, n_in] and B [n_out, r] fit the matrix."""
     if missing := {"A", "B"} - set(both):
         raise ModelFileError(
-            f"{folder / WEIGHTS} has no lora_{missing.pop()} of {name}: expected both; "
-            "fetch it again"
+            f"{path} has no lora_{missing.pop()} of {name}: expected both; fetch it again"
         )
     n_out, n_in = base.tensors[f"{name}.weight"].shape
     a, b = both["A"], both["B"]
     if a.ndim != 2 or b.ndim != 2 or (b.shape[0], a.shape[1], b.shape[1]) != (n_out, n_in, len(a)):
         raise ModelFileError(
-            f"{folder / WEIGHTS} has {list(b.shape)} x {list(a.shape)} for {name}: expected "
-            f"[{n_out}, r] x [r, {n_in}]; name the model it was trained on with --base"
+            f"{path} has {list(b.shape)} x {list(a.shape)} for {name}: expected "
+            f"[{n_out}, r] x [r, {n_in}]; name the model it was trained on"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ModelFileError(f"{folder / WEIGHTS} has infinite values in {name}: train it again")
+        raise ModelFileError(f"{path} has infinite values in {name}: train it again")
 
 
 def scale_of(config: dict[str, Any], folder: Path, module: str, rank: int) -> float:

@@ -59,6 +59,7 @@ BY_NAME = {  # registries: modules that are loaded when they are needed
     "backends/__init__.py",
     "backends/preview.py",
     "cli/__init__.py",
+    "cli/adapt_merge.py",
     "cli/adapt_train.py",
     "cli/export_lora.py",  # hands over to edgespec.export, as the others do
     "cli/export_onnx.py",
@@ -166,7 +167,7 @@ def test_only_the_export_commands_know_the_offline_tools():
     known = {path.relative_to(PACKAGE) for path in SOURCES if "edgespec.export" in path.read_text()}
     assert known
     others = {path for path in known if not path.match("cli/export*.py")}
-    assert others == {Path("cli/adapt_train.py")}
+    assert others == {Path("cli/adapt_merge.py"), Path("cli/adapt_train.py")}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgespec.adapt import adapter_file, kept_prompts, missed
 from edgespec.adapt.kept_prompts import kept_files
-from edgespec.cli import adapt_heads, adapt_move, adapt_train
+from edgespec.cli import adapt_heads, adapt_merge, adapt_move, adapt_train
 from edgespec.cli.adapt_pair import (
     Opened,
     chosen,
@@ -41,7 +41,7 @@ from edgespec.files import PART, in_words, place, text_of
 
 ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
 USAGE = "(show | reset | train | (warm | export | import) FILE) [--json FILE] [options]"
-RARE = ("--plot", *adapt_train.RARE)
+RARE = ("--plot", "--merge", *adapt_train.RARE)
 EXAMPLE = "edgespec adapt warm notes.txt --pair demo-foreign"
 DEFAULTS = Config()
 
@@ -72,6 +72,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="with reset: of all pairs")
     parser.add_argument("--plot", metavar="PNG", help="with show: draw what the head learned")
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="with export: the drafter with --lora-draft inside (--merged says as what)",
+    )
     adapt_train.add_arguments(parser)
     add_json(parser)
 
@@ -90,15 +95,16 @@ def run(args: Namespace, config: Config) -> int:
 
 def check(args: Namespace) -> None:
     """Raises: UsageError for what does not go together."""
-    if args.action != "train" and (flags := adapt_train.given(args)):
+    flags = [flag for flag in adapt_train.given(args) if not (args.merge and flag == "--merged")]
+    if args.action != "train" and flags:
         raise UsageError(f"{flags[0]} goes with `edgespec adapt train`: expected that, or no flag")
     wrong_file = (args.file is None) != (args.action not in WITH_FILE)
     wrong_flag = (args.all and args.action != "reset") or (args.plot and args.action != "show")
-    if wrong_file or wrong_flag:
+    if wrong_file or wrong_flag or (args.merge and args.action != "export"):
         raise UsageError(
             "expected `edgespec adapt show [--plot PNG]`, `edgespec adapt reset [--all]`, "
-            "`edgespec adapt warm FILE`, `edgespec adapt export FILE`, `edgespec adapt import "
-            "FILE` or `edgespec adapt train`"
+            "`edgespec adapt warm FILE`, `edgespec adapt export FILE [--merge]`, `edgespec adapt "
+            "import FILE` or `edgespec adapt train`"
         )
 
 
@@ -111,6 +117,9 @@ def done(args: Namespace, config: Config, *, quiet: bool) -> Found:
             return erase_all() if args.all else erase(config)
         case "warm":
             return warm(Path(args.file), config, quiet=quiet)
+        case "export" if args.merge:
+            kind, drafter = args.merged or "q8_0", sources_of(config)[0]
+            return adapt_merge.merged(Path(args.file), config, drafter, kind)
         case "export":
             return adapt_move.export(Path(args.file), config)
         case "import":

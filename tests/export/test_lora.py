@@ -131,6 +131,10 @@ def test_llama_cpp_with_the_adapter_says_what_the_merged_model_says(
     seen = llama_cpp_adapted(base, path)
     assert np.abs(seen - expected).max() < 1e-4
     assert np.abs(seen - numpy_logits(base, TOKENS)).max() > 1
+    words = ["export", str(tmp_path / "inside.gguf"), "--merge", "--merged", "f16"]
+    assert main(["adapt", *words, "--lora-draft", str(path), "-md", str(base)]) == 0
+    off = np.abs(numpy_logits(tmp_path / "inside.gguf", TOKENS) - expected).max()
+    assert off < 0.003 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -380,3 +384,41 @@ def test_a_model_is_opened_with_an_adapter_by_either_backend(tmp_path: Path):
             open_model(path, ModelOptions(n_context=64, lora=str(tmp_path / "none")))
         with pytest.raises(ModelFileError, match="edgespec export lora"):
             open_model(path, ModelOptions(n_context=64, lora=str(tmp_path / "adapter.txt")))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "out", "line"),
+    [
+        ("", "new.gguf", "--merge has no adapter: expected --lora-draft FILE"),
+        ("adapter.onnx_adapter", "new.gguf", "--merge has"),
+        ("nowhere.gguf", "new.gguf", "nowhere.gguf cannot be read"),
+        ("base.gguf", "new.gguf", "is no adapter of a 'llama': expected a LoRA of base.gguf"),
+        ("other.gguf", "new.gguf", "for blk.0.attn_q: expected [64, r] x [r, 64]"),
+        ("strange.gguf", "new.gguf", "has strange.lora_a: expected lora_a and lora_b of matrices"),
+        ("adapter.gguf", "new", "new: expected a new file's name that ends in .gguf"),
+        ("adapter.gguf", "base.gguf", "base.gguf: expected a new file's name"),
+        ("adapter.gguf", "adapter.gguf", "adapter.gguf: expected a new file's name"),
+    ],
+)
+def test_what_cannot_be_merged_is_one_line(
+    adapter: str, out: str, line: str, base: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(base, "base.gguf")
+    write_adapter(tmp_path / "adapter", MODULES)
+    export(tmp_path / "adapter", open_gguf_checkpoint(base), tmp_path / "adapter")
+    for name, tensor in (("other", "blk.0.attn_q.weight"), ("strange", "strange")):
+        writer = gguf.GGUFWriter(f"{name}.gguf", "llama")
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_tensor(f"{tensor}.lora_a", np.ones((2, 32), np.float32))
+        writer.add_tensor(f"{tensor}.lora_b", np.ones((64, 2), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    before = sorted(tmp_path.iterdir())
+    given = ["--lora-draft", adapter] if adapter else []
+    assert main(["adapt", "export", out, "--merge", "-md", "base.gguf", *given]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
