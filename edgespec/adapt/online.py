@@ -260,7 +260,10 @@ class Online:
     def _mapped(self, row: FloatArray, pieces: Sequence[int]) -> Labels:
         """One label, and the rows that it wants held."""
         near = np.flatnonzero(row > row.max() - NEAR)
-        of = mapped(row[near][None], self._columns.of_target(near))
+        columns = self._columns.of_target(near)
+        if self.grown is not None:
+            columns = np.where(self.grown.has[columns], columns, -1)
+        of = mapped(row[near][None], columns)
         drafted = self._columns.of_piece(np.array(pieces[:1])) if pieces else np.array([-1])
         self._new_rows.update(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
         return Labels(of.ids, of.probs, np.array([-1]), drafted, np.array([bool(pieces)]))

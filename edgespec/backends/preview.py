@@ -29,7 +29,9 @@ class Cache:
     """Keys and values. token_bytes: of one token. step, n_more: sizes are rounded up, and added.
 
     most: tokens the model was trained or exported for. is_capped: it never has room for more than
-    `most`. is_fixed: it always has room for just those.
+    `most`. is_fixed: it always has room for just those. state_bytes: of recurrent states, whatever
+    the context. n_back: tokens that snapshots among them take back, 0 where states are copied and
+    what stays is read again.
     """
 
     token_bytes: int
@@ -38,12 +40,15 @@ class Cache:
     n_more: int = 0
     is_capped: bool = False
     is_fixed: bool = False
+    state_bytes: int = 0
+    n_back: int = 0
 
     def n_bytes(self, n_context: int) -> int:
         """Bytes of a cache for so many tokens."""
         n_context = min(n_context, self.most) if self.is_capped else n_context
         n_context = self.most if self.is_fixed else n_context
-        return self.token_bytes * (n_context + -n_context % self.step + self.n_more)
+        n_tokens = n_context + -n_context % self.step + self.n_more
+        return self.token_bytes * n_tokens + self.state_bytes
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,17 @@ def model_line(side: Preview) -> str:
     else:
         what.append("a vocabulary without weights")
     rows = "" if side.token_ids is None else f" ({len(side.token_ids):,} rows)"
-    return f"{side.path}: {', '.join(what)}, {side.n_vocab:,} tokens{rows}"
+    return f"{side.path}: {', '.join(what)}, {side.n_vocab:,} tokens{rows}{state_of(side)}"
+
+
+def state_of(side: Preview) -> str:
+    """What a model with a recurrent memory does to take tokens back, nothing for others."""
+    if side.cache is None or not side.cache.state_bytes:
+        return ""
+    how = "copied each round, and what stays is read again"
+    if side.cache.n_back:
+        how = f"up to {side.cache.n_back} tokens are taken back for free"
+    return f", recurrent states of {in_words(side.cache.state_bytes)} ({how})"
 
 
 def special_line(special: Special) -> str:

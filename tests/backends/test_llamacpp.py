@@ -362,9 +362,11 @@ def test_llama_cpps_reason_is_in_the_error(stories260k: Path, tmp_path: Path) ->
         opened(path)
 
 
-def test_a_recurrent_model_is_refused(stories260k: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_cpp, "llama_model_is_recurrent", lambda _: True)
-    with pytest.raises(ModelFileError, match="recurrent state, which cannot be rewound"):
+def test_a_model_of_diffusion_is_refused(
+    stories260k: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_model_is_diffusion", lambda _: True)
+    with pytest.raises(ModelFileError, match="writes by diffusion: expected one token after ano"):
         opened(stories260k)
 
 

@@ -7,6 +7,7 @@ import shutil
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from edgespec.export.trim.head import trim, vocabulary_path
 from gguf_maker import ARRAY, Gguf, string, strings, u32, u32s, with_keys
+from hybrid_maker import make as make_recurrent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_maker import DEMO
@@ -77,15 +79,13 @@ def vocabulary_file(path: Path, source: Path = DEMO, **changes: bytes) -> Path:
     return path
 
 
-def recurrent_file(path: Path) -> Path:
-    """The same vocabulary in a model that llama.cpp knows as recurrent."""
+def diffusion_file(path: Path) -> Path:
+    """The same vocabulary in a model that writes by diffusion."""
     made = Gguf.read(vocabulary_file(path))
     for name, value in list(made.keys.items()):
         if name.startswith("llama."):
-            made.keys["mamba." + name[6:]] = value
-    made.keys["general.architecture"] = string("mamba")
-    made.keys |= {f"mamba.ssm.{name}": u32(16) for name in ("conv_kernel", "inner_size",
-                  "state_size", "time_step_rank")}  # fmt: skip
+            made.keys["llada." + name[6:]] = value
+    made.keys["general.architecture"] = string("llada")
     path.write_bytes(made.bytes())
     return path
 
@@ -385,12 +385,12 @@ def pieces(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("mamba", "recurrent state"), ("wombat", "unknown model architecture: 'wombat'")],
+    [("llada", "writes by diffusion"), ("wombat", "unknown model architecture: 'wombat'")],
 )
 def test_models_that_cannot_run_are_problems(tmp_path: Path, name: str, expected: str) -> None:
     path = tmp_path / f"{name}.gguf"
-    if name == "mamba":
-        recurrent_file(path)
+    if name == "llada":
+        diffusion_file(path)
     else:
         vocabulary_file(path, general__architecture=string(name))
     for pair in ((path, None), (TARGET, path), (path, path)):
@@ -780,9 +780,9 @@ def test_another_vocabulary_names_the_drafter_that_suits(
 def test_a_pair_that_cannot_work_ends_with_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, _ = run(capsys, "-m", TARGET, "-md", recurrent_file(tmp_path / "mamba.gguf"))
+    code, out, _ = run(capsys, "-m", TARGET, "-md", diffusion_file(tmp_path / "llada.gguf"))
     assert code == 1
-    assert "problem:    mamba.gguf keeps a recurrent state" in out
+    assert "problem:    llada.gguf writes by diffusion" in out
     assert "advice:     this cannot work here" in out
     monkeypatch.setattr(command, "free_memory", lambda: 20 * MIB)
     code, out, _ = run(capsys, "-m", TARGET, "-md", DEMO)
@@ -860,3 +860,22 @@ def test_bad_input_is_one_line_and_ends_with_2(
     code, _, err = run(capsys, *words)
     assert code == 2
     assert expected in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("lfm2", "(up to 16 tokens are taken back for free)"),
+        ("mamba2", "(copied each round, and what stays is read again)"),
+    ],
+)
+def test_a_recurrent_memory_is_told(
+    kind: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_recurrent(tmp_path / f"{kind}.gguf", kind)
+    code, out, _ = run(capsys, "-m", file, "-md", DEMO, "--quick")
+    assert code == 0
+    said = " ".join(out.split())
+    assert "recurrent states of " in said and how in said
+    with closing(open_model(file, ModelOptions(n_context=512, device="cpu"))) as model:
+        assert model.kv_bytes == judge(file, None).target.cache.n_bytes(512)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hybrid_maker import KINDS
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.fake import TableModel
@@ -87,6 +88,23 @@ def exact_onnx(data_folder: Path) -> Any:
     return Exact(onnx_dynamic(data_folder, n_context=N_CONTEXT + 1), range(2, 9))
 
 
+def recurrent(kind: str, *, steps: bool = False) -> Callable[[Path], Any]:
+    """Opens a model whose memory is recurrent; steps: as a drafter has it."""
+
+    def opened(data_folder: Path) -> Any:
+        from hybrid_maker import make
+
+        from edgespec.backends.llamacpp.model import LlamaCppModel
+
+        vocabulary = data_folder / "models" / "stories260K-f32.gguf"
+        options = ModelOptions(n_context=N_CONTEXT, n_threads=1, steps=steps)
+        with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            path = make(Path(name) / f"{kind}.gguf", kind, vocabulary=vocabulary)
+            return LlamaCppModel(path, options, loading="map")
+
+    return opened
+
+
 OPENERS: dict[str, Callable[[Path], Any]] = {
     "table": table,
     "llamacpp": llamacpp,
@@ -95,6 +113,8 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "onnx_dynamic": onnx_dynamic,
     "exact": exact,
     "exact_onnx": exact_onnx,
+    **{kind: recurrent(kind) for kind in KINDS},
+    "lfm2-steps": recurrent("lfm2", steps=True),
 }
 
 

@@ -55,7 +55,7 @@ def without_numbers(model: Any) -> None:
     def broken(batch: Any, *, rows: bool = True) -> None:
         read(batch, rows=rows)
         model._read = read
-        model._all_logits[0, 7] = np.nan
+        model._out._all_logits[0, 7] = np.nan
 
     model._read = broken
 

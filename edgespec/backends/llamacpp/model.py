@@ -24,6 +24,8 @@ from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
 from edgespec.backends.llamacpp.library import devices, library
+from edgespec.backends.llamacpp.past import Past
+from edgespec.backends.llamacpp.rows import Rows
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
 from edgespec.errors import BackendError, Cancelled, ContextError, ModelFileError, ShapeError
@@ -56,6 +58,7 @@ class LlamaCppModel:
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
+        self.kv_bytes += opening.states_bytes(header, options)
         opening.check_memory(self.kv_bytes, self.n_context, header.path)
         loading = loading or opening.safe_loading(header, options, self._lib)
         self.device = opening.placed(self._lib, options, loading)
@@ -88,8 +91,12 @@ class LlamaCppModel:
         self.n_params = int(api.llama_model_n_params(self._weights.handle))
         self._rows = opening.rows_of(self.n_vocab, self._options)
         width = self.n_embd if self._options.hidden_states else 0
-        self.capabilities = Capabilities(self._options.max_leaves, self._rows, width)
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
+        self.is_recurrent = opening.is_recurrent(self._weights)
+        if self.is_recurrent:
+            opening.for_recurrent(params, self._options, self._header)
+        leaves = 1 if self.is_recurrent else self._options.max_leaves
+        self.capabilities = Capabilities(leaves, self._rows, width)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()
         self._context = api.llama_init_from_model(self._weights.handle, params)
@@ -99,10 +106,15 @@ class LlamaCppModel:
             raise BackendError(f"no context for {self._header.path.name} ({why}): try {remedy}")
         self._places = opening.places(self._lib, self._options, self._context)
         self._memory = api.llama_get_memory(self._context)
+        self._past: Past | None = None
+        if self.is_recurrent:
+            n_back = int(api.llama_n_rs_seq(self._context))
+            self._past = Past(api, self._context, n_back, each=self._options.steps)
         self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
         self._width = int(params.n_batch)
-        self._logits, self._hidden = np.empty((0, self.n_vocab), np.float32), self._no_hidden()
-        self._logits_at = self._hidden_at = 0  # where llama.cpp has its rows
+        self._out = Rows(
+            self._lib, self._context, self._rows, self.n_vocab, self.n_embd, states=width > 0
+        )
         self._length = 0  # tokens of sequence 0 that count
         self._settled = True  # the cache holds exactly these
         self._last = (0, 0)  # where the last forward began and how many rows it has
@@ -129,7 +141,7 @@ class LlamaCppModel:
 
         Empty unless the model was opened with `hidden_states`.
         """
-        return self._hidden
+        return self._out.hidden
 
     def extend(self, tokens: Sequence[int]) -> None:
         """See protocols.LanguageModel."""
@@ -150,10 +162,10 @@ class LlamaCppModel:
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
             return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
-        if len(tree.leaves) > self._options.max_leaves or n > self._rows:
+        if len(tree.leaves) > (most := self.capabilities.n_leaves) or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
-                f"{self._rows} nodes and {self._options.max_leaves} leaves; draft fewer"
+                f"{self._rows} nodes and {most} {'leaves' if most > 1 else 'leaf'}; draft fewer"
             )
         with self._call(n, keeps=False):
             api, base = self._lib.api, self._length
@@ -161,9 +173,9 @@ class LlamaCppModel:
             for leaf in range(1, len(tree.leaves) + 1):
                 api.llama_memory_seq_cp(self._memory, 0, leaf, -1, -1)
             self._read(self._batch.tree(ids_of(tokens, self.n_vocab), tree, base))
-            self._show(n)
+            self._out.show(n, self._header.path)
         self._tree, self._last = tree, (base, n)
-        return self._logits
+        return self._out.logits
 
     def forward_sequences(self, parts: Sequence[Part], *, logits: bool = True) -> FloatArray:
         """Logits [n, V] for chains of several sequences in one pass, part after part; a view.
@@ -177,8 +189,8 @@ class LlamaCppModel:
             raise ShapeError(f"{n} tokens of {len(parts)} sequences: expected at most {most}")
         with self._call(n, keeps=False):
             self._read(self._batch.several(parts, logits), rows=logits)
-            self._show(n if logits else 0)
-        return self._logits
+            self._out.show(n if logits else 0, self._header.path)
+        return self._out.logits
 
     def cut_sequence(self, sequence: int, n: int) -> None:
         """Forget all of a sequence but its first n tokens."""
@@ -260,8 +272,7 @@ class LlamaCppModel:
         with self._lock:
             context, self._context = self._context, None
             if context:
-                self._logits = np.empty((0, 0), np.float32)
-                self._hidden = np.empty((0, 0), np.float32)
+                self._out.forget()
                 self._lib.api.llama_free(context)
                 self._places.close()
             if self._weights is not None:
@@ -279,6 +290,8 @@ class LlamaCppModel:
             n_rows = n
         with self._call(n):
             base, pieces, start = self._length, [], 0
+            if self._past is not None:
+                self._past.begins(n, wants_rows=n_rows > 0)
             while start < n:
                 end, wanted = n, n_rows
                 if n_rows > self._rows or n - start > self._width:
@@ -286,17 +299,19 @@ class LlamaCppModel:
                     wanted = 0 if unwanted > 0 else min(self._rows, n - start)
                     end = start + (wanted or min(self._width, unwanted))
                 self._read(fill(given[start:end], base + start, wanted), rows=wanted > 0)
+                if self._past is not None:
+                    self._past.ends(list(given[start:end]))
                 if wanted:
-                    self._show(wanted)
+                    self._out.show(wanted, self._header.path)
                 if wanted and n_rows > self._rows:
-                    pieces.append((self._logits.copy(), self._hidden.copy()))
+                    pieces.append((self._out.logits.copy(), self._out.hidden.copy()))
                 start = end
             if pieces:
-                self._logits, self._hidden = map(np.concatenate, zip(*pieces, strict=True))
+                self._out.logits, self._out.hidden = map(np.concatenate, zip(*pieces, strict=True))
             elif n == 0:
-                self._logits, self._hidden = self._logits[:0], self._no_hidden()
+                self._out.forget()
         self._last = (base, n if n_rows else 0)
-        return self._logits
+        return self._out.logits
 
     @contextmanager
     def _call(self, n: int, *, keeps: bool = True) -> Iterator[None]:
@@ -311,8 +326,9 @@ class LlamaCppModel:
                     f"context; shorten the prompt or raise it with -c {self._length + n}"
                 )
             self._settle()
-            self._last, self._settled = (self._length, 0), False
             self._stop_flag[0] = b"\0"
+            self._catch_up()
+            self._last, self._settled = (self._length, 0), False
             yield  # a failure here is settled by whatever call comes next
             if keeps:
                 self._length += n
@@ -327,6 +343,8 @@ class LlamaCppModel:
             # With states on, llama.cpp computes rows for every token, more than there is room for.
             self._lib.api.llama_set_embeddings(self._context, rows)
             self._with_states = rows
+        if self._past is not None:
+            self._past.is_sound = False
         self._lib.forget_errors()
         status = self._lib.api.llama_decode(self._context, batch)
         self._places.leave()
@@ -336,41 +354,34 @@ class LlamaCppModel:
             why = self._lib.last_error() or ("the cache is full" if status == NO_ROOM else "")
             raise BackendError(f"llama_decode returned {status} ({why}): expected 0; report it")
 
-    def _show(self, n: int) -> None:
-        """Point the views at the n rows llama.cpp has just computed."""
-        at = self._lib.get_logits(self._context)
-        if at != self._logits_at:
-            self._logits_at = at
-            self._all_logits = _floats(at, self._rows, self.n_vocab)
-        self._logits = self._all_logits[:n]
-        # One sum finds a NaN or infinity anywhere in the rows.
-        if not np.isfinite(self._logits.sum()):
-            raise BackendError(
-                f"{self._header.path.name} computed logits that are not numbers: expected finite "
-                "ones; the weights are damaged, fetch the file again"
-            )
-        if self._options.hidden_states:
-            at = self._lib.get_embeddings(self._context)
-            if at != self._hidden_at:
-                self._hidden_at = at
-                self._all_hidden = _floats(at, self._rows, self.n_embd)
-            self._hidden = self._all_hidden[:n]
-
     def _settle(self) -> None:
         """Remove from the cache what does not count (caller holds the lock)."""
-        if not self._settled:
+        if self._settled:
+            return
+        if self._past is not None:
+            self._past.cut(self._length)
+        else:
             self._drop_leaves()
             self._lib.api.llama_memory_seq_rm(self._memory, 0, self._length, -1)
-            self._settled = True
+        self._settled = True
+
+    def _catch_up(self) -> None:
+        """Read again what a recurrent memory forgot with what was taken back."""
+        if self._past is None or not (missing := self._past.missing()):
+            return
+        is_vector = isinstance(missing[0], np.ndarray)
+        fill: Any = self._batch.vectors if is_vector else self._batch.chain
+        for start in range(0, len(missing), self._width):
+            part = np.array(missing[start : start + self._width])
+            at = len(self._past.text) - len(missing) + start
+            self._read(fill(part, at, 0), rows=False)
+            self._past.ends(list(part))
 
     def _drop_leaves(self) -> None:
         if self._forked:
             for leaf in range(1, self._options.max_leaves + 1):
                 self._lib.api.llama_memory_seq_rm(self._memory, leaf, -1, -1)
         self._tree, self._forked = None, False
-
-    def _no_hidden(self) -> FloatArray:
-        return np.empty((0, self.n_embd), np.float32)
 
     def _check_open(self) -> None:
         if not self._context:
@@ -383,9 +394,3 @@ class LlamaCppModel:
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ShapeError(f"vectors have shape {rows.shape}: expected (n, {width})")
         return rows
-
-
-def _floats(address: int, n_rows: int, n_columns: int) -> FloatArray:
-    """A view [n_rows, n_columns] of memory that llama.cpp owns."""
-    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(pointer, (n_rows, n_columns))

@@ -14,10 +14,17 @@ from typing import Any
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import MAX_CONTEXT, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Header
+from edgespec.backends.gguf.recurrent import (
+    WITH_SNAPSHOTS,
+    both,
+    recurrent_layers,
+    state_bytes,
+)
 from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
 from edgespec.backends.llamacpp.library import Library, library
+from edgespec.backends.llamacpp.past import n_kept
 from edgespec.backends.llamacpp.tokenizer import Weights
 from edgespec.backends.llamacpp.waiting import Places
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
@@ -36,9 +43,9 @@ BATCH_CPU, BATCH_GPU = 256, 512
 # adds up in another order than for two. It does not where values are in BF16.
 FLASH_ATTENTION, BF16 = 1, 30
 
+RECURRENT = ("recurrent", "hybrid")
+MOST_SNAPSHOTS, SNAPSHOT_BYTES = 16, 512 << 20  # of a recurrent state, and what all may take
 UNFIT = (
-    ("is_recurrent", "keeps a recurrent state, which cannot be rewound", "attention only"),
-    ("is_hybrid", "keeps a recurrent state, which cannot be rewound", "attention only"),
     ("is_diffusion", "writes by diffusion", "one token after another"),
     ("has_encoder", "has an encoder", "a decoder only"),
 )
@@ -87,7 +94,9 @@ def kv_bytes(header: Header, n_context: int, kv_type: str) -> int:
     _, block, block_bytes = KV_TYPES[kv_type]
     per_head = head_length(header, "key") + head_length(header, "value")
     cells = n_context + -n_context % CACHE_STEP
-    return cells * sum(kv_heads(header)) * per_head * block_bytes // block
+    heads = zip(kv_heads(header), recurrent_layers(header), strict=True)
+    kept = sum(n for n, is_recurrent in heads if not is_recurrent or both(header))
+    return cells * kept * per_head * block_bytes // block
 
 
 def check_memory(needed: int, n_context: int, path: Path) -> None:
@@ -184,6 +193,34 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     params.op_offload = params.offload_kqv = offloads
     params.abort_callback = library.abort_callback
     return params
+
+
+def is_recurrent(weights: Weights) -> bool:
+    """Whether a state stands for all of the text, in some layers or in all."""
+    api = library().api
+    return any(getattr(api, f"llama_model_is_{kind}")(weights.handle) for kind in RECURRENT)
+
+
+def for_recurrent(params: Any, options: ModelOptions, header: Header) -> None:
+    """One sequence, for there is a state for each; and what takes the last tokens back."""
+    params.n_seq_max, params.n_rs_seq = 1, n_snapshots(header, options)
+
+
+def n_snapshots(header: Header, options: ModelOptions) -> int:
+    """States of the last tokens that llama.cpp keeps, where it can.
+
+    A drafter has none: it steps one token at a time, and they are of one batch's tokens.
+    """
+    name = header.metadata["general.architecture"]
+    if options.steps or name not in WITH_SNAPSHOTS:
+        return 0
+    return min(MOST_SNAPSHOTS, SNAPSHOT_BYTES // max(state_bytes(header), 1))
+
+
+def states_bytes(header: Header, options: ModelOptions) -> int:
+    """Bytes of all recurrent states: the text's, snapshots and checkpoints."""
+    size = state_bytes(header)
+    return size * (1 + n_snapshots(header, options) + n_kept(size, each=options.steps))
 
 
 def put_adapter(library: Library, weights: Weights, context: int, path: Path) -> None:

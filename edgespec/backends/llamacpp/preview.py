@@ -80,7 +80,7 @@ def _trim(header: Header) -> Trim:
 
 
 def _tokenizer(header: Header, trim: Trim | None) -> LlamaCppTokenizer:
-    """The tokenizer, of a model that llama.cpp knows and that can be rewound.
+    """The tokenizer, of a model that llama.cpp knows and that writes token after token.
 
     Raises: ModelFileError.
     """
@@ -105,4 +105,10 @@ def _cache(header: Header, options: ModelOptions) -> Cache | None:
     step = opening.CACHE_STEP
     n_bytes = opening.kv_bytes(header, step, options.kv_type)
     trained = header.metadata[f"{header.metadata['general.architecture']}.context_length"]
-    return Cache(n_bytes // step, int(trained), step)
+    return Cache(
+        n_bytes // step,
+        int(trained),
+        step,
+        state_bytes=opening.states_bytes(header, options),
+        n_back=opening.n_snapshots(header, options),
+    )

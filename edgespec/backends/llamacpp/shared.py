@@ -17,10 +17,15 @@ class SharedModel:
     """Implements protocols.SharedModel with an open model, which is then used by nobody else.
 
     n: texts at once, each of an n-th of the context. Raises: UsageError for more than the model
-    was opened for leaves.
+    was opened for leaves, or one with a recurrent state, of which there is one.
     """
 
     def __init__(self, model: LlamaCppModel, n: int) -> None:
+        if model.is_recurrent:
+            raise UsageError(
+                "a model with a recurrent state reads one text at a time: expected one that only "
+                "attends; choose another target"
+            )
         if not 1 <= n <= model.capabilities.n_leaves:
             raise UsageError(
                 f"{n} sequences: expected 1 to {model.capabilities.n_leaves}; open the model with "
