@@ -61,6 +61,7 @@ KV_TYPES = {"f16": (1, 1, 2), "q8_0": (8, 32, 34), "q4_0": (2, 32, 18)}
 # reordered without AMX (backends/llamacpp/layout.py).
 LOADING = ("auto", "map", "repack", "cpu-repack")
 SPECULATIVE = ("auto", "on", "off")
+THINK = ("auto", "on", "off")
 GROUPS = {"pair": "models", "temperature": "sampling", "system": "conversation"}  # by first field
 
 
@@ -151,6 +152,9 @@ class Config:
         "",
         "let --bridge omnidraft sample, not losslessly",
         rare=True,
+    )
+    think: str = per_call(
+        "auto", "--think", one_of(*THINK), "auto|on|off", "thoughts before answers", rare=True
     )
     temperature: float = per_call(
         SamplingParams.temperature, "--temp --temperature", real, "X", "0: likeliest token"

@@ -123,11 +123,12 @@ class CallOptions(TypedDict, total=False):
 
     json_schema: a JSON schema, as text or object, that the answer fits; {} for any object. grammar:
     a file of GBNF. speculative: auto, on or off. draft_tokens: of a call, at most so many a round,
-    of what the session drafts.
+    of what the session drafts. think: auto, on or off, where the chat template knows thoughts.
     """
 
     speculative: str | None
     draft_tokens: int | str | None
+    think: str | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -174,6 +175,7 @@ class LoadOptions(CallOptions, total=False):
     bridge: str
     exact: bool
     adapt: bool
+    adapt_rows: int
     adapt_keep_text: bool
     lora_draft: str
     allow_approximate: bool

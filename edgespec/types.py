@@ -303,13 +303,15 @@ class Step:
 class Piece:
     """A piece of streamed text: UTF-8 complete, the token that ended it and who proposed it.
 
-    scores: of the tokens whose text this is, if they were asked for.
+    scores: of the tokens whose text this is, if they were asked for. is_thought: it stands before
+    the answer, between the tags of a model that thinks.
     """
 
     text: str
     token: int
     from_draft: bool
     scores: tuple[tuple[int, TokenScore], ...] = ()
+    is_thought: bool = False
 
 
 class Arm(NamedTuple):

@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from edgespec.check.record import run_row
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.run import ENDS, opened, say, session_record, stats_line
+from edgespec.cli.terminal.fold import Fold
 from edgespec.cli.terminal.line import unseen
 from edgespec.cli.terminal.plain import Printer, Silent, printer_of
 from edgespec.config import Config
@@ -113,7 +114,8 @@ def answer(session: Session, question: str, printer: Printer) -> None:
     printer.begin()
     try:
         with unseen():
-            for piece in Conversation(session, system=session.config.system).ask(question):
+            pieces = Conversation(session, system=session.config.system).ask(question)
+            for piece in Fold().answer(pieces):
                 printer.piece(piece.text, drafted=piece.from_draft)
     finally:
         show_progress.clear()

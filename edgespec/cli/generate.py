@@ -12,6 +12,7 @@ from edgespec.check.record import run_row, total
 from edgespec.cli.output import add_json, write_json
 from edgespec.cli.prompts import Prompt, asked, read_prompts
 from edgespec.cli.run import ENDS, opened, say, session_record, stats_line
+from edgespec.cli.terminal.fold import Fold
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.session.session import Session
@@ -73,7 +74,7 @@ def turns(session: Session, prompt: Prompt, raw: bool) -> Iterator[Iterator[Piec
 def shown(pieces: Iterator[Piece], *, streamed: bool) -> str:
     """The whole text, written to stdout as it comes if `streamed`."""
     text = ""
-    for piece in pieces:
+    for piece in Fold().answer(pieces):
         text += piece.text
         if streamed:
             sys.stdout.write(piece.text)

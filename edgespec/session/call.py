@@ -11,6 +11,7 @@ from edgespec.option import Options
 from edgespec.protocols import OpenModel
 from edgespec.session import opening
 from edgespec.session.request import checked_count
+from edgespec.text.template import ENABLE
 from edgespec.types import SamplingParams
 
 OF_A_CALL = ("logit_bias", "n_top")  # a session has none of its own
@@ -25,6 +26,11 @@ def config_of(config: Config, options: Options) -> Config:
     if {"json_schema", "grammar"} & set(values):  # the session's other one does not count
         values = {"json_schema": "", "grammar": "", **values}
     return with_values(config, values, "generate")
+
+
+def thoughts(config: Config) -> dict[str, Any]:
+    """What the chat template is told of thoughts: nothing where that is left to it."""
+    return {} if config.think == "auto" else {ENABLE: config.think == "on"}
 
 
 def params_of(

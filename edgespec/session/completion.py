@@ -39,11 +39,17 @@ class Logprobs(TypedDict):
     refusal: None
 
 
-class AnswerMessage(TypedDict):
+class Said(TypedDict):
     """What the model said."""
 
     role: Literal["assistant"]
     content: str
+
+
+class AnswerMessage(Said, total=False):
+    """With its thoughts, if it had any."""
+
+    reasoning_content: str
 
 
 class Choice(TypedDict):
@@ -91,6 +97,7 @@ class Delta(TypedDict, total=False):
 
     role: Literal["assistant"]
     content: str
+    reasoning_content: str
 
 
 class ChunkChoice(TypedDict):
@@ -162,8 +169,10 @@ class Answer:
             said = list(begun.pieces)
             message: AnswerMessage = {
                 "role": "assistant",
-                "content": "".join(piece.text for piece in said),
+                "content": "".join(piece.text for piece in said if not piece.is_thought),
             }
+            if thought := "".join(piece.text for piece in said if piece.is_thought):
+                message["reasoning_content"] = thought
             choices.append(
                 {
                     "index": index,
@@ -195,7 +204,10 @@ class Answer:
             begun = begin(index) if index else begun
             yield self._part(index, {"role": "assistant"})
             for piece in begun.pieces:
-                yield self._part(index, {"content": piece.text}, self._scores([piece]))
+                delta: Delta = {"content": piece.text}
+                if piece.is_thought:
+                    delta = {"reasoning_content": piece.text}
+                yield self._part(index, delta, self._scores([piece]))
             yield self._part(index, {}, finish=FINISH.get(begun.result.finish, "length"))
             n_tokens += len(begun.result.output)
         if self._asked.usage:

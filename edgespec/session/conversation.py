@@ -80,7 +80,8 @@ class Conversation:
         """Pieces of the answer to `text`, however far the iterator is followed.
 
         Question and answer enter the transcript with the answer's first word, so what was said
-        before a stop stays, and a turn without a word leaves the transcript as it was.
+        before a stop stays, and a turn without a word leaves the transcript as it was. Thoughts do
+        not enter it.
         Raises: UsageError, ContextError, TokenizerError, BusyError when called; Cancelled while
         streaming.
         """
@@ -141,7 +142,7 @@ class Conversation:
     def _spoken(self, asked: list[Turn], pieces: Iterator[Piece]) -> PieceStream:
         said = ""
         for piece in pieces:
-            said += piece.text
+            said += "" if piece.is_thought else piece.text
             if said.strip():
                 self.messages[:] = [*asked, turn_of("assistant", said)]
             yield piece

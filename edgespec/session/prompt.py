@@ -15,12 +15,15 @@ class Prompt(Sequence[int]):
 
     messages: what they spell, none for a raw text. It is kept, and not the drafter's ids of it,
     because the drafter may be opened after the prompt was made. lead: what an answer begins with
-    that belongs to the chat format, a space or nothing.
+    that belongs to the chat format, a space or nothing. thinks: whether the answer may begin with
+    thoughts; is_open: whether the prompt has begun them.
     """
 
     ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
     lead: str = ""
+    thinks: bool = False
+    is_open: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from numbers import Integral
 from typing import Any, cast
@@ -27,6 +27,7 @@ class ChatOptions(Options, total=False):
     response_format: {"type": "json_object"}, perhaps with a "schema", or {"type": "json_schema",
     "json_schema": {"schema": ...}}. n: answers, with a seed one more for each. stream_options:
     {"include_usage": True} for the counts in a last chunk. max_completion_tokens: max_tokens.
+    chat_template_kwargs: for the chat template besides, as in {"enable_thinking": False}.
     typical_p: 1.0, which is off. model and user are ignored. Of llama-cpp-python's arguments tools,
     functions, tfs_z, mirostat_* and logits_processor are not known.
     """
@@ -37,6 +38,7 @@ class ChatOptions(Options, total=False):
     n: int | None
     max_completion_tokens: int | None
     stream_options: Mapping[str, Any] | None
+    chat_template_kwargs: Mapping[str, Any] | None
     typical_p: float | None
     model: str | None
     user: str | None
@@ -53,6 +55,7 @@ class Request:
     n: int = 1
     logprobs: bool = False
     usage: bool = False
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 def request_of(given: ChatOptions, *, stream: bool) -> Request:
@@ -79,8 +82,15 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
             f"typical_p is {given['typical_p']!r}: expected 1.0, which is off; choose by "
             "temperature, top_k, top_p or min_p"
         )
+    more = given.get("chat_template_kwargs") or {}
+    if not isinstance(more, Mapping) or not all(isinstance(name, str) for name in more):
+        raise UsageError(
+            f'chat_template_kwargs is {more!r:.60}: expected an object, as {{"enable_thinking": '
+            "False}"
+        )
     n = checked_count("n", 1 if given.get("n") is None else given["n"], 1)
-    return Request(out, n, logprobs, wants_usage(given.get("stream_options"), stream=stream))
+    usage = wants_usage(given.get("stream_options"), stream=stream)
+    return Request(out, n, logprobs, usage, more)
 
 
 def limit_of(given: ChatOptions) -> int | None:

@@ -10,10 +10,10 @@ The only place where text, models and the engine meet: template -> ids -> engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from edgespec.config import Config, with_values
 from edgespec.decode.engine import Engine
@@ -23,6 +23,7 @@ from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
 from edgespec.session import call
+from edgespec.session.call import thoughts
 from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
 from edgespec.session.methods import Method
 from edgespec.session.pair import OpenPair
@@ -30,9 +31,10 @@ from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
 from edgespec.session.request import ChatOptions, plain, request_of
 from edgespec.session.turns import Generations, PieceStream, Rounds, Run
-from edgespec.text.control import encode_rendered
+from edgespec.text.control import encode_rendered, token_of
 from edgespec.text.detokenizer import StopText
-from edgespec.text.template import ChatTemplate, Message
+from edgespec.text.template import ENABLE, ChatTemplate, Message
+from edgespec.text.thoughts import CLOSE, OPEN, Thoughts
 from edgespec.types import Progress, SamplingParams, Stats
 
 log = logging.getLogger("edgespec")
@@ -55,7 +57,7 @@ class Session:
         """
         check_params(config.sampling(frozenset()))
         StopText(config.stop)
-        self.config, self._progress = config, progress
+        self.config, self._progress, self._has_said = config, progress, False
         self.turns, self._closed = Generations(), False
         self.pair = OpenPair(config, drafter, progress, self.turns.undisturbed)
         self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
@@ -134,7 +136,7 @@ class Session:
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> PieceStream:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
         config = self._with(options, self.template.stop)
-        return self._begun(self.prompt(messages), config, options)[1]
+        return self._begun(self.prompt(messages, thoughts(config)), config, options)[1]
 
     @overload
     def create_chat_completion(
@@ -156,7 +158,7 @@ class Session:
         """
         asked = request_of(options, stream=stream)
         config = self._with(asked.options, self.template.stop)
-        ids = self.prompt(plain(messages))
+        ids = self.prompt(plain(messages), {**thoughts(config), **asked.template})
 
         def begin(index: int) -> Begun:
             seed = None if config.seed is None else config.seed + index
@@ -166,13 +168,27 @@ class Session:
         answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes)
         return answer.chunks(begin) if stream else answer.whole(begin)
 
-    def prompt(self, messages: Sequence[Message]) -> Prompt:
+    def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:
         """A conversation, up to where its answer begins.
 
-        A drafter of another vocabulary will read it in its own chat format.
+        A drafter of another vocabulary will read it in its own chat format. more: what the chat
+        template is told besides, by default the session's own choice of thoughts.
         """
-        ids = tuple(self.template.tokens(messages))
-        return Prompt(ids, tuple(messages), self.template.lead)
+        template, more = self.template, thoughts(self.config) if more is None else more
+        if more.get(ENABLE) is not None and not template.asks:
+            self._say_no_choice(more[ENABLE])
+        ids = tuple(template.tokens(messages, more=more))
+        end = b"".join(map(self.token_bytes, ids[-8:])).decode("utf-8", "replace")
+        is_open = template.thinks and end.rstrip().endswith(OPEN)
+        return Prompt(ids, tuple(messages), template.lead, template.thinks, is_open)
+
+    def _say_no_choice(self, wanted: object) -> None:
+        if not self._has_said:
+            self._has_said = True
+            log.warning(
+                "think = %s: the model's chat template has no switch for thoughts, so it does as "
+                "it was taught", "on" if wanted else "off",
+            )  # fmt: skip
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a raw prompt, with the model's own opening once. Raises: TokenizerError."""
@@ -250,8 +266,17 @@ class Session:
             self._adopt(self.pair.way(asked) if asked else self._default)
             most = config.draft_tokens
             run, steps = self._started(ids, params, most if isinstance(most, int) else None)
-        lead = ids.lead if isinstance(ids, Prompt) else ""
-        return run, pieces_of(steps, run, self.tokenizer, stop, lead)
+        if not isinstance(ids, Prompt):
+            return run, pieces_of(steps, run, self.tokenizer, stop)
+        apart = Thoughts(is_open=ids.is_open) if ids.thinks else None
+        tags = self._tags if ids.thinks else {}
+        return run, pieces_of(steps, run, self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
+
+    @cached_property
+    def _tags(self) -> dict[int, bytes]:
+        """How the tags of thoughts are spelled, by their tokens."""
+        found = ((token_of(self.tokenizer, tag), tag.encode()) for tag in (OPEN, CLOSE))
+        return {token: tag for token, tag in found if token is not None}
 
     def _with(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """The configuration with a call's own values, and more stop strings. Raises: UsageError."""

@@ -19,11 +19,15 @@ from edgespec.protocols import Tokenizer
 from edgespec.text.control import control_in, encode_rendered, marked, spelling, token_of
 from edgespec.text.formats import FORMS, Form, form_of
 from edgespec.text.sandbox import Refused, compiled
+from edgespec.text.thoughts import CLOSE
 
 log = logging.getLogger("edgespec")
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MODEL = "the model's chat template"
+ENABLE = "enable_thinking"  # what templates call it
+OWN = ("messages", "add_generation_prompt", "bos_token", "eos_token", "tools", "documents")
+NONE: Mapping[str, Any] = {}
 TRIED = "Xyzzy"  # an unlikely word, looked for in what a template makes of it
 
 Message = Mapping[str, Any]
@@ -33,7 +37,8 @@ class ChatTemplate:
     """Messages to the text a model was trained on.
 
     name: "model" for its own template, a well-known format's, or a file's. stop: strings that end
-    an answer where the vocabulary has no token that does.
+    an answer where the vocabulary has no token that does. thinks: whether it tells thoughts from
+    answers; asks: whether it can be told not to think.
     """
 
     def __init__(self, tokenizer: Tokenizer, override: str = "", *, own: bool = False) -> None:
@@ -60,36 +65,42 @@ class ChatTemplate:
             except TokenizerError as error:
                 self._fall_back(str(error))
 
-    def text(self, messages: Sequence[Message], *, answer: bool = True) -> str:
+    def text(
+        self, messages: Sequence[Message], *, answer: bool = True, more: Mapping[str, Any] = NONE
+    ) -> str:
         """The conversation as one string; with `answer` it ends where the answer begins.
 
+        more: what this template knows besides, as in {"enable_thinking": False}.
         Raises: UsageError for a bad message, TokenizerError if the template refuses.
         """
         checked = [self._known(check_message(one, at)) for at, one in enumerate(messages)]
         if not checked:
             raise UsageError("messages is empty: expected at least one {'role', 'content'}")
         try:
-            return self._rendered(self._accepted(checked), answer)
+            return self._rendered(self._accepted(checked), answer, more)
         except Refused:
             raise
         except TokenizerError as error:
             if self.name != "model":
                 raise
             self._fall_back(str(error))
-        return self._rendered(self._accepted(checked), answer)
+        return self._rendered(self._accepted(checked), answer, more)
 
-    def tokens(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
+    def tokens(
+        self, messages: Sequence[Message], *, answer: bool = True, more: Mapping[str, Any] = NONE
+    ) -> list[int]:
         """The ids of `text`: there is one BOS at most, and control tokens are the template's alone.
 
         What a message spells of them is text, also where the template itself looks for it.
         """
-        ids = encode_rendered(self._tokenizer, self.text(messages, answer=answer))
+        ids = encode_rendered(self._tokenizer, self.text(messages, answer=answer, more=more))
         control = control_in(self._tokenizer, ids)
         said = [dict(one) for one in messages]
         apart = marked(said, control)
         if apart == said:
             return ids
-        return encode_rendered(self._tokenizer, self.text(apart, answer=answer), control)
+        text = self.text(apart, answer=answer, more=more)
+        return encode_rendered(self._tokenizer, text, control)
 
     @property
     def lead(self) -> str:
@@ -121,6 +132,7 @@ class ChatTemplate:
         self.name, self.stop = name, stop
         self._lead = None  # not known yet
         self._knows_developer = "developer" in source
+        self.thinks, self.asks = CLOSE in source, ENABLE in source
         self._typed = False  # whether it wants content as a list of parts
         self._takes_system: bool | None = None  # not known yet
         failed: TokenizerError | None = None
@@ -182,7 +194,9 @@ class ChatTemplate:
         except Refused:
             return False
 
-    def _rendered(self, messages: list[dict[str, Any]], answer: bool) -> str:
+    def _rendered(
+        self, messages: list[dict[str, Any]], answer: bool, more: Mapping[str, Any] = NONE
+    ) -> str:
         if self._typed:
             messages = [
                 {**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages
@@ -194,6 +208,7 @@ class ChatTemplate:
             eos_token=spelling(self._tokenizer, self._tokenizer.eos),
             tools=None,  # templates ask whether it is none, not only whether it is defined
             documents=None,
+            **{name: value for name, value in more.items() if name not in OWN},
         )
 
     def _say(self, text: str) -> None:

@@ -243,3 +243,29 @@ def test_another_pair_in_the_middle_of_a_conversation(home: Path) -> None:
         assert re.search(r"^\[?.*tokens/s", terminal.text, re.MULTILINE)
         terminal.type("/exit")
         assert terminal.end() == 0
+
+
+def test_thoughts_are_folded_and_shown_when_asked_for(home: Path, tmp_path: Path) -> None:
+    template, says = tmp_path / "thinks.jinja", tmp_path / "says.gbnf"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+        "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    )
+    says.write_text('root ::= "<think>red fox.</think>\\n\\nThe red fox ran."')
+    words = ["chat", "-t", "1", "--chat-template", str(template), "--grammar", str(says)]
+    with Terminal(*words, home=home, columns=60) as terminal:
+        terminal.prompt(1)
+        terminal.type("Say it.")
+        terminal.prompt(2)
+        assert "[2 words of thought: /think shows them]" in terminal.rows
+        assert "The red fox ran." in terminal.rows
+        assert "red fox." not in terminal.rows  # the line that moved with it is gone
+        assert ".. red" in terminal.raw
+        terminal.type("/think")
+        terminal.prompt(3)
+        assert "red fox." in terminal.rows
+        terminal.type("/think off")
+        terminal.wait_for(r"^\[think is off\]")
+        terminal.type("/exit")
+        assert terminal.end() == 0
+        assert "Traceback" not in terminal.raw

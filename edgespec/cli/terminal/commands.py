@@ -12,7 +12,7 @@ from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
 from edgespec.cli.terminal.line import bare, file_names, first_word, last_word, unquoted
 from edgespec.cli.terminal.talk import Leave, Talk, note, tell
-from edgespec.config import PER_CALL, SPECULATIVE, Config, options, with_values
+from edgespec.config import PER_CALL, SPECULATIVE, THINK, Config, options, with_values
 from edgespec.decode.sampling import check_params
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
@@ -113,6 +113,14 @@ def field_of(name: str) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {known[close[0]]}?" if close else f"expected {', '.join(PER_CALL)}"
     raise UsageError(f"/set {name}: there is no such value: {hint}")
+
+
+def think(talk: Talk, rest: str) -> Answer:
+    """/think: what the model thought before its last answer; /think on, off or auto."""
+    if rest:
+        return set_(talk, f"think {rest}")
+    note(talk.thought.strip() or "[no thoughts before the last answer]")
+    return None
 
 
 def settings(config: Config) -> str:
@@ -297,6 +305,8 @@ COMMANDS = (
             (), ("auto", "none", "file")),
     Command("/spec", spec, "[on|off|auto]", "draft always, never, or while it pays", (),
             SPECULATIVE),
+    Command("/think", think, "[on|off|auto]", "think before answering; alone: the last thoughts",
+            (), THINK),
     Command("/stats", stats, "", "acceptance by position, speed of the answers"),
 )  # fmt: skip
 WITHOUT_MODEL = (help_, leave, clear, system, save, load, stats)

@@ -11,6 +11,7 @@ from functools import partial
 from edgespec.cli.output import show_progress
 from edgespec.cli.run import on_interrupt, say
 from edgespec.cli.terminal.charts import IN_ASCII, answer_line
+from edgespec.cli.terminal.fold import Fold
 from edgespec.cli.terminal.line import unseen
 from edgespec.cli.terminal.plain import Printer
 from edgespec.cli.tty import PICTURES, can_write, is_screen, width_of
@@ -38,7 +39,8 @@ class Talk:
     answers: the counts of each answer so far. interrupted: whether the last thing the reader did
     was a Ctrl-C, so that another one leaves. is_open: whether there is a model; there is none if
     another one and then the old one could not be opened. placed: what the reader was last told of
-    what runs where. n_rounds: of all answers of this session.
+    what runs where. thought: what the model said to itself before the last answer. n_rounds: of all
+    answers of this session.
     """
 
     def __init__(self, session: Session, printer: Printer, *, debug: bool = False) -> None:
@@ -49,7 +51,7 @@ class Talk:
         )
         self.answers: list[Stats] = []
         self.interrupted = False
-        self.placed = ""
+        self.placed = self.thought = ""
         self.n_rounds = self._n_stops = 0
 
     def answer(self, pieces: Iterator[Piece]) -> None:
@@ -57,11 +59,13 @@ class Talk:
 
         Raises: Leave, and what the session raises but for Cancelled.
         """
-        self._n_stops, has_begun = 0, False
+        self._n_stops, has_begun, fold = 0, False, Fold()
         self.printer.begin()
         try:
             with unseen():
-                for piece in pieces:
+                for piece in fold.answer(pieces):
+                    if not has_begun and fold.text:
+                        note(f"[{fold.n_words} words of thought: /think shows them]")
                     has_begun = True
                     self.printer.piece(piece.text, drafted=piece.from_draft)
         except (Cancelled, KeyboardInterrupt):
@@ -71,12 +75,14 @@ class Talk:
         finally:
             show_progress.clear()
             self.printer.end()
+            self.thought = fold.text
         if self.interrupted:
             note("[stopped: Ctrl-C again leaves]")
         if has_begun or not self.interrupted:  # else the counts may be the last answer's
             self.answers.append(self.session.stats)
             self.n_rounds += self.answers[-1].n_rounds
-            note(self._about("" if has_begun else "an empty answer, forgotten") + "\n")
+            nothing = "thoughts alone, forgotten" if fold.text else "an empty answer, forgotten"
+            note(self._about("" if has_begun else nothing) + "\n")
 
     def reopen(self, config: Config) -> None:
         """Go on with the models that `config` names; the old ones come back if that fails.
