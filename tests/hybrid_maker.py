@@ -12,6 +12,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import pytest
 from model_maker import DEMO, copy_tokenizer
 
 N_EMBD, N_FF, N_HEADS, HEAD_DIM, N_KV = 64, 96, 4, 16, 2
@@ -27,6 +28,8 @@ KINDS: dict[str, tuple[bool, ...]] = {
     "rwkv7": (True, True),
 }
 BOUNDED = ("lfm2", "qwen35")
+EVERY_DAY = ("lfm2", "mamba2")  # one of either sort; tests of the others are slow
+
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -208,3 +211,9 @@ def weight(name: str, shape: tuple[int, ...], rng: Any) -> np.ndarray:
     if len(shape) == 1 or name.endswith(("ssm_d", "ssm_norm.weight")):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     return (rng.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32)
+
+
+def case(kind: str, *more: object) -> Any:
+    """A parameter of tests, slow unless the kind is one of every day."""
+    marks = [] if kind in EVERY_DAY else [pytest.mark.slow]
+    return pytest.param((kind, *more) if more else kind, marks=marks)

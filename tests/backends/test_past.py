@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hybrid_maker import BOUNDED, KINDS, make
+from hybrid_maker import BOUNDED, KINDS, case, make
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import read_header
@@ -28,7 +28,7 @@ def files(tmp_path_factory, stories260k) -> dict[str, Path]:
     return {kind: make(folder / f"{kind}.gguf", kind, vocabulary=stories260k) for kind in KINDS}
 
 
-@pytest.fixture(params=[(kind, steps) for kind in KINDS for steps in (False, True)], ids=str)
+@pytest.fixture(params=[case(kind, steps) for kind in KINDS for steps in (False, True)], ids=str)
 def model(request: pytest.FixtureRequest, files: dict[str, Path]) -> Iterator[LlamaCppModel]:
     kind, steps = request.param
     one = opened(files[kind], steps=steps)

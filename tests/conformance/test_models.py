@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hybrid_maker import KINDS
+from hybrid_maker import KINDS, case
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.fake import TableModel
@@ -118,7 +118,9 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=OPENERS, ids=str)
+@pytest.fixture(
+    scope="module", params=[case(one) if one in KINDS else one for one in OPENERS], ids=str
+)
 def opened(request: pytest.FixtureRequest, data_folder: Path) -> Iterator[Any]:
     model = OPENERS[request.param](data_folder)
     yield model

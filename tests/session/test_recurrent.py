@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hybrid_maker import KINDS, make
+from hybrid_maker import KINDS, case, make
 
 import edgespec
 from edgespec.backends import ModelOptions
@@ -15,10 +15,6 @@ from edgespec.backends.llamacpp.shared import SharedModel
 from edgespec.errors import UsageError
 from edgespec.store.pairs import bundled, find
 
-# Two of six every day: what llama.cpp rolls back by itself, and what is copied.
-MOST = [
-    one if one in ("lfm2", "mamba2") else pytest.param(one, marks=pytest.mark.slow) for one in KINDS
-]
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
 
 
@@ -32,7 +28,7 @@ def said(session: edgespec.Session, **how: object) -> str:
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "model"])
-@pytest.mark.parametrize("kind", MOST)
+@pytest.mark.parametrize("kind", map(case, KINDS))
 def test_a_recurrent_target_says_what_it_says_plainly(
     kind: str, drafter: str, tmp_path: Path
 ) -> None:
@@ -49,7 +45,7 @@ def test_a_recurrent_target_says_what_it_says_plainly(
             assert session.stats.n_accepted > 0
 
 
-@pytest.mark.parametrize("kind", MOST)
+@pytest.mark.parametrize("kind", map(case, KINDS))
 def test_a_recurrent_drafter_changes_nothing(kind: str, tmp_path: Path) -> None:
     drafter = make(tmp_path / f"{kind}.gguf", kind)
     options = {"draft_model": str(drafter), "loading": "map", "speculative": "on"}
