@@ -28,7 +28,7 @@ def said(session: edgespec.Session, **how: object) -> str:
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "model"])
-@pytest.mark.parametrize("kind", map(case, KINDS))
+@pytest.mark.parametrize("kind", [*map(case, KINDS)])
 def test_a_recurrent_target_says_what_it_says_plainly(
     kind: str, drafter: str, tmp_path: Path
 ) -> None:
@@ -45,7 +45,7 @@ def test_a_recurrent_target_says_what_it_says_plainly(
             assert session.stats.n_accepted > 0
 
 
-@pytest.mark.parametrize("kind", map(case, KINDS))
+@pytest.mark.parametrize("kind", [*map(case, KINDS)])
 def test_a_recurrent_drafter_changes_nothing(kind: str, tmp_path: Path) -> None:
     drafter = make(tmp_path / f"{kind}.gguf", kind)
     options = {"draft_model": str(drafter), "loading": "map", "speculative": "on"}
