@@ -83,7 +83,7 @@ class Grown(Wrapped):
             log.info("the drafter's trimmed head stays: there is no table of all its rows")
             return
         off = float(np.abs(rows @ state - logits[some]).max())
-        if off > NOISE * float(np.ptp(logits[some])):
+        if not off <= NOISE * float(np.ptp(logits[some])):  # nor what is not a number
             log.info("the drafter's trimmed head stays: its table is not the head's (%.3g)", off)
             return
         self._room()

@@ -23,7 +23,7 @@ FORMAT, FOLDER, ENDING = "edgespec missed rows 1", "heads", ".rows"
 FADING = 16  # sightings for each row of the budget, after which all counts are halved
 LEAST = 0.5  # a count that is forgotten once it is less
 MOST_BYTES = 1 << 24  # of a file that is read
-WRONG = (ValueError, KeyError, TypeError, AttributeError)  # what `counts_in` raises of a wrong file
+WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class Missed:
@@ -74,7 +74,9 @@ class Missed:
             return
         self._n_unsaved = 0
         counts = {str(token): n for token, n in self._counts.items()}
-        data = json.dumps({"format": FORMAT, "counts": counts, "held": sorted(self.held)})
+        data = json.dumps(
+            {"format": FORMAT, "pair": self.path.stem, "counts": counts, "held": sorted(self.held)}
+        )
         try:
             write_whole(self.path, data.encode(), ours=True)
         except UsageError as error:
@@ -83,7 +85,7 @@ class Missed:
     def _load(self) -> None:
         """What was kept; nothing of a file that does not check."""
         try:
-            counts, held = counts_in(self.path)
+            counts, held = counts_in(self.path, self.path.stem)
         except FileNotFoundError:
             return
         except (OSError, *WRONG) as error:
@@ -97,13 +99,15 @@ class Missed:
         return 0 <= token < len(self._can_miss) and bool(self._can_miss[token])
 
 
-def counts_in(path: Path) -> tuple[dict[int, float], list[int]]:
-    """Counts by token, and the tokens held, in a file. Raises: OSError, WRONG."""
+def counts_in(path: Path, pair: str) -> tuple[dict[int, float], list[int]]:
+    """Counts by token, and the tokens held, in a file of this pair. Raises: OSError, WRONG."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError("too large")
     found = json.loads(path.read_bytes())
     if found["format"] != FORMAT:
         raise ValueError(f"format {found['format']!r:.40}")
+    if found["pair"] != pair:
+        raise ValueError(f"rows of {found['pair']!r:.40}, another pair")
     counts = {int(token): float(n) for token, n in found["counts"].items()}
     if not all(0 < n < float("inf") for n in counts.values()):
         raise ValueError("counts that are none")

@@ -155,10 +155,10 @@ class Online:
     def _label(self, judged: Judged) -> None:
         (first, *others), pieces = judged.guesses, judged.pieces
         assert first is not None
-        self._add(judged, 0, first, self._mapped(judged.row, pieces))
+        self._add(judged, 0, first, self._mapped(judged.row, pieces, first.logits))
         for i, (guess, piece) in enumerate(zip(others, pieces[1:], strict=True), 1):
             if guess is not None:
-                column = self._columns.of_piece(np.array([piece]))
+                column = sayable(self._columns.of_piece(np.array([piece])), guess.logits)
                 self._add(judged, i, guess, only_pieces(column))
                 self._new_rows.update(column.tolist())
 
@@ -257,14 +257,12 @@ class Online:
         self.hits.made += int(guess.best == right)
         self.hits.frozen += int(guess.logits.argmax() == right)
 
-    def _mapped(self, row: FloatArray, pieces: Sequence[int]) -> Labels:
-        """One label, and the rows that it wants held."""
+    def _mapped(self, row: FloatArray, pieces: Sequence[int], logits: FloatArray) -> Labels:
+        """One label of a guess [K], and the rows that it wants held."""
         near = np.flatnonzero(row > row.max() - NEAR)
-        columns = self._columns.of_target(near)
-        if self.grown is not None:
-            columns = np.where(self.grown.has[columns], columns, -1)
-        of = mapped(row[near][None], columns)
+        of = mapped(row[near][None], sayable(self._columns.of_target(near), logits))
         drafted = self._columns.of_piece(np.array(pieces[:1])) if pieces else np.array([-1])
+        drafted = sayable(drafted, logits)
         self._new_rows.update(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
         return Labels(of.ids, of.probs, np.array([-1]), drafted, np.array([bool(pieces)]))
 
@@ -293,3 +291,8 @@ class Online:
         self.balance_s -= took_s
         self.spent_s += took_s
         return took_s
+
+
+def sayable(columns: Ints, logits: FloatArray) -> Ints:
+    """The same, -1 for what a guess [K] had no row for: it may have come in since."""
+    return np.where(np.isneginf(logits[columns]), -1, columns)

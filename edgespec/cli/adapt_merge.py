@@ -25,8 +25,8 @@ def merged(out: Path, config: Config, drafter: Path, kind: str) -> tuple[list[st
             f"--merge has {config.lora_draft or 'no adapter'}: expected --lora-draft FILE, the "
             ".gguf that `edgespec adapt train` wrote"
         )
-    file, used = place(out), {lora.resolve(), drafter.resolve()}
-    if file.suffix != ".gguf" or file.resolve() in used:
+    file = place(out)
+    if file.suffix != ".gguf" or file.exists():
         raise UsageError(f"{out}: expected a new file's name that ends in .gguf")
     base = import_module("edgespec.export.read.gguf").open_gguf_checkpoint(drafter)
     adapter = import_module("edgespec.export.align.gguf_lora").open_gguf_lora(lora, base)

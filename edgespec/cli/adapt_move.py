@@ -59,7 +59,9 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
         try:
             entries = ngrams_of(members[NGRAMS], pair) if NGRAMS in members else []
             head = heads.own(members[HEAD]) if HEAD in members else None
-            held = missed.counts_in(members[ROWS])[1] if ROWS in members else []
+            held = []
+            if ROWS in members:
+                held = missed.counts_in(members[ROWS], rows_of(config).stem)[1]
         except (ModelFileError, *missed.WRONG) as error:
             raise UsageError(
                 f"{file} cannot be used: {str(error).replace(folder, '').lstrip('/')}"

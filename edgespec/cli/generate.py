@@ -65,22 +65,32 @@ def turns(session: Session, prompt: Prompt, raw: bool) -> Iterator[Iterator[Piec
         return
     messages: list[Message] = list(prompt.messages)
     for later in (*prompt.later, None):
-        yield session.chat(messages)
+        said: list[str] = []
+        yield heard(session.chat(messages), said)
         if later is not None:
-            messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
+            messages.append({"role": "assistant", "content": "".join(said)})
             messages.append({"role": "user", "content": later})
+
+
+def heard(pieces: Iterator[Piece], said: list[str]) -> Iterator[Piece]:
+    """The pieces; the text of those that are no thoughts goes to `said`, too."""
+    for piece in pieces:
+        said += [] if piece.is_thought else [piece.text]
+        yield piece
 
 
 def shown(pieces: Iterator[Piece], *, streamed: bool) -> str:
     """The whole text, written to stdout as it comes if `streamed`."""
-    text = ""
-    for piece in Fold().answer(pieces):
+    text, fold = "", Fold()
+    for piece in fold.answer(pieces):
         text += piece.text
         if streamed:
             sys.stdout.write(piece.text)
             sys.stdout.flush()
     if streamed:
         print(flush=True)
+    if fold.n_words and not text.strip():
+        say("thoughts alone: raise -n for an answer after them, or try --think off")
     return text
 
 

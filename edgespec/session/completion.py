@@ -171,7 +171,8 @@ class Answer:
                 "role": "assistant",
                 "content": "".join(piece.text for piece in said if not piece.is_thought),
             }
-            if thought := "".join(piece.text for piece in said if piece.is_thought):
+            thought = "".join(piece.text for piece in said if piece.is_thought)
+            if thought.strip():
                 message["reasoning_content"] = thought
             choices.append(
                 {

@@ -173,7 +173,7 @@ class Conversation:
         starts = [n_system, *later]  # of questions, but for a greeting that may come first
 
         def n_tokens(at: int) -> int:
-            return len(self.session.template.tokens([*asked[:n_system], *asked[at:]]))
+            return len(self.session.prompt([*asked[:n_system], *asked[at:]]))
 
         start = min(n_system + self.n_left_out, starts[-1])
         starts = starts[bisect_left(starts, start) :]

@@ -83,6 +83,15 @@ def open_target(
     return target
 
 
+def check_exact(target: OpenModel, path: Path) -> None:
+    """Raises: UsageError for a target whose forwards are not of one class of widths alone."""
+    if getattr(target, "is_recurrent", False):
+        raise UsageError(
+            f"--exact: {path.name} keeps a recurrent state, and what stays of a draft is read "
+            "again in one piece: expected a model that only attends; leave --exact out"
+        )
+
+
 def trimmed(path: Path, n_rows: int) -> str:
     """What is wrong with a target whose head was trimmed."""
     return (
@@ -167,24 +176,33 @@ def open_constraint(config: Config, tokenizer: Tokenizer, n_tokens: int) -> Cons
         raise UsageError("--json-schema and --grammar: expected one of them")
     from edgespec.backends.llamacpp.grammar import constraint_of
     from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
-    from edgespec.grammar.schema import gbnf_of
 
-    flag = "--json-schema" if config.json_schema else "--grammar"
     if not isinstance(tokenizer, LlamaCppTokenizer):
+        flag = "--json-schema" if config.json_schema else "--grammar"
         raise UsageError(
             f"{flag}: the model's tokenizer is a tokenizer.json: expected one in a GGUF file; "
             "export the model from a GGUF"
         )
+    return constraint_of(tokenizer, grammar_of(config), n_tokens=n_tokens)
+
+
+def grammar_of(config: Config) -> str:
+    """The grammar in GBNF that answers have to follow, "" for none. Raises: UsageError."""
     if config.grammar:
         gbnf = config.grammar
         if "::=" not in gbnf and "\n" not in gbnf:
-            gbnf = text_of(gbnf, flag, expected='a grammar such as root ::= "yes" or its file')
-    else:
-        schema = config.json_schema
-        if not schema.lstrip().startswith("{"):
-            schema = text_of(schema, flag, expected="a schema such as {} or its file")
-        gbnf = gbnf_of(schema)
-    return constraint_of(tokenizer, gbnf, n_tokens=n_tokens)
+            gbnf = text_of(
+                gbnf, "--grammar", expected='a grammar such as root ::= "yes" or its file'
+            )
+        return gbnf
+    if not config.json_schema:
+        return ""
+    from edgespec.grammar.schema import gbnf_of
+
+    schema = config.json_schema
+    if not schema.lstrip().startswith("{"):
+        schema = text_of(schema, "--json-schema", expected="a schema such as {} or its file")
+    return gbnf_of(schema)
 
 
 def told(path: Path, options: ModelOptions, progress: Progress | None) -> Any:

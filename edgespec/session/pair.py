@@ -64,6 +64,7 @@ class OpenPair:
             self.target: OpenModel = opening.open_target(self.path, config, progress, known=begin)
             self._opened.callback(self.target.close)
             if config.exact:
+                opening.check_exact(self.target, self.path)
                 self.target = Exact(self.target, self._widths())
             self._own = None if own is None else Guarded(own, n_vocab=self.target.n_vocab)
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())

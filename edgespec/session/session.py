@@ -22,7 +22,7 @@ from edgespec.decode.tally import decided
 from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
-from edgespec.session import call
+from edgespec.session import call, opening
 from edgespec.session.call import thoughts
 from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
 from edgespec.session.methods import Method
@@ -268,7 +268,9 @@ class Session:
             run, steps = self._started(ids, params, most if isinstance(most, int) else None)
         if not isinstance(ids, Prompt):
             return run, pieces_of(steps, run, self.tokenizer, stop)
-        apart = Thoughts(is_open=ids.is_open) if ids.thinks else None
+        # Where a grammar rules and does not know the tag, thoughts that were begun never end.
+        is_open = ids.is_open and CLOSE in (opening.grammar_of(config) or CLOSE)
+        apart = Thoughts(is_open=is_open) if ids.thinks else None
         tags = self._tags if ids.thinks else {}
         return run, pieces_of(steps, run, self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
 

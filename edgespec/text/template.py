@@ -83,7 +83,12 @@ class ChatTemplate:
         except TokenizerError as error:
             if self.name != "model":
                 raise
-            self._fall_back(str(error))
+            if not more:
+                self._fall_back(str(error))
+            elif self.text(messages, answer=answer) and self.name == "model":
+                raise UsageError(
+                    f"the chat template refuses {dict(more)!r:.80}: {error}: expected what it knows"
+                ) from error
         return self._rendered(self._accepted(checked), answer, more)
 
     def tokens(

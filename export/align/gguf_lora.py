@@ -31,9 +31,11 @@ def open_gguf_lora(path: Path, base: Checkpoint) -> Lora:
             f"{path} is {kind or 'no adapter'} of a {architecture!r:.40}: expected a LoRA of "
             f"{base.path.name}, a {decoder.architecture!r}; `edgespec adapt train` writes one"
         )
-    alpha = float(metadata(reader, gguf.Keys.Adapter.LORA_ALPHA, 0.0))
-    if not math.isfinite(alpha):
-        raise ModelFileError(f"{path} says alpha = {alpha}: expected a number; train it again")
+    alpha = metadata(reader, gguf.Keys.Adapter.LORA_ALPHA, 0.0)
+    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise ModelFileError(
+            f"{path} says alpha = {alpha!r:.40}: expected a number; train it again"
+        )
     parts: dict[str, dict[str, Floats]] = {}
     for tensor in reader.tensors:
         found = PART.fullmatch(tensor.name)
@@ -42,7 +44,13 @@ def open_gguf_lora(path: Path, base: Checkpoint) -> Lora:
                 f"{path} has {tensor.name}: expected lora_a and lora_b of matrices that "
                 f"{base.path.name} has; name the model it was trained on with -md"
             )
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        try:
+            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise ModelFileError(
+                f"{path} has {tensor.name} as {tensor.tensor_type.name} ({error}): expected F32, "
+                "F16 or Q8_0; train it again"
+            ) from error
         parts.setdefault(found[1], {})[found[2].upper()] = np.asarray(values, np.float32)
     if not parts:
         raise ModelFileError(f"{path} is empty: expected lora_a and lora_b of matrices")

@@ -57,6 +57,12 @@ def test_rows_are_kept_and_known_again(tmp_path: Path) -> None:
     assert Missed(np.arange(21), 21, budget=2, path=one.path).held == set()
 
 
+def rows(**changes: object) -> bytes:
+    """A file of this pair's."""
+    data = {"format": "edgespec missed rows 1", "pair": "pair", "counts": {}, "held": []}
+    return json.dumps(data | changes).encode()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -64,9 +70,13 @@ def test_rows_are_kept_and_known_again(tmp_path: Path) -> None:
         b"{}",
         b"[]",
         json.dumps({"format": "other", "counts": {}, "held": []}).encode(),
-        json.dumps({"format": "edgespec missed rows 1", "counts": {"20": -1}, "held": []}).encode(),
-        json.dumps({"format": "edgespec missed rows 1", "counts": {"x": 1}, "held": []}).encode(),
-        json.dumps({"format": "edgespec missed rows 1", "counts": [], "held": []}).encode(),
+        rows(pair="other"),
+        rows(counts={"20": -1}),
+        rows(counts={"20": 10**400}),
+        rows(counts={"x": 1}),
+        rows(counts=[]),
+        rows().replace(b"[]", b"[1e999]"),
+        b"[" * 100_000,
     ],
 )
 def test_a_file_that_does_not_check_counts_as_none(data: bytes, tmp_path: Path, caplog) -> None:

@@ -12,10 +12,18 @@ from hybrid_maker import BOUNDED, KINDS, case, make
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import read_header
 from edgespec.backends.gguf.recurrent import state_bytes
-from edgespec.backends.llamacpp import opening
+from edgespec.backends.llamacpp import opening, past
 from edgespec.backends.llamacpp.model import LlamaCppModel
 from edgespec.backends.llamacpp.past import PARTIAL
-from edgespec.errors import BackendError, Cancelled, ContextError, ShapeError
+from edgespec.errors import (
+    BackendError,
+    Cancelled,
+    ContextError,
+    ModelFileError,
+    ShapeError,
+    UsageError,
+)
+from edgespec.session.load import load
 
 N_CONTEXT = 96
 TEXT = [int(one) for one in np.random.default_rng(1).integers(3, 512, 40)]
@@ -190,6 +198,78 @@ def test_the_header_tells_how_large_the_state_is(kind: str, files) -> None:
     size = model._lib.api.llama_state_seq_get_size_ext(model._context, 0, PARTIAL)
     assert 0 < size - state_bytes(read_header(files[kind])) < 1024  # and what cells say of it
     model.close()
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_the_prompts_end_and_the_drafts_beginning_stay_within_reach(
+    steps: bool, files, monkeypatch
+) -> None:
+    monkeypatch.setattr(past, "DRAFTER_KEPT", 5)
+    model = opened(files["mamba2"], steps=steps)
+    expected = step_by_step(model, TEXT)
+    model.extend(TEXT[:9])
+    for at in range(9, 18, 3):
+        model.forward([*TEXT[at : at + 3], 5, 6])
+        model.keep((0, 1, 2))
+    if steps:
+        for token in range(20, 32):  # a draft of which nothing stays
+            model.forward([token])
+        model.truncate(18)
+        assert same(model.forward(TEXT[18:20]), expected[18:20])
+        model.truncate(18)
+        model._settle()
+        assert len(model._past.missing()) == 0
+    model.truncate(9)
+    assert model._past.missing() == []  # no token is read again
+    assert same(model.forward(TEXT[9:12]), expected[9:12])
+    model.close()
+
+
+def test_near_steps_back_leave_a_far_one_in_reach(files, monkeypatch) -> None:
+    size = state_bytes(read_header(files["qwen35"]))
+    monkeypatch.setattr(opening, "SNAPSHOT_BYTES", 3 * size)
+    model = opened(files["qwen35"])
+    expected = step_by_step(model, TEXT)
+    model.extend(TEXT[:9])
+    for at in range(9, 24, 2):
+        model.forward([*TEXT[at : at + 2], 7, 8])
+        model.keep((0, 1))
+    rows = model.forward([*TEXT[25:27], *range(30, 38)])
+    assert same(rows[:2], expected[25:27])
+    model.keep((0, 1))
+    assert len(model._past.missing()) == 2
+    assert same(model.forward(TEXT[27:29]), expected[27:29])
+    model.close()
+
+
+def test_a_restore_that_is_broken_off_is_done_again(files, monkeypatch) -> None:
+    model = opened(files["mamba2"])
+    expected = step_by_step(model, TEXT)
+    model.extend(TEXT[:9])
+    model.forward([TEXT[9], 5, 6])
+    model.keep((0,))
+
+    def broken(one: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model._past, "_restored", broken)
+        with pytest.raises(KeyboardInterrupt):
+            model.forward(TEXT[10:12])
+    assert same(model.forward(TEXT[10:12]), expected[10:12])
+    model.close()
+
+
+def test_a_recurrent_memory_of_an_unknown_kind_is_refused(files, monkeypatch) -> None:
+    monkeypatch.setattr(opening, "KNOWN", ("lfm2",))
+    with pytest.raises(ModelFileError, match="is a 'mamba2', whose memory we do not know"):
+        opened(files["mamba2"])
+
+
+def test_exact_is_refused(files, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="--exact: lfm2.gguf keeps a recurrent state"):
+        load(model=str(files["lfm2"]), drafter="ngram", exact=True, loading="map")
 
 
 def test_no_more_snapshots_than_there_is_room_for(files, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import edgespec
+from edgespec.errors import TokenizerError
 from edgespec.session.conversation import Conversation
 
 # Which model thinks is told by its template; what it says is forced by a grammar.
@@ -51,6 +52,35 @@ def test_thoughts_that_the_prompt_begins(session, tmp_path: Path) -> None:
     said = split(session.chat(ASK, grammar=grammar, think="on"))
     assert said == ("red fox.", "The red fox ran.")
     assert split(session.chat(ASK, grammar=grammar))[0] == ""  # no tag began them
+
+
+def test_what_has_to_be_json_is_the_answer_though_the_prompt_began_thoughts(session) -> None:
+    how = {"response_format": {"type": "json_object"}, "max_tokens": 24, "think": "on"}
+    (choice,) = session.create_chat_completion(ASK, **how)["choices"]
+    assert choice["message"]["content"].startswith("{")
+    assert "reasoning_content" not in choice["message"]
+
+
+def test_what_a_template_refuses_is_an_error_of_that_call(session, monkeypatch) -> None:
+    render, template = session.template._render, session.template
+
+    def particular(**how: object) -> str:
+        if how.get("depth") == "two":
+            raise TokenizerError("depth is no number")
+        return render(**how)
+
+    monkeypatch.setattr(template, "_render", particular)
+    monkeypatch.setattr(template, "name", "model")
+    with pytest.raises(edgespec.UsageError, match="refuses {'depth': 'two'}: depth is no number"):
+        session.create_chat_completion(ASK, chat_template_kwargs={"depth": "two"}, max_tokens=1)
+    session.create_chat_completion(ASK, chat_template_kwargs={"depth": 2}, max_tokens=1)
+    assert template.name == "model"
+
+
+def test_empty_thoughts_are_none(session, tmp_path: Path) -> None:
+    grammar = says(tmp_path, 'root ::= "<think>\\n\\n</think>\\n\\nHi."')
+    (choice,) = session.create_chat_completion(ASK, grammar=grammar)["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "Hi."}
 
 
 def test_a_template_is_told_not_to_think(session) -> None:

@@ -196,6 +196,12 @@ def head_length(header: Header, which: str) -> int:
     return int(facts.get("embedding_length")) // heads if heads else 0
 
 
+def per_layer(header: Header, name: str) -> list[int]:
+    """A number of each layer, 0 where the file does not state it. Raises: ModelFileError."""
+    facts = _Facts(header)
+    return facts.per_layer(name, facts.get("block_count"), 1 << 26, 0)
+
+
 def kv_heads(header: Header) -> list[int]:
     """Heads of keys and values in each layer."""
     facts = _Facts(header)

@@ -58,8 +58,9 @@ class LlamaCppModel:
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
-        self.kv_bytes += opening.states_bytes(header, options)
-        opening.check_memory(self.kv_bytes, self.n_context, header.path)
+        states = opening.states_bytes(header, options)
+        self.kv_bytes += states
+        opening.check_memory(self.kv_bytes, self.n_context, header.path, fixed=states)
         loading = loading or opening.safe_loading(header, options, self._lib)
         self.device = opening.placed(self._lib, options, loading)
         if options.known is not None and not opening.on_gpu(self._lib, options):
@@ -84,7 +85,7 @@ class LlamaCppModel:
                 raise Cancelled("stopped while loading") from None
             raise
         del kept  # only read while loading
-        opening.refuse_unfit(self._weights, self._header.path)
+        opening.refuse_unfit(self._weights, self._header)
         self.tokenizer = LlamaCppTokenizer(self._weights)
         self.n_vocab = self.tokenizer.n_vocab
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))

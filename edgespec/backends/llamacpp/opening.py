@@ -15,6 +15,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import MAX_CONTEXT, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Header
 from edgespec.backends.gguf.recurrent import (
+    KNOWN,
     WITH_SNAPSHOTS,
     both,
     recurrent_layers,
@@ -99,11 +100,15 @@ def kv_bytes(header: Header, n_context: int, kv_type: str) -> int:
     return cells * kept * per_head * block_bytes // block
 
 
-def check_memory(needed: int, n_context: int, path: Path) -> None:
-    """Raises: ContextError if the cache would take more than the memory that is free."""
+def check_memory(needed: int, n_context: int, path: Path, *, fixed: int = 0) -> None:
+    """Raises: ContextError if the cache would take more than the memory that is free.
+
+    fixed: bytes of what is needed that are the same for any context.
+    """
     free = free_memory()
     if free is not None and needed > free:
-        fits = n_context * free // needed // CACHE_STEP * CACHE_STEP
+        grows = max(needed - fixed, 1)
+        fits = n_context * max(free - fixed, 0) // grows // CACHE_STEP * CACHE_STEP
         raise ContextError(
             f"a context of {n_context} tokens of {path.name} takes {needed >> 20} MiB: expected "
             f"at most the {free >> 20} MiB that are free; try -c {max(fits, CACHE_STEP)}"
@@ -269,8 +274,14 @@ def rows_of(n_vocab: int, options: ModelOptions) -> int:
     return max(options.max_leaves + 1, LEAST_ROWS, min(MOST_ROWS, fits))
 
 
-def refuse_unfit(weights: Weights, path: Path) -> None:
+def refuse_unfit(weights: Weights, header: Header) -> None:
     """Raises: ModelFileError for a kind of model that cannot be rewound or read token by token."""
+    path, name = header.path, str(header.metadata["general.architecture"])
+    if is_recurrent(weights) and name not in KNOWN:
+        raise ModelFileError(
+            f"{path.name} is a {name!r}, whose memory we do not know how to take back: expected "
+            f"attention only, or one of {', '.join(sorted(KNOWN))}; choose another model"
+        )
     for function, seen, expected in UNFIT:
         if getattr(library().api, f"llama_model_{function}")(weights.handle):
             raise ModelFileError(f"{path.name} {seen}: expected {expected}; choose another model")

@@ -17,7 +17,7 @@ from typing import Any
 from edgespec.errors import BackendError
 
 PARTIAL = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: what is recurrent, without the attention cache
-TARGET_KEPT, DRAFTER_KEPT = 3, 24  # checkpoints: of a prompt and of rounds; of each drafted token
+TARGET_KEPT, DRAFTER_KEPT = 4, 24  # checkpoints: of prompts and a round; of each drafted token
 MOST_BYTES = 256 << 20  # of all of them
 
 
@@ -49,7 +49,6 @@ class Past:
         self._n_cached = 0  # of them, what the state is of; more while some do not count any more
         self._n_free = 0  # tokens that snapshots can take back now
         self.is_sound = True  # the state: it is none while a batch is read, or was cut short
-        self._is_pending = False  # a step back that the next batch makes
         self._was_read = True  # the last forward read a prompt
         self._checkpoints: list[Checkpoint] = []
 
@@ -57,7 +56,7 @@ class Past:
         """A forward of n tokens comes: keep the state if the forward may be taken back."""
         may_go_back = self._each or self._was_read or n - 1 > self._n_back
         is_known = bool(self._checkpoints) and self._checkpoints[-1].n == self._n_cached
-        if wants_rows and may_go_back and self._n_cached and not (is_known or self._is_pending):
+        if wants_rows and may_go_back and self._n_cached and not is_known:
             self._keep()
         self._was_read = not wants_rows
 
@@ -67,39 +66,50 @@ class Past:
         if self._api.llama_state_seq_get_data_ext(self._context, state, size, 0, PARTIAL) != size:
             return
         self._checkpoints.append(Checkpoint(self._n_cached, state))
-        del self._checkpoints[: -n_kept(size, each=self._each)]
+        while len(self._checkpoints) > n_kept(size, each=self._each):
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop the one that is missed least: its neighbours are nearest to each other.
+
+        The first and the last stay, and so does the beginning of a draft or an answer, long after
+        the one before it.
+        """
+        at = [one.n for one in self._checkpoints]
+        gaps = {i: at[i + 1] - at[i - 1] for i in range(1, len(at) - 1)}
+        del self._checkpoints[min(gaps, key=lambda i: gaps[i], default=0)]
 
     def ends(self, given: Sequence[Any]) -> None:
         """A batch has been read."""
         end = self._n_cached + len(given)
         self.text[self._n_cached : end] = given
         self._n_cached, self._n_free = end, min(len(given) - 1, self._n_back)
-        self.is_sound, self._is_pending = True, False
+        self.is_sound = True
 
     def cut(self, n: int) -> None:
         """All but the first n tokens do not count any more."""
         if n == len(self.text):
             return
         n_gone = self._n_cached - n
-        del self.text[n:]
         while self._checkpoints and self._checkpoints[-1].n > n:
             self._checkpoints.pop()
+        del self.text[n:]
         is_near = self.is_sound and 0 < n_gone <= self._n_free
         if is_near and self._api.llama_memory_seq_rm(self._memory, 0, n, -1):
-            self._n_cached, self._n_free, self._is_pending = n, 0, True
+            self._n_cached, self._n_free = n, 0
 
     def missing(self) -> list[Any]:
         """What has to be read again before the next forward; the cache is at its beginning then."""
         n = len(self.text)
         if self.is_sound and self._n_cached <= n:
             return self.text[self._n_cached :]
-        self._n_cached, self._n_free = 0, 0
-        self.is_sound, self._is_pending = True, False
+        self._n_cached, self._n_free, self.is_sound = 0, 0, False
         for one in reversed(self._checkpoints):
             if self._restored(one):
-                self._n_cached = one.n
+                self._n_cached, self.is_sound = one.n, True
                 return self.text[one.n :]
         self._api.llama_memory_seq_rm(self._memory, 0, -1, -1)
+        self.is_sound = True
         return list(self.text)
 
     def _restored(self, one: Checkpoint) -> bool:

@@ -91,7 +91,7 @@ def _tokenizer(header: Header, trim: Trim | None) -> LlamaCppTokenizer:
     params = library().api.llama_model_default_params()
     params.vocab_only = True
     weights = Weights(header.path, params)
-    refuse_unfit(weights, header.path)
+    refuse_unfit(weights, header)
     return LlamaCppTokenizer(weights)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,10 @@ def head_rows(path: Path, about: Mapping[str, Any], tokens: Sequence[int]) -> Fl
     try:
         kind = np.dtype({"float16": "<f2", "float32": "<f4"}[place["type"]])
         table = np.memmap(file, kind, "r", int(place["offset"]), shape)
-        return table[list(tokens)].astype(np.float32) / np.float32(place["scale"])
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        if not 0 < (scale := float(place["scale"])) < inf:
+            raise ValueError(f"scale {scale}")
+        return table[list(tokens)].astype(np.float32) / np.float32(scale)
+    except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: {type(error).__name__}: {error}: expected its table; export it again"
         ) from error

@@ -64,7 +64,7 @@ class Talk:
         try:
             with unseen():
                 for piece in fold.answer(pieces):
-                    if not has_begun and fold.text:
+                    if not has_begun and fold.n_words:
                         note(f"[{fold.n_words} words of thought: /think shows them]")
                     has_begun = True
                     self.printer.piece(piece.text, drafted=piece.from_draft)
@@ -81,7 +81,7 @@ class Talk:
         if has_begun or not self.interrupted:  # else the counts may be the last answer's
             self.answers.append(self.session.stats)
             self.n_rounds += self.answers[-1].n_rounds
-            nothing = "thoughts alone, forgotten" if fold.text else "an empty answer, forgotten"
+            nothing = "thoughts alone, forgotten" if fold.n_words else "an empty answer, forgotten"
             note(self._about("" if has_begun else nothing) + "\n")
 
     def reopen(self, config: Config) -> None:
