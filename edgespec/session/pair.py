@@ -176,7 +176,7 @@ class OpenPair:
             self._prompts.add(messages)
         if method.translated is not None and self.translation is not None:
             spelled = self.translation.spelled(messages) if messages else []
-            method.translated.ledger.anchor(ids if spelled else [], spelled)
+            method.translated.anchor(ids if spelled else [], spelled)
 
     def _quiet(self) -> None:
         """End what learns in idle time."""

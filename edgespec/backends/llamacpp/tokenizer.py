@@ -29,7 +29,7 @@ MAX_TEXT_BYTES = 1 << 30
 SPACE = "\u2581"  # how a SentencePiece vocabulary writes one
 BYTE = re.compile("<0x([0-9A-F]{2})>")
 PIECE_BYTES = 64  # room for the bytes of nearly every token
-MANY = 64  # tokens asked for one by one before all are read
+MANY = 4096  # tokens asked for one by one, 10 ms, before all are read
 # Bytes that are in no UTF-8, then control characters: in a token of its own, or in none.
 NO_TEXT = bytes([*range(0xF5, 0x100), 0xC0, 0xC1, *range(1, 9), *range(14, 32)])
 BYTES_WITHIN = 1024  # first ids, among which all vocabularies have their single bytes
