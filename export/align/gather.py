@@ -49,7 +49,7 @@ def gather(asked: Asked, folder: Path, progress: Progress) -> list[tuple[Message
         assert side.tokenizer is not None
         template = ChatTemplate(side.tokenizer)
         prompts = [template.tokens(one) for one in asked.prompts]
-        ends = side.tokenizer.stop_tokens
+        ends = frozenset(side.tokenizer.stop_tokens)
     whose = f"{fingerprint(asked.target)} {asked.n_max}"
     files = [folder / f"{key(whose, ids)}.npz" for ids in prompts]
     found = {i: one for i, file in enumerate(files) if (one := kept(file)) is not None}

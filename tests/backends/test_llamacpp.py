@@ -581,6 +581,18 @@ def test_tokens_read_at_once_are_what_each_is_alone(
         assert tokenizer._piece(token, special) == read[token]
 
 
+def test_a_token_that_ends_is_told_without_looking_at_all(
+    vocabulary: tuple[LlamaCppTokenizer, Path],
+) -> None:
+    tokenizer = LlamaCppTokenizer.open(vocabulary[1])
+    ends = tokenizer.stop_tokens
+    assert tokenizer.eos in ends
+    assert not any(one in ends for one in (-1, tokenizer.n_vocab, "</s>"))
+    assert "_all" not in vars(ends)
+    every = {token for token in range(tokenizer.n_vocab) if token in ends}
+    assert ends == every and len(ends) == len(every) and ends & every == every
+
+
 def test_special_tokens_are_text_unless_asked_for(
     vocabulary: tuple[LlamaCppTokenizer, Path],
 ) -> None:
