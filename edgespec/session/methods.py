@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgespec.adapt.learned import Kind, Learned
-from edgespec.adapt.online import Online
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
@@ -31,6 +31,9 @@ from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drafter, OpenModel, Speculator
 from edgespec.types import SamplingParams
+
+if TYPE_CHECKING:
+    from edgespec.adapt.online import Online
 
 NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told

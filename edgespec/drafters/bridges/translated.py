@@ -42,9 +42,9 @@ class Translated:
         learner: Learner | None = None,
         most_shown: int = MOST,
     ) -> None:
-        """parts: makes the ledger and the bridge, which is of this kind; it may raise EdgeSpecError.
-        learner: told what the target thought where this drafter guessed. most_shown: tokens of a
-        long text, see window.Window.
+        """parts: makes the ledger and the bridge, which is of this kind. learner: told what the
+        target thought where this drafter guessed. most_shown: tokens of a long text, see
+        window.Window.
         """
         self._make, self._anchor = parts, (list[int](), list[int]())
         self._n_begun = 0  # ids of the text for which it was first asked what it has to read
