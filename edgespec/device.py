@@ -6,12 +6,15 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 ISA = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
        "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve", "sve2", "bf16")  # fmt: skip
 LIBRARIES = ("numpy", "llama-cpp-python", "onnxruntime")
+BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 # What OpenMP reads of the environment, once, about how its threads wait for each other.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -65,6 +68,25 @@ def waited_s() -> float:
         return 0.0
     said = [_read(str(task / "schedstat")).split() for task in tasks]
     return sum(int(numbers[1]) for numbers in said if len(numbers) == 3) / 1e9
+
+
+class Others:
+    """Whether others compute on the cores that we use, since this was made.
+
+    clock: seconds of the time that ours would take alone: of the wall while all threads compute, or
+    `time.process_time` where they rest in between.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = perf_counter, waited: Callable[[], float] = waited_s
+    ) -> None:
+        self._clock, self._waited = clock, waited
+        self._start, self._before = clock(), waited()
+
+    @property
+    def compute(self) -> bool:
+        """Threads waited for a core for more than BUSY of the time."""
+        return self._waited() - self._before > BUSY * (self._clock() - self._start)
 
 
 def library_versions() -> dict[str, str]:

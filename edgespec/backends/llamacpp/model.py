@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import check_file, parts
-from edgespec.backends.gguf.trial import is_known
+from edgespec.backends.gguf.tried import is_known
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
@@ -60,7 +61,7 @@ class LlamaCppModel:
         self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
         self.kv_bytes += opening.states_bytes(header, options)
         opening.check_memory(self.kv_bytes, self.n_context, header.path)
-        loading = loading or opening.safe_loading(header, options, self._lib)
+        loading, self._seen = opening.chosen_loading(header, options, self._lib, loading)
         self.device = opening.placed(self._lib, options, loading)
         if options.known is not None and not opening.on_gpu(self._lib, options):
             options.known(self.n_context, header.tensors["token_embd.weight"].shape[-1])
@@ -161,7 +162,11 @@ class LlamaCppModel:
         n = len(tokens)
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
-            return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
+            start = perf_counter()
+            logits = self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
+            if self._seen is not None:
+                self._seen.observe(n, perf_counter() - start, self._length)
+            return logits
         if len(tree.leaves) > (most := self.capabilities.n_leaves) or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
@@ -271,6 +276,8 @@ class LlamaCppModel:
         self.cancel()
         with self._lock:
             context, self._context = self._context, None
+            if context and self._seen is not None:
+                self._seen.tell()
             if context:
                 self._out.forget()
                 self._lib.api.llama_free(context)
