@@ -70,6 +70,14 @@ def waited_s() -> float:
     return sum(int(numbers[1]) for numbers in said if len(numbers) == 3) / 1e9
 
 
+def is_busy() -> bool:
+    """Whether the system says that much was computed here in the last minute; else False."""
+    try:
+        return os.getloadavg()[0] > n_cores() / 2
+    except (AttributeError, OSError):  # Windows, some of Android
+        return False
+
+
 class Others:
     """Whether others compute on the cores that we use, since this was made.
 

@@ -249,6 +249,7 @@ class TestTrial:
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(gguf_trial, "CHILD", "pass")
+        monkeypatch.setattr(gguf_trial, "is_busy", lambda: False)
 
     @staticmethod
     def way(file: Path, *ways: str) -> str:
@@ -390,6 +391,19 @@ class TestTrial:
         monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
         monkeypatch.setattr("edgespec.pace.doubt.time", lambda: later)
         assert self.way(file, "cpu-repack", "map") == "cpu-repack"
+
+    def test_nothing_is_tried_again_while_the_device_is_busy(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        file.with_name(file.name + ".busy").write_text("")
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        known = remembered([file], "1")
+        monkeypatch.setattr(gguf_trial, "CHILD", ABORTS)
+        monkeypatch.setattr(gguf_trial, "is_busy", lambda: True)
+        monkeypatch.setattr("edgespec.pace.doubt.time", lambda: known.doubt.since + 4000)
+        assert self.way(file, *self.WAYS) == "map"
+        assert remembered([file], "1") == known
 
     def test_a_choice_that_noise_cannot_have_made_stays(
         self, file: Path, monkeypatch: pytest.MonkeyPatch

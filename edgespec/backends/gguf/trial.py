@@ -23,7 +23,7 @@ from typing import Any
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import refusal
 from edgespec.backends.gguf.tried import Times, Tried, remember, remembered
-from edgespec.device import n_cores
+from edgespec.device import is_busy, n_cores
 from edgespec.errors import ModelFileError
 from edgespec.pace.doubt import Doubt
 
@@ -81,14 +81,16 @@ def _current(
     files: Sequence[Path], ways: Sequence[str], known: Tried | None, options: ModelOptions
 ) -> Tried | None:
     """What is known, if that will do, else what a trial finds now; None if there is no child."""
-    suffices = known is not None and _suffices(known, ways)
-    if known is not None and suffices and (len(ways) == 1 or not known.doubt.is_due(AGAIN_S)):
+    alone = options.alone or (lambda: None)
+    if known is None or not _suffices(known, ways):
+        if len(ways) > 1:
+            alone()
+        return _first(files, ways, options, known)
+    # On a device that is busy now it would take long and find nothing.
+    if len(ways) == 1 or not known.doubt.is_due(AGAIN_S) or is_busy():
         return known
-    if options.alone is not None and len(ways) > 1:
-        options.alone()
-    if known is not None and suffices:
-        return _anew(files, ways, options, known)
-    return _first(files, ways, options, known)
+    alone()
+    return _anew(files, ways, options, known)
 
 
 def _first(
