@@ -403,7 +403,7 @@ def test_a_model_notices_in_use_that_its_trial_was_wrong(
     model = open_model(stories260k, ModelOptions(n_threads=1))
     with monkeypatch.context() as patch:
         if token_s is None:  # the clock shows what the trial has found
-            patch.setattr("edgespec.backends.llamacpp.model.perf_counter", count(0.0, 1.0).__next__)
+            patch.setattr("edgespec.backends.gguf.seen.perf_counter", count(0.0, 1.0).__next__)
         for _ in range(ENOUGH + 1):
             model.forward([1])
     model.close()

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import process_time
+from time import perf_counter, process_time
 
 from edgespec.backends.gguf.tried import remember, remembered
 from edgespec.device import Others
 from edgespec.pace.cost import quartile
+from edgespec.protocols import LanguageModel
 
 log = logging.getLogger("edgespec.llamacpp")
 
@@ -24,20 +26,29 @@ SHORT = 1024  # tokens of a context: behind longer ones a token takes longer for
 
 
 class Seen:
-    """Of one open model that was loaded by the way its trial chose."""
+    """Of one open model that was loaded by the way its trial chose; without files of none."""
 
-    def __init__(self, files: Sequence[Path], version: str, way: str, n_threads: int) -> None:
+    def __init__(
+        self, files: Sequence[Path] = (), version: str = "", way: str = "", n_threads: int = 0
+    ) -> None:
         self._files, self._version, self._way, self._n_threads = files, version, way, n_threads
         self._seconds: deque[float] = deque(maxlen=MOST)
         self._last = 0  # tokens of the last forward
         self._others: Others | None = None
+
+    @contextmanager
+    def timing(self, n: int, model: LanguageModel) -> Iterator[None]:
+        """Around a forward of n tokens."""
+        start = perf_counter()
+        yield
+        self.observe(n, perf_counter() - start, model.length)
 
     def observe(self, n: int, seconds: float, length: int) -> None:
         """A forward of n tokens took this long, and the cache then held `length`.
 
         Only a single one after a single one is plain decoding, which the trial has timed.
         """
-        if n == self._last == 1 and length <= SHORT:
+        if n == self._last == 1 and length <= SHORT and self._files:
             if self._others is None:
                 self._others = Others(process_time)
             self._seconds.append(seconds)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -162,11 +161,8 @@ class LlamaCppModel:
         n = len(tokens)
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
-            start = perf_counter()
-            logits = self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
-            if self._seen is not None:
-                self._seen.observe(n, perf_counter() - start, self._length)
-            return logits
+            with self._seen.timing(n, self):
+                return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
         if len(tree.leaves) > (most := self.capabilities.n_leaves) or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
@@ -276,9 +272,8 @@ class LlamaCppModel:
         self.cancel()
         with self._lock:
             context, self._context = self._context, None
-            if context and self._seen is not None:
-                self._seen.tell()
             if context:
+                self._seen.tell()
                 self._out.forget()
                 self._lib.api.llama_free(context)
                 self._places.close()

@@ -133,15 +133,15 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
 
 def chosen_loading(
     header: Header, options: ModelOptions, library: Library, asked: str | None
-) -> tuple[str, Seen | None]:
+) -> tuple[str, Seen]:
     """What was asked for, untried, or `safe_loading`; and what compares the times that chose it
-    with what is seen in use, None where none did.
+    with what is seen in use, if any did.
     """
     if asked is not None:
-        return asked, None
+        return asked, Seen()
     way = safe_loading(header, options, library)
     if options.loading != "auto" or options.exact or on_gpu(library, options):
-        return way, None
+        return way, Seen()
     return way, Seen(parts(header), library.version, way, options.n_threads or n_cores())
 
 
