@@ -13,16 +13,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Protocol
 
 from edgespec.backends.gguf.tried import remember, remembered
 from edgespec.device import Others
 from edgespec.pace.cost import quartile
-from edgespec.protocols import LanguageModel
 
 log = logging.getLogger("edgespec.llamacpp")
 
 ENOUGH, MOST = 64, 512  # tokens by which it is told, and the last ones that are looked at
 SHORT = 1024  # tokens of a context: behind longer ones a token takes longer for its attention
+
+
+class Cache(Protocol):
+    """What a forward grows."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in it."""
+        ...
 
 
 class Seen:
@@ -37,11 +46,11 @@ class Seen:
         self._others: Others | None = None
 
     @contextmanager
-    def timing(self, n: int, model: LanguageModel) -> Iterator[None]:
+    def timing(self, n: int, cache: Cache) -> Iterator[None]:
         """Around a forward of n tokens."""
         start = perf_counter()
         yield
-        self.observe(n, perf_counter() - start, model.length)
+        self.observe(n, perf_counter() - start, cache.length)
 
     def observe(self, n: int, seconds: float, length: int) -> None:
         """A forward of n tokens took this long, and the cache then held `length`.
