@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, fields, replace
 from functools import partial
 from numbers import Real
@@ -206,7 +206,7 @@ class Config:
         True, "--history", switch, "true|false", "remember what was typed", only="chat", rare=True
     )
 
-    def sampling(self, stop_tokens: frozenset[int]) -> SamplingParams:
+    def sampling(self, stop_tokens: Set[int]) -> SamplingParams:
         """The sampling part, with the model's own stop tokens."""
         shared = {one.name for one in fields(SamplingParams)} & {one.name for one in fields(self)}
         values = {name: getattr(self, name) for name in shared}

@@ -6,13 +6,15 @@ import os
 import platform
 import re
 import sys
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 ISA = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
        "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve", "sve2", "bf16")  # fmt: skip
 LIBRARIES = ("numpy", "llama-cpp-python", "onnxruntime")
+BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 # What OpenMP reads of the environment, once, about how its threads wait for each other.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -68,23 +70,67 @@ def waited_s() -> float:
     return sum(int(numbers[1]) for numbers in said if len(numbers) == 3) / 1e9
 
 
+def is_busy() -> bool:
+    """Whether the system says that much was computed here in the last minute; else False."""
+    try:
+        return os.getloadavg()[0] > n_cores() / 2
+    except (AttributeError, OSError):  # Windows, some of Android
+        return False
+
+
+class Others:
+    """Whether others compute on the cores that we use, since this was made.
+
+    clock: seconds of the time that ours would take alone: of the wall while all threads compute, or
+    `time.process_time` where they rest in between.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = perf_counter, waited: Callable[[], float] = waited_s
+    ) -> None:
+        self._clock, self._waited = clock, waited
+        self._start, self._before = clock(), waited()
+
+    @property
+    def compute(self) -> bool:
+        """Threads waited for a core for more than BUSY of the time."""
+        return self._waited() - self._before > BUSY * (self._clock() - self._start)
+
+
 def library_versions() -> dict[str, str]:
-    """Versions of the installed libraries that decide speed, without importing them."""
-    found = {}
-    for name in LIBRARIES:
+    """Versions of the installed libraries that decide speed, without importing them.
+
+    Read off the folders that installing makes: importing importlib.metadata takes as long as all of
+    the package's own modules that are needed before a model is opened.
+    """
+    folders = {name.replace("-", "_"): name for name in LIBRARIES}
+    found: dict[str, str] = {}
+    for place in sys.path:
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            entries = os.listdir(place or ".")
+        except OSError:
             continue
-    return found
+        for entry in entries:
+            folder, _, rest = entry.partition("-")
+            if rest.endswith(".dist-info") and folder in folders:
+                found.setdefault(folders[folder], rest.removesuffix(".dist-info"))
+    missing = {name: _version(name) for name in LIBRARIES if name not in found}
+    return found | {name: said for name, said in missing.items() if said}
 
 
 def version() -> str:
     """The installed EdgeSpec's version, "source" when it runs from a source tree."""
+    return _version("edgespec") or "source"
+
+
+def _version(name: str) -> str:
+    """Of an installed package; "" if it is not."""
+    from importlib import metadata
+
     try:
-        return metadata.version("edgespec")
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "source"
+        return ""
 
 
 def free_memory() -> int | None:

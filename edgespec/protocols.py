@@ -6,7 +6,7 @@ checks of every implementation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -153,7 +153,7 @@ class Tokenizer(Protocol):
     bos: int | None  # begins every text, None if no token has to
     bos_text: str  # what a chat template writes as bos_token, "" for nothing
     eos: int | None  # the one a chat template writes as eos_token
-    stop_tokens: frozenset[int]  # every end-of-generation token
+    stop_tokens: Set[int]  # every end-of-generation token
     chat_template: str | None  # Jinja source from the model's own metadata
 
     def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:

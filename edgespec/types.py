@@ -6,7 +6,7 @@ every round is a named tuple, which takes a microsecond less than a frozen datac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -64,7 +64,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     max_tokens: int = 512  # about a page
-    stop_tokens: frozenset[int] = frozenset()
+    stop_tokens: Set[int] = frozenset()
     verification: str = "auto"  # of VERIFICATIONS
     constraint: Constraint | None = None
     n_top: int = -1
@@ -208,7 +208,7 @@ class Verdict:
     accepted: tuple[int, ...]
     n_tested: int
 
-    def until(self, stop_tokens: frozenset[int], n_left: int) -> Verdict:
+    def until(self, stop_tokens: Set[int], n_left: int) -> Verdict:
         """The same round cut after its first stop token and after `n_left` tokens."""
         n = next((i + 1 for i, t in enumerate(self.tokens) if t in stop_tokens), len(self.tokens))
         n = min(n, n_left)

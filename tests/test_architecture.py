@@ -193,6 +193,13 @@ def test_import_edgespec_loads_numpy_and_the_standard_library_only():
     assert float(took) < 0.3  # seconds of processor time: a busy machine does not count
 
 
+def test_a_chat_imports_nothing_that_few_sessions_need():
+    code = "import sys, edgespec.cli.chat; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"importlib.metadata", "edgespec.adapt.online", "edgespec.backends.exact", "llama_cpp"}
+    assert not slow & set(out.stdout.split())
+
+
 def test_the_error_tree_in_the_docstring_is_the_real_one():
     drawn = [line.split()[1] for line in errors.__doc__.splitlines() if line[:1] in "├└" and line]
     real = [c.__name__ for c in errors.EdgeSpecError.__subclasses__()]

@@ -67,7 +67,7 @@ def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> Non
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "exact": "true", "adapt": "true",
                "adapt_keep_text": "true", "draft_window": "256",
-               "offline": "true", "color": "on",
+               "offline": "true", "color": "on", "think": "off",
                "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0",
                    "loading": "map"}  # fmt: skip
     for one, option in options():

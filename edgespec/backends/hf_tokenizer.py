@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -96,7 +96,7 @@ class HfTokenizer:
         return found if isinstance(found, str) else None
 
     @cached_property
-    def stop_tokens(self) -> frozenset[int]:
+    def stop_tokens(self) -> Set[int]:
         """Every end-of-generation token: eos, those the configurations list, ends of turns."""
         ends = {self._library.token_to_id(text) for text in END_OF_TURN} & self._control
         ends |= set(self._stated_ends())

@@ -137,7 +137,7 @@ def record(
 
 def params_row(params: SamplingParams) -> dict[str, Any]:
     """The "params" entry: everything that decides the output, in JSON's types."""
-    row = asdict(replace(params, constraint=None))
+    row = asdict(replace(params, constraint=None, stop_tokens=frozenset()))
     row["constraint"] = params.constraint is not None
     row["stop_tokens"] = sorted(params.stop_tokens)
     row["logit_bias"] = {str(token): bias for token, bias in params.logit_bias.items()}

@@ -22,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print this machine's card and its devices."""
-    from edgespec.backends.gguf.trial import in_words, timed_ways
+    from edgespec.backends.gguf.trial import in_words
+    from edgespec.backends.gguf.tried import timed_ways
     from edgespec.backends.llamacpp.library import library
     from edgespec.backends.onnx import providers as onnx_providers
 

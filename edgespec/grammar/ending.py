@@ -34,7 +34,7 @@ class Spelling(Protocol):
     n_vocab: int
 
     @property
-    def stop_tokens(self) -> frozenset[int]: ...
+    def stop_tokens(self) -> Set[int]: ...
 
     @property
     def spelled(self) -> tuple[bytes, NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.device import waited_s
+from edgespec.device import Others, waited_s
 from edgespec.errors import ContextError, UsageError
 from edgespec.protocols import LanguageModel
 from edgespec.types import Stats
@@ -22,7 +22,6 @@ from edgespec.types import Stats
 # Steps of the staircase first (powers of two and their neighbours), so that a budget that runs
 # out leaves the gaps where a straight line between two widths is least wrong.
 WIDTHS = (1, 2, 4, 8, 3, 6, 5, 16, 12, 7, 9, 10, 17, 14, 11, 13, 15)
-BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 FALL = 1.3  # a width dearer than a wider one by this much is timed again; real falls reach 1.1
 AGAIN = 3  # times, at most
 
@@ -91,7 +90,7 @@ def measure_costs(
         finally:
             target.keep(())
 
-    start, waited_before = clock(), waited()
+    start, others = clock(), Others(clock, waited)
     samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], start + budget_s, clock)
     end = start + (budget_s if repeats_s is None else repeats_s)
     while clock() < end and len(samples[1]) < 9:
@@ -103,7 +102,7 @@ def measure_costs(
     for _ in range(AGAIN):
         for n in _dearer_than_wider(samples):
             samples[n].append(timed(n))
-    is_busy = waited() - waited_before > BUSY * (clock() - start)
+    is_busy = others.compute
     known = {n: max(quartile(times), 1e-9) for n, times in samples.items()}
     seconds = tuple(interpolated(known, n) for n in range(1, max_width + 1))
     return CostTable(seconds, is_busy or bool(_dearer_than_wider(samples)))

@@ -14,13 +14,13 @@ import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from time import time
 
 from edgespec.config import Config
 from edgespec.device import WAITING, library_versions
 from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.files import write_whole
 from edgespec.pace.cost import WIDTHS, CostTable, measure_costs
+from edgespec.pace.doubt import Doubt
 from edgespec.protocols import LanguageModel
 
 log = logging.getLogger("edgespec")
@@ -62,7 +62,7 @@ def load(file: Path) -> CostTable | None:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         seconds, in_doubt = tuple(float(s) for s in data["seconds"]), bool(data.get("in_doubt"))
-        if in_doubt and time() - file.stat().st_mtime > DOUBT_S:
+        if in_doubt and Doubt(file.stat().st_mtime).is_due(DOUBT_S):
             return None
         return CostTable(seconds, in_doubt)
     except FileNotFoundError:

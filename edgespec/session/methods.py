@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgespec.adapt.learned import Kind, Learned
-from edgespec.adapt.online import Online
 from edgespec.config import BRIDGES, Config, cache_folder, state_folder
 from edgespec.decode.uniforms import rule_of
 from edgespec.drafters import find_drafter
 from edgespec.drafters.ahead import Ahead
-from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
+from edgespec.drafters.bridges.pairing import Translation, difference
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.guarded import Enduring, Guarded
 from edgespec.drafters.mixed import Mixed
@@ -31,6 +31,9 @@ from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drafter, OpenModel, Speculator
 from edgespec.types import SamplingParams
+
+if TYPE_CHECKING:
+    from edgespec.adapt.online import Online
 
 NOTHING = Learned(())
 ALWAYS = 4  # tokens drafted per round with `--speculative on` unless told
@@ -71,7 +74,7 @@ class Method:
 
     def check_lossless(self, params: SamplingParams, config: Config) -> None:
         """Raises: UsageError for an approximate bridge that nobody allowed."""
-        exact = self.translated is None or self.translated.bridge.lossless
+        exact = self.translated is None or self.translated.lossless
         if not (exact or rule_of(params) == "match" or config.allow_approximate):
             raise UsageError(
                 f"the bridge {self.bridge} is not lossless when sampling: expected --bridge exact, "
@@ -249,5 +252,4 @@ def translation_of(
             f"--bridge same, but the drafter's vocabulary differs from the target's ({what}): "
             "expected the same one; use --bridge auto"
         )
-    sides = vocabulary_of(*one), vocabulary_of(*other)
-    return Translation(*sides, state_folder(), names, cache=cache_folder())
+    return Translation(one, other, state_folder(), names, cache=cache_folder())

@@ -10,11 +10,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgespec.adapt.kept_prompts import KeptPrompts
-from edgespec.adapt.online import Online
-from edgespec.backends import widths
-from edgespec.backends.exact import Exact
 from edgespec.config import Config, cache_folder, state_folder
 from edgespec.drafters.ahead import apart
 from edgespec.drafters.bridges.pairing import Translation
@@ -23,11 +20,14 @@ from edgespec.pace import cost_store
 from edgespec.pace.cost import CostTable, LiveCosts, plain_token_s
 from edgespec.protocols import Drafter, OpenModel
 from edgespec.session import opening
-from edgespec.session.adapting import fingerprint, learner
 from edgespec.session.methods import Method, Methods
 from edgespec.store.pairs import n_bytes
 from edgespec.text.template import Message
 from edgespec.types import Progress, Stats
+
+if TYPE_CHECKING:  # what few sessions need is imported there: 8 % of a start's own time
+    from edgespec.adapt.kept_prompts import KeptPrompts
+    from edgespec.adapt.online import Online
 
 
 class OpenPair:
@@ -65,13 +65,16 @@ class OpenPair:
             self._opened.callback(self.target.close)
             if config.exact:
                 opening.check_exact(self.target, self.path)
-                self.target = Exact(self.target, self._widths())
+                self.target = self._exact()
             self._own = None if own is None else Guarded(own, n_vocab=self.target.n_vocab)
             self._open_drafter(draft_path, None if begin is None else meanwhile.take())
             self._opened = self._opened.pop_all()
 
-    def _widths(self) -> tuple[int, ...]:
-        """Those that compute alike on this device, from the cache folder or found now."""
+    def _exact(self) -> OpenModel:
+        """The target at widths that compute alike on this device, as known or found now."""
+        from edgespec.backends import widths
+        from edgespec.backends.exact import Exact
+
         name = cost_store.key_of(self.path, self._config, device=self.target.device)
         file = cache_folder() / "widths" / name
         known = widths.load(file)
@@ -79,7 +82,7 @@ class OpenPair:
             with opening.telling(self._progress, "finding widths that compute alike here, once"):
                 known = widths.find_widths(self.target)
             widths.save(known, file)
-        return known
+        return Exact(self.target, known)
 
     def _open_drafter(self, path: Path | None, model: OpenModel | None = None) -> None:
         """The draft model in `path`, if any, and the methods that draft with what is open now.
@@ -95,23 +98,31 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
-            if self._config.adapt_keep_text:
-                files = map(fingerprint, (path, self.path))
-                self._prompts = KeptPrompts(state_folder(), *files)
-            if self._config.adapt:
-                mapping = None if self.translation is None else self.translation.mapping
-                self.draft_model, self.learner = learner(
-                    model, mapping, (path, self.path), n_rows=self._config.adapt_rows
-                )
             keys = [
                 cost_store.key_of(file, self._config, device=one.device)[:12]
                 for file, one in ((path, model), (self.path, self.target))
             ]
-            if self._config.lora_draft:
-                keys.append(fingerprint(Path(self._config.lora_draft))[:12])
+            if self._config.adapt or self._config.adapt_keep_text or self._config.lora_draft:
+                keys += self._adapt(path, model)
             self._share = n_bytes(path) / n_bytes(self.path)
             self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
         self.methods = self._methods(self._config)
+
+    def _adapt(self, path: Path, model: OpenModel) -> list[str]:
+        """Have the draft model in `path` learn as configured; what else its acceptance hangs on."""
+        from edgespec.adapt.kept_prompts import KeptPrompts
+        from edgespec.session.adapting import fingerprint, learner
+
+        if self._config.adapt_keep_text:
+            files = map(fingerprint, (path, self.path))
+            self._prompts = KeptPrompts(state_folder(), *files)
+        if self._config.adapt:
+            mapping = None if self.translation is None else self.translation.mapping
+            self.draft_model, self.learner = learner(
+                model, mapping, (path, self.path), n_rows=self._config.adapt_rows
+            )
+        lora = self._config.lora_draft
+        return [fingerprint(Path(lora))[:12]] if lora else []
 
     def _methods(self, config: Config) -> Methods:
         """What makes methods with the models that are open."""
@@ -177,7 +188,7 @@ class OpenPair:
             self._prompts.add(messages)
         if method.translated is not None and self.translation is not None:
             spelled = self.translation.spelled(messages) if messages else []
-            method.translated.ledger.anchor(ids if spelled else [], spelled)
+            method.translated.anchor(ids if spelled else [], spelled)
 
     def _quiet(self) -> None:
         """End what learns in idle time."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +287,8 @@ def _extra_needed() -> Iterator[None]:
 
 def _maker(name: str) -> Callable[..., Any]:
     """What makes model files of that name. Raises: UsageError, ModuleNotFoundError."""
+    from importlib.metadata import entry_points  # 10 ms that opening what is there need not take
+
     for found in entry_points(group=MAKERS, name=name):
         maker: Callable[..., Any] = found.load()
         return maker

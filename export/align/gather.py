@@ -16,7 +16,7 @@ from edgespec.backends import ModelOptions, backend_of, open_model
 from edgespec.backends.preview import with_vocabulary
 from edgespec.config import cache_folder, state_folder
 from edgespec.drafters.bridges.ledger import Ledger
-from edgespec.drafters.bridges.pairing import Translation, difference, vocabulary_of
+from edgespec.drafters.bridges.pairing import Translation, difference
 from edgespec.session.adapting import First, fingerprint
 from edgespec.text.template import ChatTemplate
 from edgespec.types import Progress
@@ -49,7 +49,7 @@ def gather(asked: Asked, folder: Path, progress: Progress) -> list[tuple[Message
         assert side.tokenizer is not None
         template = ChatTemplate(side.tokenizer)
         prompts = [template.tokens(one) for one in asked.prompts]
-        ends = side.tokenizer.stop_tokens
+        ends = frozenset(side.tokenizer.stop_tokens)
     whose = f"{fingerprint(asked.target)} {asked.n_max}"
     files = [folder / f"{key(whose, ids)}.npz" for ids in prompts]
     found = {i: one for i, file in enumerate(files) if (one := kept(file)) is not None}
@@ -111,10 +111,8 @@ def lessons(
             for _, written in answers:
                 yield lesson.lesson(written, lesson.same, lambda ids: ids)
             return
-        translation = Translation(
-            vocabulary_of(*pair[0]), vocabulary_of(*pair[1]), state_folder(),
-            (drafter.name, target.name), cache=cache_folder(),
-        )  # fmt: skip
+        names = drafter.name, target.name
+        translation = Translation(*pair, state_folder(), names, cache=cache_folder())
         ledger = Ledger(translation.mapping)
         of_target: Callable[[NDArray[np.int64]], NDArray[np.int64]] = First(translation.mapping)
         spell: Spell = lesson.over(ledger)

@@ -28,7 +28,11 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.gguf import trial as gguf_trial
 from edgespec.backends.gguf.check import check_file, check_vocabulary, head_length, kv_heads, parts
 from edgespec.backends.gguf.file import Array, read_header
+from edgespec.backends.gguf.seen import ENOUGH, Seen
+from edgespec.backends.gguf.tried import remembered, timed_ways
+from edgespec.device import Others, n_cores
 from edgespec.errors import EdgeSpecError, ModelFileError
+from edgespec.pace.doubt import Doubt
 
 CASES = (
     "empty", "magic alone", "wrong magic", "text", "version 1", "version 99", "big-endian",
@@ -245,6 +249,7 @@ class TestTrial:
     def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "home"))
         monkeypatch.setattr(gguf_trial, "CHILD", "pass")
+        monkeypatch.setattr(gguf_trial, "is_busy", lambda: False)
 
     @staticmethod
     def way(file: Path, *ways: str) -> str:
@@ -313,7 +318,7 @@ class TestTrial:
         options, heard = ModelOptions(widths=widths), list[float]()
         options = replace(options, trying=heard.append)
         assert gguf_trial.best_way([written(file, b"x")], self.WAYS, "1", options) == way
-        said = gguf_trial.in_words(gguf_trial.timed_ways()[str(file.resolve())])
+        said = gguf_trial.in_words(timed_ways()[str(file.resolve())])
         assert said.startswith("repack fails; cpu-repack 1: 62000.0 ms, 4: 105000.0 ms, 64")
         assert heard == sorted(heard)
         assert heard[-1] == 1
@@ -344,8 +349,107 @@ class TestTrial:
         monkeypatch.setattr(gguf_trial, "CHILD", ABORTS)
         assert self.way(file, *self.WAYS) == "map"
         monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
-        monkeypatch.setattr(gguf_trial.time, "time", lambda: now + 4000)
+        monkeypatch.setattr("edgespec.pace.doubt.time", lambda: now + 4000)
         assert self.way(file, *self.WAYS) == "cpu-repack"
+        assert remembered([file], "1").doubt == Doubt(0.0, 1)
+
+    def test_what_is_busy_again_is_measured_again_later_and_seldomer(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        file.with_name(file.name + ".busy").write_text("")
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
+        now, n_begun, child = time.time(), [], gguf_trial._child
+        monkeypatch.setattr(
+            gguf_trial, "_child", lambda *args: (n_begun.append(args[1][1]), child(*args))[1]
+        )
+        for later_s, n in ((4000, 2), (5000, 2), (4000 + 4 * 3000, 2), (4000 + 4 * 3700, 4)):
+            monkeypatch.setattr("edgespec.pace.doubt.time", lambda s=later_s: now + s)
+            assert self.way(file, *self.WAYS) == "map"
+            assert len(n_begun) == n, later_s
+        assert set(n_begun) == {"cpu-repack", "map"}
+
+    @pytest.mark.parametrize(("read_s", "way"), [(700, "cpu-repack"), (2200, "map")])
+    def test_the_price_of_a_way_has_what_reading_a_prompt_takes(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, read_s: int, way: str
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("105, 900", f"105, {read_s}"))
+        options = ModelOptions(widths=(1, 4))
+        assert gguf_trial.best_way([written(file, b"x")], self.WAYS, "1", options) == way
+
+    def test_a_choice_that_noise_may_have_made_is_made_again(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        noisy = SLOWED.replace("(62, 105, 900)", "(96, 105, 900)")
+        monkeypatch.setattr(gguf_trial, "CHILD", noisy)
+        assert self.way(written(file, b"x"), "cpu-repack", "map") == "map"
+        known = remembered([file], "1")
+        assert known.noise["cpu-repack"] == pytest.approx(np.log(2))
+        assert known.doubt.why == gguf_trial.NOISY
+        later = time.time() + 4000
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(62,", "(30,"))
+        monkeypatch.setattr("edgespec.pace.doubt.time", lambda: later)
+        assert self.way(file, "cpu-repack", "map") == "cpu-repack"
+
+    def test_nothing_is_tried_again_while_the_device_is_busy(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        file.with_name(file.name + ".busy").write_text("")
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        known = remembered([file], "1")
+        monkeypatch.setattr(gguf_trial, "CHILD", ABORTS)
+        monkeypatch.setattr(gguf_trial, "is_busy", lambda: True)
+        monkeypatch.setattr("edgespec.pace.doubt.time", lambda: known.doubt.since + 4000)
+        assert self.way(file, *self.WAYS) == "map"
+        assert remembered([file], "1") == known
+
+    def test_a_choice_that_noise_cannot_have_made_stays(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        self.way(written(file, b"x"), *self.WAYS)
+        assert remembered([file], "1").doubt == Doubt()
+
+    def test_a_trial_that_use_contradicts_is_made_again(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        assert self.way(written(file, b"x"), *self.WAYS) == "map"
+        monkeypatch.setattr(Others, "compute", False)
+        self.seen(file, 60.0 * 1.15)
+        assert remembered([file], "1").doubt == Doubt()
+        self.seen(file, 60.0 * 1.4)
+        assert "a token takes 84000.0 ms in use" in remembered([file], "1").doubt.why
+        later = time.time() + 4000
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED.replace("(60,", "(84,"))
+        assert self.way(file, *self.WAYS) == "map"
+        monkeypatch.setattr("edgespec.pace.doubt.time", lambda: later)
+        assert self.way(file, *self.WAYS) == "cpu-repack"
+        assert remembered([file], "1").doubt == Doubt(0.0, 1)
+
+    @staticmethod
+    def seen(file: Path, token_s: float, n: int = ENOUGH, *, n_threads: int = 0) -> None:
+        one = Seen([file], "1", "map", n_threads or n_cores())
+        for _ in range(n + 1):
+            one.observe(1, token_s, 100)
+        one.tell()
+
+    @pytest.mark.parametrize("why", ["busy", "few", "long", "wide", "threads"])
+    def test_what_tells_nothing_contradicts_nothing(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, why: str
+    ) -> None:
+        monkeypatch.setattr(gguf_trial, "CHILD", TIMED)
+        self.way(written(file, b"x"), *self.WAYS)
+        monkeypatch.setattr(Others, "compute", why == "busy")
+        one = Seen([file], "1", "map", n_cores() + (why == "threads"))
+        for _ in range(ENOUGH - 1 if why == "few" else 2 * ENOUGH):
+            one.observe(1, 600.0, 5000 if why == "long" else 100)
+            if why == "wide":
+                one.observe(4, 600.0, 100)
+        one.tell()
+        assert remembered([file], "1").doubt == Doubt()
 
     def test_a_way_that_died_before_is_refused_where_it_is_the_only_one(
         self, file: Path, monkeypatch: pytest.MonkeyPatch

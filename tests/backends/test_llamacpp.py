@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from model_maker import DEMO
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.gguf.check import check_file
 from edgespec.backends.gguf.file import read_header
+from edgespec.device import Others
 from edgespec.errors import (
     BackendError,
     Cancelled,
@@ -34,6 +36,8 @@ from edgespec.types import FloatArray
 llama_cpp = pytest.importorskip("llama_cpp")
 
 from edgespec.backends.gguf import trial as gguf_trial  # noqa: E402
+from edgespec.backends.gguf.seen import ENOUGH  # noqa: E402
+from edgespec.backends.gguf.tried import Tried, remember, remembered  # noqa: E402
 from edgespec.backends.llamacpp import library  # noqa: E402
 from edgespec.backends.llamacpp import opening as llamacpp_opening  # noqa: E402
 from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer, devices  # noqa: E402
@@ -382,6 +386,31 @@ def test_the_registry_opens_it_after_a_real_trial(
     open_model(stories260k, ModelOptions(n_threads=1)).close()
 
 
+@pytest.mark.parametrize(("token_s", "is_wrong"), [(900.0, True), (None, False)])
+def test_a_model_notices_in_use_that_its_trial_was_wrong(
+    stories260k: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    token_s: float | None,
+    is_wrong: bool,
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    monkeypatch.setattr(llamacpp_opening, "ways_of", lambda *_: ("repack", "map"))
+    monkeypatch.setattr(Others, "compute", False)
+    version, times = llamacpp_opening.library().version, {"1": token_s or 1.0}
+    known = Tried({"repack": times, "map": None}, timed=True, n_threads=1)
+    remember([stories260k], version, known)
+    model = open_model(stories260k, ModelOptions(n_threads=1))
+    with monkeypatch.context() as patch:
+        if token_s is None:  # the clock shows what the trial has found
+            patch.setattr("edgespec.backends.gguf.seen.perf_counter", count(0.0, 1.0).__next__)
+        for _ in range(ENOUGH + 1):
+            model.forward([1])
+    model.close()
+    now = remembered([stories260k], version)
+    assert now is not None and (now.doubt.since > 0) == is_wrong
+
+
 def test_quantized_models_may_be_repacked_and_others_are_mapped(
     stories260k: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -579,6 +608,18 @@ def test_tokens_read_at_once_are_what_each_is_alone(
     assert len(tokenizer._pieces[special]) == tokenizer.n_vocab
     for token in range(0, tokenizer.n_vocab, 7):
         assert tokenizer._piece(token, special) == read[token]
+
+
+def test_a_token_that_ends_is_told_without_looking_at_all(
+    vocabulary: tuple[LlamaCppTokenizer, Path],
+) -> None:
+    tokenizer = LlamaCppTokenizer.open(vocabulary[1])
+    ends = tokenizer.stop_tokens
+    assert tokenizer.eos in ends
+    assert not any(one in ends for one in (-1, tokenizer.n_vocab, "</s>"))
+    assert "_all" not in vars(ends)
+    every = {token for token in range(tokenizer.n_vocab) if token in ends}
+    assert ends == every and len(ends) == len(every) and ends & every == every
 
 
 def test_special_tokens_are_text_unless_asked_for(

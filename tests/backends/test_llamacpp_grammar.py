@@ -61,7 +61,7 @@ def check_words(tokenizer: LlamaCppTokenizer, n_paths: int) -> int:
     rng, n_compared, ids = np.random.default_rng(0), 0, np.arange(tokenizer.n_vocab)
     for _ in range(n_paths):
         path: list[int] = []
-        while not tokenizer.stop_tokens.intersection(path):
+        while tokenizer.stop_tokens.isdisjoint(path):
             text = b"".join(pieces[token] for token in path)
             begun = [word[len(text) :] for word in language if word.startswith(text)]
             expected = np.array([bool(p) and any(b.startswith(p) for b in begun) for p in pieces])

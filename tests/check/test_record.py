@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from importlib import metadata
 
 import pytest
 
 from edgespec.check.record import outputs_sha256, record, run_row, total
-from edgespec.device import device_card, free_memory, peak_rss_bytes
+from edgespec.device import LIBRARIES, device_card, free_memory, library_versions, peak_rss_bytes
 from edgespec.types import Arm, ModelInfo, SamplingParams, Stats
 
 ONE = Stats(
@@ -91,3 +92,13 @@ def test_card_names_this_device() -> None:
 def test_peak_memory_is_that_of_this_process() -> None:
     block = bytearray(b"x" * 50_000_000)
     assert peak_rss_bytes() > len(block)
+
+
+def test_versions_are_those_of_the_installed_packages():
+    expected = {name: metadata.version(name) for name in LIBRARIES}
+    assert library_versions() == expected
+
+
+def test_versions_are_found_where_folders_do_not_tell(monkeypatch):
+    monkeypatch.setattr("os.listdir", lambda _: [])
+    assert library_versions()["numpy"] == metadata.version("numpy")

@@ -71,10 +71,9 @@ def translated(bridge: str) -> Translated:
     """Over two vocabularies of the same five letters, so that all laws are comparable."""
     letters = [bytes((letter,)) for letter in b"abcde"]
     mapping = Mapping(*(Vocabulary(PieceTokenizer(letters), V) for _ in range(2)))
-    cache = NgramCache()
-    ledger = Ledger(mapping, on_token=cache.learn)
-    strategy = find_bridge(bridge)(mapping, cache)
-    return Translated(TableModel(table, V, N_CONTEXT), ledger, strategy)
+    cache, kind = NgramCache(), find_bridge(bridge)
+    parts = Ledger(mapping, on_token=cache.learn), kind(mapping, cache)
+    return Translated(TableModel(table, V, N_CONTEXT), lambda: parts, kind)
 
 
 DRAFTERS: dict[str, Callable[[], Drafter]] = {

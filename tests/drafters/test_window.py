@@ -20,7 +20,7 @@ from edgespec.drafters.bridges.ngrams import NgramCache
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.mixed import READ_STEP, Mixed
 from edgespec.drafters.model import ModelDrafter
-from edgespec.drafters.window import MOST, PART, SHOWN, SINKS, Reading, Window
+from edgespec.drafters.window import FEW, MOST, PART, SHOWN, SINKS, Reading, Window
 from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable
 from edgespec.pace.planner import AutoPlanner
@@ -142,14 +142,15 @@ def test_a_drafter_of_a_small_context_drafts_for_a_long_text():
 def translated(model: TableModel) -> Translated:
     letters = [bytes((letter,)) for letter in b"abcdefgh"]
     mapping = Mapping(*(Vocabulary(PieceTokenizer(letters), V) for _ in range(2)))
-    bridge = find_bridge("exact")(mapping, NgramCache())
-    return Translated(model, Ledger(mapping), bridge)
+    kind = find_bridge("exact")
+    return Translated(model, lambda: (Ledger(mapping), kind(mapping, NgramCache())), kind)
 
 
 def test_a_drafter_of_another_vocabulary_sees_the_same_window():
     drawing = Drawing(law_of(SamplingParams(temperature=1.0)), Uniforms(*np.full(3, 0.6)))
     context, models = [3, *numbers(2000)], (Counted(), Counted())
     own, other = ModelDrafter(models[0]), translated(models[1])
+    assert other.n_unread(context[:2]) > FEW  # nothing is spelled before the first token
     assert own.n_unread(context) == other.n_unread(context) == SHOWN + SINKS
     assert other.draft(context, 4).tokens == own.draft(context, 4).tokens
     draft = other.draft(context, 3, drawing)

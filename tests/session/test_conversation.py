@@ -481,6 +481,8 @@ def test_a_second_turn_reads_only_what_is_new_in_both_models(
         if session.pair.translation is not None:
             spelled = session.pair.translation.spelled(talk.messages[:-1])
         read = ours[0][1]  # with the first token to draft
+        if session.pair.translation is not None and not held:  # which its first token did not await
+            read = read[: len(spelled)]
         assert spelled[-len(read) :] == read
         # A question takes up to twice as many of its tokens; and what was refused last.
         assert len(read) <= 2 * n_new + 5

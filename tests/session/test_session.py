@@ -380,7 +380,7 @@ def test_a_way_of_decoding_that_was_refused_is_refused_again(
 
 
 def test_a_bridge_that_is_not_lossless_is_named() -> None:
-    rough: Any = SimpleNamespace(bridge=SimpleNamespace(lossless=False))
+    rough: Any = SimpleNamespace(lossless=False)
     method = Method("auto", Plain(), "rough", rough)
     with pytest.raises(UsageError, match="the bridge rough is not lossless when sampling"):
         method.check_lossless(SamplingParams(temperature=1.0), Config())

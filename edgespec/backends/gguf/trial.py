@@ -11,40 +11,41 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import refusal
-from edgespec.config import cache_folder
-from edgespec.device import n_cores
-from edgespec.errors import ModelFileError, UsageError
-from edgespec.files import write_whole
+from edgespec.backends.gguf.tried import Times, Tried, remember, remembered
+from edgespec.device import is_busy, n_cores
+from edgespec.errors import ModelFileError
+from edgespec.pace.doubt import Doubt
 
 log = logging.getLogger("edgespec.llamacpp")
 
 REFUSED = 3  # the child's exit code when the file was refused in good order
-MOST_REMEMBERED = 500
 # The child reads the whole file once, from a slow disk at worst; a busy machine starts it late.
 START_S, BYTES_PER_S = 300, 20e6
 # What a child takes on two cores of 2.6 GHz, for the bar: 4.5 s of 1.1 GB, half of it timing.
 USUAL_S, USUAL_BYTES_PER_S, EVERY_S = 1.0, 300e6, 0.25
 ENOUGH_S = 60.0  # once a way works, no other is begun after this
-AGAIN_S = 3600.0  # what was measured on a busy device is measured again after this
+AGAIN_S = 3600.0  # what is in doubt is tried again after this, then after 4 times as long, ..
+SHORT_S = 10.0  # a trial made again begins no other way after this
+MUCH = 0.1  # noise, in logarithms, that lets a choice be doubted
+BUSY, NOISY = "others computed meanwhile", "two measurements differ by more than the ways"
 # Qwen 1.5B in Q4_K_M reordered without AMX: 4 tokens 1.3 to 1.6 times as fast as mapped, one the
-# same, 256 of a prompt 1.45 times as slow. So a round is charged for what of a prompt it answers.
-PROMPT, READ_A_ROUND = 64, 4
+# same, 256 of a prompt 1.45 times as slow. So a token is charged for what of a prompt it answers,
+# and it is assumed that so many tokens are read for so many said.
+PROMPT, READ, SAID = 64, 256, 128
+ACCEPTED = 0.6  # of drafted tokens, each after those before it: SmolLM2's for Qwen 1.5B
 PLAINEST = 0.97  # how much faster a way must be to be worth its loading and its memory
 CHILD = "import sys; from edgespec.backends.llamacpp.trial import trial; trial(*sys.argv[1:])"
-
-Times = dict[str, float]
-"""Seconds of a forward by its width, a number as text; empty if none were timed."""
 
 
 def best_way(
@@ -56,18 +57,14 @@ def best_way(
     first one that lives. Without child processes (a phone, a frozen program) it is taken unproven.
     Raises: ModelFileError when none works.
     """
-    known = _remembered(files, version)
-    if known is None or not _suffices(known, ways):
-        dead = [w for w, times in known["ways"].items() if times is None] if known else []
-        if options.alone is not None and len(ways) > 1:
-            options.alone()
-        known = _tried(files, [way for way in ways if way not in dead], options)
-        if known is None:
-            log.warning("no child process can be started: %s is opened untried", files[0].name)
-            return ways[-1]
-        known["ways"].update(dict.fromkeys(dead))
-        _remember(files, version, known)
-    living = {way: known["ways"][way] for way in ways if known["ways"].get(way) is not None}
+    known = remembered(files, version)
+    tried = _current(files, ways, known, options)
+    if tried is None:
+        log.warning("no child process can be started: %s is opened untried", files[0].name)
+        return ways[-1]
+    if tried is not known:
+        remember(files, version, tried)
+    living = {way: times for way in ways if (times := tried.ways.get(way)) is not None}
     if not living:
         raise refusal(
             files[0], f"ended llama.cpp before, opened by {', '.join(ways)}", "a way that works",
@@ -76,18 +73,76 @@ def best_way(
     # What a text depends on must not hang on what a busy device measured.
     way = next(iter(living)) if options.exact else fastest(living, options.widths)
     if len(ways) > 1:
-        log.info("%s: %s; taken: %s", files[0].name, in_words(known["ways"]), way)
+        log.info("%s: %s; taken: %s", files[0].name, in_words(tried.ways), way)
     return way
 
 
-def is_known(files: Sequence[Path], version: str) -> bool:
-    """Whether a child process has survived these files as they are."""
-    return _remembered(files, version) is not None
+def _current(
+    files: Sequence[Path], ways: Sequence[str], known: Tried | None, options: ModelOptions
+) -> Tried | None:
+    """What is known, if that will do, else what a trial finds now; None if there is no child."""
+    alone = options.alone or (lambda: None)
+    if known is None or not _suffices(known, ways):
+        if len(ways) > 1:
+            alone()
+        return _first(files, ways, options, known)
+    # On a device that is busy now it would take long and find nothing.
+    if len(ways) == 1 or not known.doubt.is_due(AGAIN_S) or is_busy():
+        return known
+    alone()
+    return _anew(files, ways, options, known)
 
 
-def timed_ways() -> dict[str, dict[str, Times | None]]:
-    """What was measured of each file with several ways, by its path; None for what failed."""
-    return {path: value["ways"] for path, value in _all().items() if value["timed"]}
+def _first(
+    files: Sequence[Path], ways: Sequence[str], options: ModelOptions, known: Tried | None
+) -> Tried | None:
+    """The trial of ways that are not known to be dead; None if there is no child.
+
+    Ways that live are timed twice, in turns: a device that others slow for some seconds would else
+    decide by that for good. Raises: ModelFileError when no way works.
+    """
+    before = {} if known is None else known.ways
+    dead = {way: None for way, times in before.items() if times is None}
+    left, timed = [way for way in ways if way not in dead], len(ways) > 1
+    end = time.monotonic() + ENOUGH_S
+    found = _tried(files, (left, left) if timed else (left,), options, timed=timed, end=end)
+    if found is None:
+        return None
+    tried, is_busy = found
+    tried = replace(tried, ways={**tried.ways, **dead})
+    why = BUSY if is_busy else _unsure(tried, options.widths) if timed else ""
+    return replace(tried, doubt=Doubt().raised(why) if why else Doubt())
+
+
+def _anew(files: Sequence[Path], ways: Sequence[str], options: ModelOptions, known: Tried) -> Tried:
+    """The trial made again, in short: each way once, none begun after SHORT_S.
+
+    On a device that is busy again, and where no child can be started, what was known stays.
+    """
+    living, end = [way for way in ways if known.ways[way] is not None], time.monotonic() + SHORT_S
+    log.info("%s is tried again: %s", files[0].name, known.doubt.why)
+    found = _tried(files, (living,), options, timed=True, end=end)
+    tried, is_busy = found or (known, True)
+    if is_busy or not all(tried.ways.get(way) for way in living):
+        return replace(known, doubt=known.doubt.again(known.doubt.why))
+    if known.doubt.why == NOISY:
+        tried = known.with_another(tried.ways)
+    ways_now, noise = {**known.ways, **tried.ways}, {**known.noise, **tried.noise}
+    return replace(tried, ways=ways_now, noise=noise, doubt=known.doubt.again())
+
+
+def _unsure(tried: Tried, widths: Sequence[int]) -> str:
+    """Why the choice may be another's, by how far two measurements lay apart; "" if it is not."""
+    living = {way: times for way, times in tried.ways.items() if times}
+    if len(living) < 2:
+        return ""
+    best = fastest(living, widths)
+    least = price(living[best], widths)
+    for way, times in living.items():
+        noisy = tried.noise.get(way, 0.0) > MUCH
+        if way != best and noisy and tried.might_take(way, price(times, widths)) < least:
+            return NOISY
+    return ""
 
 
 def in_words(ways: Mapping[str, Times | None]) -> str:
@@ -103,66 +158,62 @@ def _milliseconds(times: Times) -> str:
     return ", ".join(f"{n}: {1e3 * s:.1f} ms" for n, s in ordered) or "was not timed"
 
 
-def _suffices(known: Mapping[str, Any], ways: Sequence[str]) -> bool:
+def _suffices(known: Tried, ways: Sequence[str]) -> bool:
     """Whether what is known tells which of `ways` to take."""
-    if known["busy_at"] and time.time() > known["busy_at"] + AGAIN_S:
-        return False
-    return (known["timed"] or len(ways) == 1) and set(ways) <= set(known["ways"])
+    return (known.timed or len(ways) == 1) and set(ways) <= set(known.ways)
 
 
 def fastest(ways: Mapping[str, Times], widths: Sequence[int]) -> str:
-    """The way that takes least for forwards of `widths` and the prompt's part of each.
-
-    The first if one was not timed.
-    """
+    """The way that takes least by `price`; the first if one was not timed."""
     last = list(ways)[-1]
+    if not all(ways.values()):
+        return next(iter(ways))
+    return min(ways, key=lambda way: price(ways[way], widths) * (PLAINEST if way == last else 1.0))
 
-    def price(way: str) -> float:
-        seconds = sum(ways[way].get(str(n), 0.0) for n in widths) / len(widths)
-        seconds += ways[way].get(str(PROMPT), 0.0) * READ_A_ROUND / PROMPT
-        return seconds * (PLAINEST if way == last else 1.0)
 
-    return min(ways, key=price) if all(ways.values()) else next(iter(ways))
+def price(times: Times, widths: Sequence[int]) -> float:
+    """Seconds of a token that is said: its part of forwards of `widths`, and of the prompt."""
+    n_said = sum((1 - ACCEPTED**n) / (1 - ACCEPTED) for n in widths)  # arXiv 2211.17192, eq. 1
+    seconds = sum(times.get(str(n), 0.0) for n in widths) / n_said
+    return seconds + times.get(str(PROMPT), 0.0) / PROMPT * READ / SAID
 
 
 def _tried(
-    files: Sequence[Path], ways: Sequence[str], options: ModelOptions
-) -> dict[str, Any] | None:
-    """What each way takes, None for one that died, and when, if others computed meanwhile.
+    files: Sequence[Path],
+    turns: Sequence[Sequence[str]],
+    options: ModelOptions,
+    *,
+    timed: bool,
+    end: float,
+) -> tuple[Tried, bool] | None:
+    """What each way takes, tried in turns, and whether others computed meanwhile.
 
-    Ways that live are timed twice, in turns: a device that others slow for some seconds would
-    else decide by that for good. None if there is no child. Raises: ModelFileError when no way
-    works.
+    end: of `time.monotonic`; once a way works, no other is begun after it. None if there is no
+    child. Raises: ModelFileError when no way works.
     """
-    found: dict[str, Times | None] = {}
-    timed, tell = len(ways) > 1, options.trying or (lambda _: None)
-    why, busy, end = "", False, time.monotonic() + ENOUGH_S
-    turns = (*ways, *ways) if timed else tuple(ways)
-    for i, way in enumerate(turns):
-        if found.get(way, {}) is None:
+    n_threads, tell = options.n_threads or n_cores(), options.trying or (lambda _: None)
+    found, why, busy = Tried({}, timed, n_threads), "", False
+    every = [way for turn in turns for way in turn]
+    for i, way in enumerate(every):
+        if found.ways.get(way, {}) is None:
             continue
-        if time.monotonic() > end and any(times is not None for times in found.values()):
-            found.setdefault(way, {})  # not worth the waiting
+        if time.monotonic() > end and any(times is not None for times in found.ways.values()):
+            found = replace(found, ways={way: {}, **found.ways})  # not worth the waiting
             continue
-        arguments = [str(files[0]), way, str(options.n_threads or n_cores()), "timed" * timed]
+        arguments = [str(files[0]), way, str(n_threads), "timed" * timed]
         try:
-            said = _child(files, arguments, partial(_tell_part, tell, i, len(turns)))
-            found[way] = _least(found.get(way) or {}, said.get("seconds", {}))
+            said = _child(files, arguments, partial(_tell_part, tell, i, len(every)))
+            found = found.with_another({way: said.get("seconds", {})})
             busy = busy or bool(said.get("busy"))
         except OSError:
             return None
         except _DiedError as died:
-            found[way], why = None, str(died)
+            found, why = found.with_another({way: None}), str(died)
             log.info("%s does not open with %s: %s", files[0].name, way, why)
     tell(1.0)
-    if all(times is None for times in found.values()):
+    if all(times is None for times in found.ways.values()):
         raise refusal(files[0], why, "a sound model that llama.cpp knows")
-    return {"ways": found, "timed": timed, "busy_at": time.time() if busy else 0}
-
-
-def _least(one: Times, other: Times) -> Times:
-    """Of two measurements the shorter times."""
-    return {**one, **{n: min(seconds, one.get(n, seconds)) for n, seconds in other.items()}}
+    return found, busy
 
 
 def _tell_part(tell: Callable[[float], None], i: int, n: int, share: float) -> None:
@@ -218,47 +269,3 @@ def _output(child: subprocess.Popen[bytes], limit_s: float, tell: Callable[[floa
             if took_s > limit_s:
                 raise _DiedError(f"did not open within {limit_s:.0f} s") from None
             tell(took_s)
-
-
-def _state(files: Sequence[Path], version: str) -> list[Any]:
-    """What a trial depends on: library, processor, and the files' sizes and times."""
-    device = [version, platform.processor() or platform.machine(), os.cpu_count()]
-    return [*device, *([f.stat().st_size, f.stat().st_mtime_ns] for f in files)]
-
-
-def _file() -> Path:
-    return cache_folder() / "models-tried.json"
-
-
-def _all() -> dict[str, dict[str, Any]]:
-    """Every trial that is remembered, by its key; what cannot be read is left out."""
-    try:
-        found = json.loads(_file().read_text(encoding="utf-8"))
-        return {key: value for key, value in found.items() if _is_whole(value)}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def _is_whole(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("state"), list)
-        and isinstance(value.get("ways"), dict)
-        and all(times is None or isinstance(times, dict) for times in value["ways"].values())
-        and isinstance(value.get("busy_at"), (int, float))
-        and "timed" in value
-    )
-
-
-def _remembered(files: Sequence[Path], version: str) -> dict[str, Any] | None:
-    known = _all().get(str(files[0].resolve()))
-    return known if known is not None and known["state"] == _state(files, version) else None
-
-
-def _remember(files: Sequence[Path], version: str, value: dict[str, Any]) -> None:
-    known = {**_all(), str(files[0].resolve()): {"state": _state(files, version), **value}}
-    known = dict(list(known.items())[-MOST_REMEMBERED:])
-    try:
-        write_whole(_file(), json.dumps(known).encode(), ours=True)
-    except UsageError as error:
-        log.info("%s; the model is tried again next time", error)

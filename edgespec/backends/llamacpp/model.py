@@ -19,7 +19,7 @@ import numpy as np
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import check_file, parts
-from edgespec.backends.gguf.trial import is_known
+from edgespec.backends.gguf.tried import is_known
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
@@ -61,7 +61,7 @@ class LlamaCppModel:
         states = opening.states_bytes(header, options)
         self.kv_bytes += states
         opening.check_memory(self.kv_bytes, self.n_context, header.path, fixed=states)
-        loading = loading or opening.safe_loading(header, options, self._lib)
+        loading, self._seen = opening.chosen_loading(header, options, self._lib, loading)
         self.device = opening.placed(self._lib, options, loading)
         if options.known is not None and not opening.on_gpu(self._lib, options):
             options.known(self.n_context, header.tensors["token_embd.weight"].shape[-1])
@@ -162,7 +162,8 @@ class LlamaCppModel:
         n = len(tokens)
         tree = None if parents is None else tree_of(parents, n)
         if tree is None:
-            return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
+            with self._seen.timing(n, self):
+                return self._chain(n, ids_of(tokens, self.n_vocab), None, n_rows)
         if len(tree.leaves) > (most := self.capabilities.n_leaves) or n > self._rows:
             raise ShapeError(
                 f"a tree of {n} nodes and {len(tree.leaves)} leaves: expected at most "
@@ -273,6 +274,7 @@ class LlamaCppModel:
         with self._lock:
             context, self._context = self._context, None
             if context:
+                self._seen.tell()
                 self._out.forget()
                 self._lib.api.llama_free(context)
                 self._places.close()

@@ -21,6 +21,7 @@ from edgespec.backends.gguf.recurrent import (
     recurrent_layers,
     state_bytes,
 )
+from edgespec.backends.gguf.seen import Seen
 from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
@@ -133,6 +134,20 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
     if options.exact:
         ways = ways[-2:]
     return best_way(parts(header), ways, library.version, options)
+
+
+def chosen_loading(
+    header: Header, options: ModelOptions, library: Library, asked: str | None
+) -> tuple[str, Seen]:
+    """What was asked for, untried, or `safe_loading`; and what compares the times that chose it
+    with what is seen in use, if any did.
+    """
+    if asked is not None:
+        return asked, Seen()
+    way = safe_loading(header, options, library)
+    if options.loading != "auto" or options.exact or on_gpu(library, options):
+        return way, Seen()
+    return way, Seen(parts(header), library.version, way, options.n_threads or n_cores())
 
 
 class Loading:

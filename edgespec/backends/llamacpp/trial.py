@@ -8,13 +8,13 @@ from pathlib import Path
 from time import perf_counter
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.gguf.trial import PROMPT, REFUSED, Times
+from edgespec.backends.gguf.trial import PROMPT, REFUSED
+from edgespec.backends.gguf.tried import Times
 from edgespec.backends.llamacpp.model import LlamaCppModel
-from edgespec.device import waited_s
+from edgespec.device import Others
 from edgespec.errors import EdgeSpecError
 
 WIDTHS, REPEATS, MOST_S = (1, 4, 8), 5, 3.0
-BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 
 
 def trial(path: str, loading: str, n_threads: str, timed: str) -> None:
@@ -43,7 +43,7 @@ def _measured(model: LlamaCppModel) -> dict[str, Times | bool]:
     """The least a forward takes by width, and whether others computed here meanwhile."""
     ids = [i % model.n_vocab for i in range(PROMPT)]
     seconds: Times = {}
-    start, waited = perf_counter(), waited_s()
+    start, others = perf_counter(), Others()
     for i in range(REPEATS):
         for n in (PROMPT, *WIDTHS):
             model.truncate(0 if n == PROMPT else PROMPT)
@@ -53,4 +53,4 @@ def _measured(model: LlamaCppModel) -> dict[str, Times | bool]:
             seconds[str(n)] = min(seconds.get(str(n), took_s), took_s)
         if i and perf_counter() > start + MOST_S:
             break
-    return {"seconds": seconds, "busy": waited_s() - waited > BUSY * (perf_counter() - start)}
+    return {"seconds": seconds, "busy": others.compute}

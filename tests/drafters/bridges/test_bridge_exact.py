@@ -240,5 +240,7 @@ def test_a_translated_draft_tells_forwards_from_the_rest(monkeypatch):
     for module in ("decode.follow", "drafters.bridges.translated"):
         monkeypatch.setattr(f"edgespec.{module}.perf_counter", lambda: float(next(seconds)))
     world = saying(b"cab", LETTERS, LETTERS)
-    drafter = Translated(world.reader().model, Ledger(world.mapping), bridge_of(world))
+    bridge = bridge_of(world)
+    parts = Ledger(world.mapping), bridge
+    drafter = Translated(world.reader().model, lambda: parts, type(bridge))
     assert drafter.draft(list(world.prompt), 2).spent == Spent(step_s=2.0, translate_s=3.0)

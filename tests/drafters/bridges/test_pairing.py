@@ -11,6 +11,8 @@ import pytest
 import edgespec
 from edgespec.cli.run import session_record
 from edgespec.config import BRIDGES
+from edgespec.drafters.bridges import pairing
+from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.errors import TokenizerError, UsageError
 from edgespec.session.session import Session
@@ -187,6 +189,7 @@ def test_a_record_tells_the_bridge_and_its_resyncs(session: Session):
 
 def test_sessions_side_by_side_add_to_what_was_learned(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as idle:
+        assert not ngrams_of(idle)
         with edgespec.load(pair="demo-foreign", speculative="on") as session:
             said(session, max_tokens=80)
             learned = ngrams_of(session)
@@ -196,6 +199,36 @@ def test_sessions_side_by_side_add_to_what_was_learned(home: Path):
     assert file.read_bytes() == written  # who learned nothing writes nothing
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         assert ngrams_of(session) == learned
+
+
+def test_vocabularies_are_compared_after_the_first_token(home: Path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        pairing, "Mapping", lambda *sides, **kw: made.append(sides) or Mapping(*sides, **kw)
+    )
+    with edgespec.load(pair="demo-foreign") as session:
+        next(session.chat(ASK, max_tokens=40))
+        assert not made
+        for _ in range(2):
+            said(session, max_tokens=12, speculative="on")
+            assert session.stats.n_drafted > 0
+    assert len(made) == 1
+
+
+def test_vocabularies_that_cannot_be_compared_cost_the_drafter_alone(
+    home: Path, monkeypatch, caplog
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise TokenizerError("none of the tokens spells anything")
+
+    with edgespec.load(speculative="off", max_tokens=30) as plain:
+        expected = said(plain)
+    monkeypatch.setattr(pairing, "Mapping", refuse)
+    options = {"pair": "demo-foreign", "speculative": "on", "drafter": "model"}
+    with edgespec.load(**options, max_tokens=30) as session:
+        assert said(session) == expected
+    (line,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert "drafter model failed (none of the tokens spells anything): decoding goes on" in line
 
 
 def test_what_was_learned_is_written_while_a_session_goes_on(home: Path, session: Session):
