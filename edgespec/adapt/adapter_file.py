@@ -9,7 +9,6 @@ of JSON (the head), and the arrays as npz. The newest has the highest number in 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ import numpy as np
 
 from edgespec.adapt.adapter import RANKS, HeadAdapter
 from edgespec.adapt.learned import file_of
+from edgespec.adapt.seal import check_stored, opened, sealed
 from edgespec.errors import ModelFileError, ShapeError
 from edgespec.files import PART, write_whole
 
@@ -71,10 +71,15 @@ class Saved:
 
 
 class AdapterFiles:
-    """The versions of one pair. draft, target: fingerprints; state: the folder of all pairs."""
+    """The versions of one pair. draft, target: fingerprints; state: the folder of all pairs.
 
-    def __init__(self, state: Path, draft: str, target: str, *, budget_bytes: int = BUDGET) -> None:
-        self._stem = file_of(state, FOLDER, draft, target, "")
+    topic: of the first one the files are named as where there is one only.
+    """
+
+    def __init__(
+        self, state: Path, draft: str, target: str, *, topic: int = 0, budget_bytes: int = BUDGET
+    ) -> None:
+        self._stem = file_of(state, FOLDER, draft, target, f".topic{topic}" if topic else "")
         self._pair, self._budget = (draft, target), budget_bytes
 
     def versions(self) -> list[Path]:
@@ -171,22 +176,18 @@ def packed(saved: Saved) -> bytes:
     adapter = saved.adapter
     np.savez(arrays, rows=adapter.rows, down=adapter.down, up=adapter.up, bias=adapter.bias)
     body = json.dumps(asdict(saved.head)).encode() + b"\n" + arrays.getvalue()
-    return FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return sealed(FORMAT, body)
 
 
 def unpacked(data: bytes) -> Saved:
     """What `packed` made. Raises: ValueError and others where the bytes are not those."""
-    first, _, body = data.partition(b"\n")
-    if not first.startswith(FORMAT):
-        raise ValueError("not of this format")
-    if first[len(FORMAT) :] != hashlib.sha256(body).hexdigest().encode():
-        raise ValueError("its SHA-256 is another")
+    body = opened(FORMAT, data)
     line, _, arrays = body.partition(b"\n")  # from here on it is what somebody saved
     fields = json.loads(line)
     days = {day: Day(**counts) for day, counts in fields.pop("days").items()}
     head = Head(**fields, days=days)
     _check_days(days)
-    _check_packed(arrays)
+    check_stored(arrays)
     with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
         adapter = HeadAdapter(file["rows"], file["down"], file["up"], file["bias"])
     kinds = [adapter.rows.dtype, *(part.dtype for part in adapter.parameters)]
@@ -207,10 +208,3 @@ def _check_days(days: dict[str, Day]) -> None:
     for day, did in days.items():
         if not all(type(n) in (int, float) for n in asdict(did).values()):
             raise ValueError(f"what {day} brought is {did}")
-
-
-def _check_packed(arrays: bytes) -> None:
-    """Raises: ValueError for arrays that are not stored as they are: they might be any size."""
-    with zipfile.ZipFile(io.BytesIO(arrays)) as file:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
-            raise ValueError("its arrays are compressed")
