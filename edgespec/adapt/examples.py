@@ -130,8 +130,16 @@ def _log_softmax(logits: Floats) -> NDArray[np.float32]:
     return np.concatenate([np.maximum(shifted, NONE), spare], axis=1)
 
 
+@dataclass(frozen=True)
+class Owner:
+    """Whose a request is: a topic's; held_out: to judge its head by, not to teach it."""
+
+    topic: int
+    held_out: bool
+
+
 class Examples:
-    """A ring of positions within a number of bytes.
+    """A ring of positions within a number of bytes, which all topics share.
 
     Log probabilities and hidden states are float16: near 0, where they matter, an error of 1e-3.
     """
@@ -149,6 +157,8 @@ class Examples:
         kind = np.dtype(
             [
                 ("request", np.int64),
+                ("topic", np.int16),
+                ("held_out", np.bool_),
                 ("place", np.int32),
                 ("hidden", np.float16, (n_hidden,)),
                 ("columns", np.int32, (n_slots,)),
@@ -177,13 +187,24 @@ class Examples:
         """Memory when full."""
         return self._ring.nbytes
 
+    def n_of(self, topic: int) -> int:
+        """Positions of a topic."""
+        return int(self._is_of(topic).sum())
+
     def add(
-        self, request: int, hidden: Floats, logits: Floats, labels: Labels, *, place: int = 0
+        self,
+        request: int,
+        hidden: Floats,
+        logits: Floats,
+        labels: Labels,
+        *,
+        place: int = 0,
+        owner: Owner | None = None,
     ) -> None:
         """Keep m positions of a request, one after the other, the first at `place` in its text.
 
         hidden: [m, d]. logits: [m, V] before any correction. labels: over columns of the head, of
-        at most `kept` columns. Raises: ShapeError.
+        at most `kept` columns. owner: None where there is one topic. Raises: ShapeError.
         """
         (m, k), d = labels.ids.shape, self._ring["hidden"].shape[1]
         if k > self._kept or hidden.shape != (m, d):
@@ -195,6 +216,8 @@ class Examples:
         of = slots(logits, _padded(labels, self._kept), n_top=self._n_top)
         new = np.zeros(m, self._ring.dtype)
         new["request"], new["hidden"] = request, hidden
+        owner = owner or Owner(0, request % self._every == self._every - 1)
+        new["topic"], new["held_out"] = owner.topic, owner.held_out
         new["place"] = place + np.arange(m)
         n = of.columns.shape[1]
         new["columns"], new["base"] = -1, NONE
@@ -206,9 +229,15 @@ class Examples:
         self._ring[(self._n_added + np.arange(len(new))) % len(self._ring)] = new
         self._n_added += len(new)
 
-    def sample(self, m: int, rng: np.random.Generator) -> Batch:
-        """Up to m positions to learn from, none twice, any order."""
-        taught = np.flatnonzero(~self._is_held_out())
+    def move(self, request: int, owner: Owner) -> None:
+        """A request turns out to be another's."""
+        ring = self._ring[: len(self)]
+        its = ring["request"] == request
+        ring["topic"][its], ring["held_out"][its] = owner.topic, owner.held_out
+
+    def sample(self, m: int, rng: np.random.Generator, topic: int = 0) -> Batch:
+        """Up to m positions of a topic to learn from, none twice, any order."""
+        taught = np.flatnonzero(self._is_of(topic) & ~self._ring["held_out"][: len(self)])
         return self._batch(rng.choice(taught, min(m, len(taught)), replace=False))
 
     def newest(self, m: int) -> Batch:
@@ -216,11 +245,12 @@ class Examples:
         first = self._n_added - min(m, len(self))
         return self._batch(self._in_order(np.arange(first, self._n_added) % len(self._ring)))
 
-    def held_out(self) -> Batch:
-        """The positions that are not learned from, whole requests, the oldest first, in the order
-        of their text; the latest `MOST_HELD` of them.
+    def held_out(self, topic: int = 0) -> Batch:
+        """A topic's positions that are not learned from, whole requests, the oldest first, in the
+        order of their text; the latest `MOST_HELD` of them.
         """
-        order = self._in_order(np.flatnonzero(self._is_held_out()))
+        held = self._is_of(topic) & self._ring["held_out"][: len(self)]
+        order = self._in_order(np.flatnonzero(held))
         return self._batch(order[-MOST_HELD:])
 
     def _in_order(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -228,10 +258,9 @@ class Examples:
         of = self._ring[index]
         return index[np.lexsort((of["place"], of["request"]))]
 
-    def _is_held_out(self) -> NDArray[np.bool_]:
-        """[len] whether the request is one of those."""
-        requests = self._ring["request"][: len(self)]
-        return np.asarray(requests % self._every == self._every - 1)
+    def _is_of(self, topic: int) -> NDArray[np.bool_]:
+        """[len] whether a position is a topic's."""
+        return np.asarray(self._ring["topic"][: len(self)] == topic)
 
     def _batch(self, index: NDArray[np.int64]) -> Batch:
         """The positions at these places of the ring."""

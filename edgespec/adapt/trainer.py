@@ -58,9 +58,9 @@ class Trainer:
         self._optimizer = AdamW(self.adapter.parameters, self.recipe.optimizer)
         self._slow = self.adapter.copy() if self.recipe.share < 1 else None
 
-    def step(self, examples: Examples) -> Trained:
-        """Learn from a sample of the examples."""
-        return self.learn(examples.sample(self.recipe.n_positions, self._rng))
+    def step(self, examples: Examples, topic: int = 0) -> Trained:
+        """Learn from a sample of a topic's examples."""
+        return self.learn(examples.sample(self.recipe.n_positions, self._rng, topic))
 
     def learn(self, batch: Batch) -> Trained:
         """One step on these positions; none without any."""
