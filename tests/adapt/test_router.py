@@ -1,0 +1,86 @@
+"""Which topic a prompt is of: hashed features, a router that learns, and what is strange."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgespec.adapt.familiar import LATEST, YOUNG, Familiar, Stranger
+from edgespec.adapt.features import BUCKETS, SEEN, features
+from edgespec.adapt.router import Router
+
+FRAME = [1, 7, 7, 3]  # of a template
+
+
+def prompt(kind: int, rng: np.random.Generator, n: int = 20) -> list[int]:
+    """Twenty tokens, most of them of 60 that prompts of a kind are made of, some of any."""
+    own, any_ = 1000 * kind + rng.integers(0, 60, n), rng.integers(5000, 9000, n)
+    return FRAME + np.where(rng.random(n) < 0.7, own, any_).tolist()
+
+
+def test_features_are_of_tokens_and_of_neighbours_at_the_end():
+    assert len(features([])) == 0
+    one = features([4, 5, 6])
+    assert one.tolist() == sorted(set(one.tolist())) and len(one) == 5
+    assert set(features([4, 5])) < set(one)
+    assert set(one) != set(features([6, 5, 4]))
+    assert (features([9] * 50 + list(range(SEEN))) == features(range(SEEN))).all()
+    assert features(range(10**5, 10**5 + SEEN)).max() < BUCKETS
+
+
+def test_a_router_learns_two_kinds_of_prompts_within_some_tens_of_answers():
+    rng, router, nothing, topics = np.random.default_rng(1), Router(4), np.zeros(2), [0, 2]
+    hits = []
+    for _ in range(60):
+        kind = int(rng.integers(2))
+        of = features(prompt(kind, rng))
+        law = router.law(of, topics, nothing)
+        hits.append(int(law.argmax()) == kind)
+        right = rng.binomial(40, [0.5 - 0.2 * kind, 0.3 + 0.2 * kind])  # of each topic's head
+        router.learn(of, topics, router.goal(law, right) - law)
+    assert np.mean(hits[-30:]) > 0.9
+    assert not router.weights[[1, 3]].any()
+
+
+def test_heads_that_are_alike_leave_the_router_as_it_is():
+    router, of = Router(2), features([1, 2, 3])
+    law = router.law(of, [0, 1], np.array([0.3, 0.2]))
+    np.testing.assert_allclose(router.goal(law, np.array([9.0, 9.0])), law)
+    assert law[0] > 0.8
+
+
+def met(known: Familiar, kind: int, n: int, rng: np.random.Generator, topic: int = 0) -> None:
+    """Some prompts of a kind."""
+    for _ in range(n):
+        of = features(prompt(kind, rng))
+        known.meet(of)
+        known.add(of, topic)
+
+
+def test_prompts_of_another_kind_are_strange_and_soon_a_kind():
+    rng, known = np.random.default_rng(2), Familiar(4)
+    met(known, 0, 30, rng)
+    own = [known.knows(features(prompt(0, rng)), [0]) for _ in range(50)]
+    other = [known.knows(features(prompt(1, rng)), [0]) for _ in range(50)]
+    assert np.mean(own) > 0.9 and np.mean(other) < 0.1
+    found = [known.are_a_kind(Stranger(features(prompt(1, rng)), i), [0]) for i in range(5)]
+    assert found == [False, False, False, True, True]
+    for i in range(20):
+        known.are_a_kind(Stranger(features(prompt(1, rng)), i), [0])
+    assert len(known.strangers) == LATEST
+
+
+def test_strangers_that_have_nothing_in_common_are_no_kind():
+    rng, known = np.random.default_rng(3), Familiar(4)
+    met(known, 0, 30, rng)
+    strange = [features(prompt(kind, rng)) for kind in range(1, 5)]
+    assert not any(known.are_a_kind(Stranger(of, 0), [0]) for of in strange)
+
+
+def test_a_young_topic_takes_what_comes_and_one_without_prompts_nothing():
+    rng, known = np.random.default_rng(4), Familiar(4)
+    strange = features(prompt(1, rng))
+    assert known.knows(strange, [0, 1])
+    met(known, 0, YOUNG - 1, rng)
+    assert known.knows(strange, [0, 1])
+    met(known, 0, 1, rng)
+    assert not known.knows(strange, [0, 1])
