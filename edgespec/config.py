@@ -33,6 +33,7 @@ from edgespec.option import (
     switch,
     whole,
     whole_or_auto,
+    within,
 )
 from edgespec.types import VERIFICATIONS, SamplingParams
 
@@ -141,6 +142,9 @@ class Config:
     )
     adapt_keep_text: bool = option(
         False, "--adapt-keep-text", switch, "", "keep prompts as text, for adapt train", rare=True
+    )
+    adapt_topics: int = option(
+        4, "--adapt-topics", within(1, 4), "N", "heads at most, by topic (1 to 4)", rare=True
     )
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True

@@ -78,6 +78,18 @@ def none_or(least: int) -> Callable[[str], int]:
     return read
 
 
+def within(least: int, most: int) -> Callable[[str], int]:
+    """Reads a count from `least` to `most`. The reader raises: ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        number = whole(text)
+        if not least <= number <= most:
+            raise ArgumentTypeError(f"{text!r}: expected {least} to {most}")
+        return number
+
+    return read
+
+
 def real(text: str) -> float:
     """A finite number. Raises: ArgumentTypeError."""
     try:
@@ -177,6 +189,7 @@ class LoadOptions(CallOptions, total=False):
     adapt: bool
     adapt_rows: int
     adapt_keep_text: bool
+    adapt_topics: int
     lora_draft: str
     allow_approximate: bool
     chat_template: str

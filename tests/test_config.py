@@ -66,7 +66,7 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "exact": "true", "adapt": "true",
-               "adapt_keep_text": "true", "draft_window": "256",
+               "adapt_keep_text": "true", "adapt_topics": "2", "draft_window": "256",
                "offline": "true", "color": "on", "think": "off",
                "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0",
                    "loading": "map"}  # fmt: skip

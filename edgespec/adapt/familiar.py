@@ -7,11 +7,11 @@ prompts of all topics have them: a template's tokens and a system prompt say not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.adapt.answer import Answer
 from edgespec.adapt.features import BUCKETS, Buckets
 
 LIKE = 0.55  # of what a topic's own prompts are like it, or a prompt is strange
@@ -24,13 +24,6 @@ LATEST, AGO = 8, 24  # strangers that are remembered, and for how many requests
 Floats = NDArray[np.float32]
 
 
-class Stranger(NamedTuple):
-    """A prompt that is like no topic's, and the number of the request."""
-
-    of: Buckets
-    request: int
-
-
 class Familiar:
     """counts: [topics] prompts of each. means: [topics, BUCKETS] shares of those with each feature,
     the later ones counting more. usual: [topics] how like it they were. seen: [BUCKETS] of
@@ -41,7 +34,7 @@ class Familiar:
         self.counts, self.usual = np.zeros(n_topics, np.int64), np.zeros(n_topics, np.float32)
         self.means = np.zeros((n_topics, BUCKETS), np.float32)
         self.seen = np.zeros(BUCKETS, np.float32)
-        self.strangers: list[Stranger] = []
+        self.strangers: list[Answer] = []
 
     def likeness(self, of: Buckets, topics: Sequence[int]) -> Floats:
         """[n] cosines of a prompt and the means of some topics."""
@@ -54,7 +47,7 @@ class Familiar:
         takes |= self.likeness(of, topics) > LIKE * self.usual[topics]
         return bool(takes.any() or not counts.any())
 
-    def are_a_kind(self, new: Stranger, topics: Sequence[int]) -> bool:
+    def are_a_kind(self, new: Answer, topics: Sequence[int]) -> bool:
         """Remember a stranger; whether there are enough that are more like each other than like
         any topic.
         """

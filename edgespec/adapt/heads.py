@@ -15,7 +15,7 @@ from edgespec.adapt.adapted import Adapted
 from edgespec.adapt.adapter import HeadAdapter, fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Batch
-from edgespec.adapt.gate import Gate, Verdict, rates
+from edgespec.adapt.gate import FEWEST, Gate, Verdict, rates
 from edgespec.adapt.rivals import Decline, Lead
 from edgespec.adapt.trainer import Trainer
 from edgespec.errors import UsageError
@@ -39,21 +39,40 @@ class Heads:
     ) -> None:
         self.files, self.gate = files, Gate(trainer.adapter)
         self._model, self._trainer, self._days = model, trainer, days
-        self._frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
-        self._used, self._lead = self._frozen, Lead()
+        self.frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
+        self._used, self._lead, self._fall = self.frozen, Lead(), Decline()
         self._decline, self._lag, self._progress = Decline(), Decline(), Lead()
-        self._is_saved = True
+        self._is_saved, self.n_unjudged = True, 0
+        self.is_young = False  # a topic that was opened in this session: see `follow`
         self.use(self.gate.good)
 
-    def compare(self, asked: Batch, *, is_over: bool = False) -> None:
+    @property
+    def trainer(self) -> Trainer:
+        """What teaches the one that learns."""
+        return self._trainer
+
+    def saw(self, made: bool, frozen: bool) -> None:
+        """Whether a guess was right as it was made, and whether the uncorrected one was: once that
+        is better, the rest of the answer is left to it, before anything else is computed.
+        """
+        self._fall.add(np.array([made], np.float64), np.array([frozen], np.float64))
+        if self._fall.is_sure:
+            self.stand_back()
+
+    def stand_back(self) -> None:
+        """Leave the answer to the uncorrected head, until another is seen to be better."""
+        self._model.correction = None
+
+    def compare(self, asked: Batch, *, is_over: bool = False) -> bool:
         """Ask all about positions that none of them has learned from, and use the better one.
 
         is_over: the answer is; what it has shown is not added to what the next one will show.
+        Returns whether the last good one has fallen behind the uncorrected one.
         """
         lead = Lead() if is_over else self._lead
         learning, used, good, frozen = (
             rates(one, asked, greedy=True)
-            for one in (self._trainer.adapter, self._used, self.gate.good, self._frozen)
+            for one in (self._trainer.adapter, self._used, self.gate.good, self.frozen)
         )
         lead.add(learning, used)
         self._progress.add(learning, good)
@@ -63,15 +82,22 @@ class Heads:
             self.use(self._trainer.adapter.copy())
         elif self._decline.is_sure:
             if self._used is self.gate.good:
-                self.gate.good, self._is_saved = self._frozen.copy(), False
+                self._decline = Decline()
+                return True
             self._give_up()
+        return False
 
     def use(self, head: HeadAdapter) -> None:
         """Correct by it from now on; what is known of the one before says nothing of it."""
-        self._lead = Lead()
+        self._lead, self._fall = Lead(), Decline()
         if head is not self._used:
             self._used, self._decline, self._lag = head, Decline(), Decline()
         self._model.correction = head if len(head.rows) else None
+
+    def start_over(self) -> None:
+        """Nothing is kept of what was learned: the uncorrected head is the last good one."""
+        self.gate.good, self._is_saved = self.frozen.copy(), False
+        self._give_up()
 
     def _give_up(self) -> None:
         """Begin again at the last good one."""
@@ -83,24 +109,36 @@ class Heads:
     def answer_is_over(self) -> None:
         """What took over within it was for that; what was given up is kept no longer."""
         self.use(self.gate.good)
+        self.keep()
+
+    def keep(self) -> None:
+        """Write the last good one, if that is another than the file's."""
         if not self._is_saved:
             self._save()
 
-    def follow(self, verdict: Verdict, n_updates: int, n_positions: int) -> None:
+    def follow(self, verdict: Verdict, n_positions: int) -> None:
         """Adopt and keep the head that learns if it is better; give it up if it is worse.
 
-        verdict: the gate's on it. n_updates, n_positions: since the last verdict, and learned from.
+        verdict: the gate's on it. n_positions: those it has learned from. The held-out requests of
+        a young topic are too few to be asked: there being ahead on what it had not learned from is
+        enough.
         """
+        is_asked = verdict.n_requests >= FEWEST
+        if not (is_asked or self.is_young):
+            return
+        n_updates = self.n_unjudged
+        self.n_unjudged = 0 if is_asked else n_updates
         if verdict.after < verdict.before - verdict.noise:
             self._give_up()
-        is_ahead = self._progress.is_sure and verdict.after > verdict.before
+        is_ahead = self._progress.is_sure and (verdict.after > verdict.before or not is_asked)
         if not (verdict.adopted or is_ahead) or self._lag.is_sure:
             return
         self.gate.good, self._progress = self._trainer.adapter.copy(), Lead()
         self.use(self.gate.good)
-        day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
-        day.n_updates, day.n_positions = day.n_updates + n_updates, n_positions
-        day.after = verdict.after
+        if is_asked:
+            day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
+            day.n_updates, day.n_positions = day.n_updates + n_updates, n_positions
+            day.after = verdict.after
         self._save()
 
     def _save(self) -> None:

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adapted import Adapted, Guess
-from edgespec.adapt.adapter_file import AdapterFiles, Day
+from edgespec.adapt.answer import Answer
 from edgespec.adapt.examples import Batch, Examples
-from edgespec.adapt.gate import FEWEST, Verdict
+from edgespec.adapt.features import features
+from edgespec.adapt.gate import Verdict
 from edgespec.adapt.grown import Grown
 from edgespec.adapt.heads import Heads
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
+from edgespec.adapt.topics import NOTHING, Topics
 from edgespec.adapt.trainer import POSITIONS, Trainer
 from edgespec.types import FloatArray
 
@@ -67,7 +69,7 @@ class Judged:
     """A place the target has judged: its row [V], the pieces that spell what it said, the guesses
     that were made of them (the first at least; None where there was none)."""
 
-    request: int
+    answer: Answer
     place: int
     row: FloatArray
     pieces: tuple[int, ...]
@@ -86,7 +88,7 @@ class Judged:
 
 
 class Online:
-    """Teaches `trainer`'s adapter by what a target says; `heads` says which head is in use.
+    """Teaches a model's heads by what a target says; `topics` says which one, and which is in use.
 
     share: of the rounds' time that learning may take, less 0.1 ms a label that has to wait for idle
     time; judging and saving is between answers. may: whether the device has power to spare, asked
@@ -96,36 +98,52 @@ class Online:
     def __init__(
         self,
         model: Adapted,
-        trainer: Trainer,
+        topics: Topics,
         examples: Examples,
         columns: Columns,
-        files: AdapterFiles,
-        days: dict[str, Day],
         *,
         share: float = SHARE,
         clock: Callable[[], float] = perf_counter,
         may: Callable[[], bool] = on_mains,
         grown: Grown | None = None,
     ) -> None:
-        self.model, self.trainer, self.examples = model, trainer, examples
+        self.model, self.topics, self.examples = model, topics, examples
         self._columns, self._share, self._clock = columns, share, clock
         self.grown = grown
-        self.heads = Heads(model, trainer, files, days)
+        self._is_over = True  # the answer before; the next one has not begun
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
         self._new_rows: set[int] = set()
-        self._n_fresh, self._n_labelled, self._request, self._step_s = 0, 0, 0, 0.0
+        self._n_fresh, self._n_labelled, self._step_s = 0, 0, 0.0
         self.balance_s = 0.0  # of work that is allowed now
-        self.spent_s, self.n_steps, self._n_judged = 0.0, 0, 0
+        self.spent_s, self.n_steps = 0.0, 0
         self.idle, self._n_idle = Idle(self._learn_on, may=may), 0
         self._may, self._may_now = may, may()
         self._judging: Generator[None, None, Verdict] | None = None
         self._n_waiting = 0  # answers since the last judgement
         self._later, self._later_bytes = deque[Judged](), 0
 
+    @property
+    def heads(self) -> Heads:
+        """Those of the topic that the answer is of."""
+        return self.topics.now
+
+    @property
+    def trainer(self) -> Trainer:
+        """Theirs."""
+        return self.heads.trainer
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """A request comes. prompt: in the target's tokens; they tell the topic."""
+        self.idle.stop()
+        self.topics.begin(features(prompt) if len(prompt) else NOTHING)
+        self._is_over = False
+
     def hold(self) -> None:
         """See drafters.teaching.Learner."""
         self.idle.stop()
+        if self._is_over:
+            self.begin(())
         self._held = dict(self.model.guesses)
 
     def label(self, place: int, row: FloatArray, pieces: Sequence[int]) -> None:
@@ -134,10 +152,11 @@ class Online:
         if guess is None:
             return
         self._count(guess, row, pieces)
+        self.topics.answer.n += 1
         if not self._may_now:
             return
         guesses = (guess, *(self._held.get(place + i) for i in range(1, len(pieces))))
-        judged = Judged(self._request, place, row, tuple(pieces), guesses)
+        judged = Judged(self.topics.answer, place, row, tuple(pieces), guesses)
         if self.balance_s < 0:  # a copy of 0.8 MB takes a tenth of a label
             self._leave(judged.copied())
             return
@@ -171,14 +190,22 @@ class Online:
     def step(self) -> None:
         """Learn from what was labelled."""
         start = self._clock()
-        self.heads.compare(self._unlearned())
+        self._compare()
         self._train()
         self._step_s = self._spend(start)
 
+    def _compare(self, *, is_over: bool = False) -> None:
+        """Ask all heads what none of them has learned from."""
+        asked = self._unlearned()
+        self.topics.place(asked)
+        if self.heads.compare(asked, is_over=is_over):
+            self.topics.decline()
+
     def _train(self) -> None:
         self._hold_rows()
-        self.trainer.step(self.examples)
+        self.trainer.step(self.examples, self.topics.answer.topic)
         self.n_steps, self._n_fresh = self.n_steps + 1, 0
+        self.heads.n_unjudged += 1
 
     def _learn_on(self) -> bool:
         """A label or a step in idle time; whether there is more to do. At last what was learned is
@@ -190,13 +217,13 @@ class Online:
             self._label(judged)
             return True
         if self._n_idle == 0 and self._n_fresh:
-            self.heads.compare(self._unlearned(), is_over=True)
-        if self._n_idle < IDLE_STEPS and len(self.examples) >= FRESH:
+            self._compare(is_over=True)
+        if self._n_idle < IDLE_STEPS and self._n_known >= FRESH:
             self._n_idle += 1
             self._train()
             return True
-        if self._judging is None and self.n_steps > self._n_judged:
-            self._judging = self.heads.gate.judging(self.trainer.adapter, self.examples.held_out())
+        if self._judging is None and self.heads.n_unjudged:
+            self._judging = self.heads.gate.judging(self.trainer.adapter, self._held_out())
         return self._judging is not None and not self._has_judged(self._judging)
 
     def _has_judged(self, judging: Generator[None, None, Verdict]) -> bool:
@@ -220,26 +247,32 @@ class Online:
         self._may_now = self._may()
         self.heads.answer_is_over()
         n_new = self.hits.n - self._n_labelled
-        self._request, self._n_labelled = self._request + 1, self.hits.n
-        self._judging = None
+        self._is_over, self._n_labelled, self._judging = True, self.hits.n, None
         self._n_waiting += 1
         if at_least == 1 or self._n_waiting > PATIENCE:  # no idle time follows, or none came
             self._judge()
+        self.topics.keep(at_end=at_least == 1)
         if at_least > 1 and n_new:
             self._n_idle = 0
             self.idle.begin()
 
     def _judge(self) -> None:
         """Ask the held-out requests at once."""
-        if self.n_steps > self._n_judged:
-            self._follow(self.heads.gate.judge(self.trainer.adapter, self.examples.held_out()))
+        if self.heads.n_unjudged:
+            self._follow(self.heads.gate.judge(self.trainer.adapter, self._held_out()))
 
     def _follow(self, verdict: Verdict) -> None:
         """Have the heads follow it, if enough requests were asked."""
         self._n_waiting = 0
-        if verdict.n_requests >= FEWEST:
-            n_updates, self._n_judged = self.n_steps - self._n_judged, self.n_steps
-            self.heads.follow(verdict, n_updates, len(self.examples))
+        self.heads.follow(verdict, self._n_known)
+
+    @property
+    def _n_known(self) -> int:
+        """Positions of the topic."""
+        return self.examples.n_of(self.topics.answer.topic)
+
+    def _held_out(self) -> Batch:
+        return self.examples.held_out(self.topics.answer.topic)
 
     def _unlearned(self) -> Batch:
         """What was labelled since the last step."""
@@ -254,8 +287,10 @@ class Online:
         if self.grown is not None:
             self.grown.said(int(right))
         self.hits.n += 1
-        self.hits.made += int(guess.best == right)
-        self.hits.frozen += int(guess.logits.argmax() == right)
+        made, frozen = guess.best == right, int(guess.logits.argmax()) == right
+        self.hits.made += int(made)
+        self.hits.frozen += int(frozen)
+        self.heads.saw(bool(made), bool(frozen))
 
     def _mapped(self, row: FloatArray, pieces: Sequence[int], logits: FloatArray) -> Labels:
         """One label of a guess [K], and the rows that it wants held."""
@@ -268,9 +303,11 @@ class Online:
 
     def _add(self, judged: Judged, i: int, guess: Guess, labels: Labels) -> None:
         """Keep the guess of its i-th piece."""
+        answer = judged.answer
         self.examples.add(
-            judged.request, guess.hidden[None], guess.logits[None], labels, place=judged.place + i
-        )
+            answer.request, guess.hidden[None], guess.logits[None], labels,
+            place=judged.place + i, owner=answer.owner,
+        )  # fmt: skip
         self._n_fresh += 1
 
     def _hold_rows(self) -> None:

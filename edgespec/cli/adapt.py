@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgespec.adapt import adapter_file, kept_prompts, missed
+from edgespec.adapt import adapter_file, kept_prompts, missed, topic_files
 from edgespec.adapt.kept_prompts import kept_files
 from edgespec.cli import adapt_heads, adapt_merge, adapt_move, adapt_train
 from edgespec.cli.adapt_pair import (
     Opened,
     chosen,
-    heads_of,
     opened,
     prompts_of,
     rows_of,
     sources_of,
+    topics_of,
 )
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
@@ -53,6 +53,7 @@ Found = tuple[list[str], dict[str, Any]]
 
 WHAT = {
     adapter_file.ENDING: "a drafter's head",
+    topic_files.ENDING: "which topics prompts are of",
     kept_prompts.ENDING: "prompts kept as text",
     missed.ENDING: "rows of a trimmed head",
 }
@@ -216,7 +217,7 @@ def shown(piece: bytes) -> str:
 def erase(config: Config) -> Found:
     """Delete what one pair has learned, and what was kept to learn from."""
     with opened(config) as pair:
-        others = [*heads_of(config).versions(), *prompts_of(config).files()]
+        others = [*topics_of(config).files(), *prompts_of(config).files()]
         others += [file for file in [rows_of(config)] if file.is_file()]
         if pair is None:
             return deleted(others) if others else ([SAME], {"deleted": []})

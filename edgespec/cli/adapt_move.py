@@ -1,8 +1,8 @@
 """`edgespec adapt export` and `import`: what a pair has learned as one file, for another device.
 
-The file is a zip with the pair's n-grams, its drafter's head and the rows that a trimmed head has
-grown, as they lie in the state folder; what is imported is checked as those are, and of this pair,
-before anything is written.
+The file is a zip with the pair's n-grams, its drafter's heads by topic, what tells topics and the
+rows that a trimmed head has grown, as they lie in the state folder; what is imported is checked as
+those are, and of this pair, before anything is written.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgespec.adapt import adapter_file, missed
-from edgespec.cli.adapt_pair import Opened, heads_of, opened, rows_of
+from edgespec.adapt import adapter_file, missed, topic_files
+from edgespec.adapt.answer import MOST
+from edgespec.cli.adapt_pair import Opened, opened, rows_of, topics_of
 from edgespec.config import Config
 from edgespec.drafters.bridges import ngram_file
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, why, write_whole
 
-NGRAMS, HEAD, ROWS = "ngrams.bin", "head.adapter", "rows.json"
+NGRAMS, MAP, ROWS = "ngrams.bin", "topics", "rows.json"
+HEADS = ("head.adapter", *(f"head{topic}.adapter" for topic in range(1, MOST)))
+PARTS = (NGRAMS, *HEADS, MAP, ROWS)
 MOST_BYTES = 1 << 28  # of a member: as much as is read of such a file
 
 
@@ -30,9 +33,12 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     with opened(config) as pair:
         if pair is not None and pair.path.is_file():
             found[NGRAMS] = ngram_file.packed(*ngram_file.read(pair.path))
-        head = heads_of(config).load()
-    if head is not None:
-        found[HEAD] = adapter_file.packed(head)
+        topics = topics_of(config)
+    for name, files in zip(HEADS, topics.heads, strict=True):
+        if (head := files.load()) is not None:
+            found[name] = adapter_file.packed(head)
+    if HEADS[0] in found and topics.map.is_file():
+        found[MAP] = topic_files.packed(topics.load_map())
     if (rows := rows_of(config)).is_file():
         found[ROWS] = rows.read_bytes()
     if not found:
@@ -49,16 +55,18 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
 
 
 def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
-    """Add a file's n-grams to those of the pair; its head takes the place of the pair's.
+    """Add a file's n-grams to those of the pair; its heads take the place of the pair's.
 
     Lines and a record. Raises: EdgeSpecError.
     """
     with TemporaryDirectory(prefix="edgespec-import-") as folder, opened(config) as pair:
         members = unzipped(file, Path(folder))
-        heads = heads_of(config)
+        topics = topics_of(config)
         try:
             entries = ngrams_of(members[NGRAMS], pair) if NGRAMS in members else []
-            head = heads.own(members[HEAD]) if HEAD in members else None
+            found = [(HEADS.index(name), path) for name, path in members.items() if name in HEADS]
+            heads = {topic: topics.heads[topic].own(path) for topic, path in found}
+            known = topic_files.read(members[MAP]) if MAP in members else None
             held = []
             if ROWS in members:
                 held = missed.counts_in(members[ROWS], rows_of(config).stem)[1]
@@ -67,9 +75,11 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
                 f"{file} cannot be used: {str(error).replace(folder, '').lstrip('/')}"
             ) from error
         lines = [added(entries, pair)] if entries and pair is not None else []
-        if head is not None:
-            heads.save(head.adapter, head.head.days)
-            lines.append(f"the drafter's head is {file}'s now ({head.head.n_rows:,} rows)")
+        if heads:
+            topics.take(heads, known)
+        for topic, one in sorted(heads.items()):
+            of = f" of topic {topic}" if len(heads) > 1 else ""
+            lines.append(f"the drafter's head{of} is {file}'s now ({one.head.n_rows:,} rows)")
         if ROWS in members:
             write_whole(rows_of(config), members[ROWS].read_bytes(), ours=True)
             lines.append(f"the trimmed head grows {file}'s rows ({len(held):,})")
@@ -83,10 +93,7 @@ def unzipped(file: Path, folder: Path) -> dict[str, Path]:
     try:
         with zipfile.ZipFile(place(file)) as packed:
             for info in packed.infolist():
-                if (
-                    info.filename not in (NGRAMS, HEAD, ROWS)
-                    or info.compress_type != zipfile.ZIP_STORED
-                ):
+                if info.filename not in PARTS or info.compress_type != zipfile.ZIP_STORED:
                     raise UsageError(f"{file} has a part {info.filename!r:.40}: {expected}")
                 if info.file_size > MOST_BYTES:
                     raise UsageError(f"{file}: {info.filename} is too large: {expected}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgespec.adapt import missed
-from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.adapt.kept_prompts import KeptPrompts
 from edgespec.adapt.learned import file_of
+from edgespec.adapt.topic_files import TopicFiles
 from edgespec.backends.preview import with_vocabulary
 from edgespec.cli.output import show_progress
 from edgespec.config import Config, state_folder
@@ -90,9 +90,9 @@ def prompts_of(config: Config) -> KeptPrompts:
     return KeptPrompts(state_folder(), *map(fingerprint, paths_of(config)))
 
 
-def heads_of(config: Config) -> AdapterFiles:
-    """The versions of the drafter's head that this pair has learned."""
-    return AdapterFiles(state_folder(), *map(fingerprint, paths_of(config)))
+def topics_of(config: Config) -> TopicFiles:
+    """The drafter's heads that this pair has learned, by topic."""
+    return TopicFiles(state_folder(), *map(fingerprint, paths_of(config)))
 
 
 def rows_of(config: Config) -> Path:

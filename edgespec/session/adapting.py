@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from edgespec.adapt import missed
 from edgespec.adapt.adapted import Adapted
 from edgespec.adapt.adapter import fresh
-from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.adapt.examples import Examples
 from edgespec.adapt.grown import Grown
+from edgespec.adapt.heads import Heads
 from edgespec.adapt.learned import file_of
 from edgespec.adapt.online import Columns, Online
+from edgespec.adapt.topic_files import TopicFiles
+from edgespec.adapt.topics import Topics
 from edgespec.adapt.trainer import Trainer
 from edgespec.config import state_folder
 from edgespec.drafters.bridges.mapping import Mapping
@@ -30,12 +32,17 @@ Ints = NDArray[np.int64]
 
 
 def learner(
-    model: OpenModel, mapping: Mapping | None, paths: tuple[Path, Path], *, n_rows: int
+    model: OpenModel,
+    mapping: Mapping | None,
+    paths: tuple[Path, Path],
+    *,
+    n_rows: int,
+    n_topics: int,
 ) -> tuple[Adapted, Online]:
-    """The draft model with the head that was learned earlier, and what learns further.
+    """The draft model with the heads that were learned earlier, and what learns further.
 
     mapping: None for a drafter of the target's vocabulary. paths: of drafter and target. n_rows:
-    that a trimmed head may grow.
+    that a trimmed head may grow. n_topics: heads at most.
     """
     sides = fingerprint(paths[0]), fingerprint(paths[1])
     grown = None
@@ -43,18 +50,18 @@ def learner(
         file = file_of(state_folder(), missed.FOLDER, *sides, missed.ENDING)
         known = missed.Missed(model.token_ids, model.n_vocab, budget=n_rows, path=file)
         model = grown = Grown(model, known)
-    adapted = Adapted(model)
-    files = AdapterFiles(state_folder(), *sides)
-    saved, n_hidden = files.load(), model.capabilities.hidden_width
-    fits = saved is not None and saved.adapter.n_hidden == n_hidden
-    adapter = (
-        saved.adapter if saved is not None and fits else fresh(np.arange(0), n_hidden, rank=RANK)
-    )
-    days = saved.head.days if saved is not None and fits else {}
-    online = Online(
-        adapted, Trainer(adapter), Examples(n_hidden), columns(model, mapping), files, days,
-        grown=grown,
-    )  # fmt: skip
+    adapted, n_hidden = Adapted(model), model.capabilities.hidden_width
+    files, examples = TopicFiles(state_folder(), *sides), Examples(n_hidden)
+
+    def heads(topic: int) -> Heads:
+        saved = files.heads[topic].load()
+        if saved is None or saved.adapter.n_hidden != n_hidden:
+            trainer = Trainer(fresh(np.arange(0), n_hidden, rank=RANK))
+            return Heads(adapted, trainer, files.heads[topic], {})
+        return Heads(adapted, Trainer(saved.adapter), files.heads[topic], saved.head.days)
+
+    topics = Topics(heads, files, examples, most=n_topics)
+    online = Online(adapted, topics, examples, columns(model, mapping), grown=grown)
     return adapted, online
 
 

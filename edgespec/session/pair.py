@@ -119,8 +119,9 @@ class OpenPair:
         if self._config.adapt:
             mapping = None if self.translation is None else self.translation.mapping
             self.draft_model, self.learner = learner(
-                model, mapping, (path, self.path), n_rows=self._config.adapt_rows
-            )
+                model, mapping, (path, self.path),
+                n_rows=self._config.adapt_rows, n_topics=self._config.adapt_topics,
+            )  # fmt: skip
         lora = self._config.lora_draft
         return [fingerprint(Path(lora))[:12]] if lora else []
 
@@ -184,6 +185,8 @@ class OpenPair:
         format, and what learned in idle time has ended. It is kept where that was asked for.
         """
         self._quiet()
+        if self.learner is not None:
+            self.learner.begin(ids)
         if self._prompts is not None and messages:
             self._prompts.add(messages)
         if method.translated is not None and self.translation is not None:

@@ -66,6 +66,7 @@ def tell(session: Any, before: Hits, file: TextIO, *, ended: bool) -> Hits:
     row = {name: n - getattr(before, name) for name, n in asdict(learner.hits).items()}
     row |= {"tokens": stats.n_tokens, "decode_s": stats.decode_s, "drafted": stats.n_drafted}
     row |= {"accepted": stats.n_accepted, "steps": learner.n_steps, "spent_s": learner.spent_s}
+    row |= {"topic": learner.topics.answer.topic, "topics": len(learner.topics.heads)}
     row |= {"adopted": learner.model.correction is not None, "ended": ended}
     file.write(json.dumps(row) + "\n")
     file.flush()

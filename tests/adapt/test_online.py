@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,10 @@ from edgespec.adapt.adapted import KEPT, Adapted
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import AdapterFiles
 from edgespec.adapt.examples import Examples
+from edgespec.adapt.heads import Heads
 from edgespec.adapt.online import Columns, Online
+from edgespec.adapt.topic_files import TopicFiles
+from edgespec.adapt.topics import Topics
 from edgespec.adapt.trainer import Recipe, Trainer
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.teaching import teach
@@ -63,18 +67,30 @@ def after(token: int) -> int:
     return (token * 7 + 3) % V
 
 
-def online(tmp_path: Path, share: float = 1.0, **more) -> Online:
+def online(tmp_path: Path, share: float = 1.0, n_topics: int = 1, **more) -> Online:
     same = Columns(lambda ids: ids, lambda ids: ids)
     recipe = Recipe(optimizer=Settings(rate=0.03))
-    trainer = Trainer(fresh(np.arange(0), D, rank=24), recipe)
-    files = AdapterFiles(tmp_path, "a" * 64, "b" * 64)
-    return Online(
-        Adapted(Tiny()), trainer, Examples(D, kept=4, n_top=8), same, files, {}, share=share, **more
-    )
+    files, examples = TopicFiles(tmp_path, "a" * 64, "b" * 64), Examples(D, kept=4, n_top=8)
+    model = Adapted(Tiny())
+
+    def heads(topic: int) -> Heads:
+        saved = files.heads[topic].load()
+        adapter = fresh(np.arange(0), D, rank=24) if saved is None else saved.adapter
+        return Heads(model, Trainer(adapter, recipe), files.heads[topic], {})
+
+    topics = Topics(heads, files, examples, most=n_topics)
+    return Online(model, topics, examples, same, share=share, **more)
 
 
-def answered(one: Online, drafter: ModelDrafter, n_rounds: int, start: int) -> float:
-    """Decode an answer; the share of drafted tokens that were right."""
+def answered(
+    one: Online,
+    drafter: ModelDrafter,
+    n_rounds: int,
+    start: int,
+    after: Callable[[int], int] = after,
+) -> float:
+    """Decode an answer; the share of drafted tokens that were right. after: what the target says
+    after a token."""
     context, n_tested, n_hits = [start], 0, 0
     for _ in range(n_rounds):
         draft = drafter.draft(context, 3)

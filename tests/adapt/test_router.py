@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgespec.adapt.familiar import LATEST, YOUNG, Familiar, Stranger
+from edgespec.adapt.answer import Answer
+from edgespec.adapt.examples import Owner
+from edgespec.adapt.familiar import AGO, LATEST, YOUNG, Familiar
 from edgespec.adapt.features import BUCKETS, SEEN, features
 from edgespec.adapt.router import Router
 
@@ -48,6 +50,11 @@ def test_heads_that_are_alike_leave_the_router_as_it_is():
     assert law[0] > 0.8
 
 
+def asked(request: int, kind: int, rng: np.random.Generator) -> Answer:
+    """An answer that begins."""
+    return Answer(request, features(prompt(kind, rng)), 0, Owner(0, False))
+
+
 def met(known: Familiar, kind: int, n: int, rng: np.random.Generator, topic: int = 0) -> None:
     """Some prompts of a kind."""
     for _ in range(n):
@@ -62,18 +69,21 @@ def test_prompts_of_another_kind_are_strange_and_soon_a_kind():
     own = [known.knows(features(prompt(0, rng)), [0]) for _ in range(50)]
     other = [known.knows(features(prompt(1, rng)), [0]) for _ in range(50)]
     assert np.mean(own) > 0.9 and np.mean(other) < 0.1
-    found = [known.are_a_kind(Stranger(features(prompt(1, rng)), i), [0]) for i in range(5)]
-    assert found == [False, False, False, True, True]
-    for i in range(20):
-        known.are_a_kind(Stranger(features(prompt(1, rng)), i), [0])
+    found = [known.are_a_kind(asked(i, 1, rng), [0]) for i in range(20)]
+    assert found == [False] * 3 + [True] * 17
     assert len(known.strangers) == LATEST
 
 
 def test_strangers_that_have_nothing_in_common_are_no_kind():
     rng, known = np.random.default_rng(3), Familiar(4)
     met(known, 0, 30, rng)
-    strange = [features(prompt(kind, rng)) for kind in range(1, 5)]
-    assert not any(known.are_a_kind(Stranger(of, 0), [0]) for of in strange)
+    assert not any(known.are_a_kind(asked(kind, kind, rng), [0]) for kind in range(1, 5))
+
+
+def test_strangers_that_came_long_ago_are_forgotten():
+    rng, known = np.random.default_rng(5), Familiar(4)
+    met(known, 0, 30, rng)
+    assert not any(known.are_a_kind(asked(AGO * i, 1, rng), [0]) for i in range(9))
 
 
 def test_a_young_topic_takes_what_comes_and_one_without_prompts_nothing():

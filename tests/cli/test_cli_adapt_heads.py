@@ -13,7 +13,7 @@ import pytest
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.cli import adapt_train, main
-from edgespec.cli.adapt_pair import heads_of, prompts_of
+from edgespec.cli.adapt_pair import prompts_of, topics_of
 from edgespec.config import Config, resolve
 from edgespec.drafters.bridges.ngram_file import files_in, read
 
@@ -35,7 +35,7 @@ def learned(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> A
     story.write_text("The patient goblin begins to consult his relations.\n" * 3, encoding="utf-8")
     assert main(["adapt", "warm", str(story), *PAIR]) == 0
     capsys.readouterr()
-    files = heads_of(asked())
+    files = topics_of(asked()).heads[0]
     head = fresh(np.array([3, 8, 9]), 64, rank=8)
     head.bias += 1
     files.save(head, DAYS)
@@ -96,11 +96,42 @@ def test_another_device_gets_all_that_was_learned(
     lines = said(capsys, "import", str(file), *PAIR)
     assert "0 n-grams before, " in lines[0]
     assert lines[1] == f"the drafter's head is {file}'s now (3 rows)"
-    there = heads_of(asked()).load()
+    there = topics_of(asked()).heads[0].load()
     assert there is not None
     assert (there.head.days, there.adapter.bias.tolist()) == (DAYS, [1.0] * 3)
     (ngrams,) = files_in(tmp_path / "other")
     assert sorted(read(ngrams)[1]) == sorted(read(mine)[1])
+
+
+def test_topics_are_shown_drawn_moved_and_erased(
+    learned: AdapterFiles, home: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    topics, file = topics_of(asked()), tmp_path / "learned.zip"
+    head = fresh(np.array([1, 2]), 64, rank=8)
+    topics.heads[2].save(head, {"2026-03-03": Day(1, 10, 1.0, 2.0)})
+    what = topics.load_map()
+    what.familiar.counts[:] = [12, 0, 1500, 0]
+    topics.save_map(what)
+    lines = said(capsys, "show")
+    assert any("topic2.00000001  a drafter's head, rank 8, 2 rows" in line for line in lines)
+    assert any("prompts by topic: 12 of topic 0, 1,500 of topic 2, " in line for line in lines)
+    picture = tmp_path / "days.png"
+    assert said(capsys, "show", *PAIR, "--plot", str(picture))[-1].startswith("drew 3 days")
+    parts = "ngrams.bin, head.adapter, head2.adapter, topics"
+    assert said(capsys, "export", str(file), *PAIR) == [f"wrote {file} ({parts})"]
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path / "other"))
+    there = topics_of(asked())
+    there.heads[1].save(head, {})  # gives way
+    lines = said(capsys, "import", str(file), *PAIR)
+    assert lines[1:] == [
+        f"the drafter's head of topic 0 is {file}'s now (3 rows)",
+        f"the drafter's head of topic 2 is {file}'s now (2 rows)",
+    ]
+    assert there.topics() == [0, 2] and there.map.stat().st_mode & 0o777 == 0o600
+    assert there.load_map().familiar.counts.tolist() == [12, 0, 1500, 0]
+    lines = said(capsys, "reset", *PAIR)
+    assert f"deleted {there.map} (which topics prompts are of)" in lines
+    assert there.files() == []
 
 
 def test_an_import_adds_to_what_is_known(learned: AdapterFiles, home, tmp_path, capsys) -> None:

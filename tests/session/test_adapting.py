@@ -45,6 +45,33 @@ def test_a_text_is_the_same_while_the_drafter_learns(
         assert len(learner.trainer.adapter.rows) > 0
 
 
+def test_a_text_is_the_same_whatever_topic_it_is_taken_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    for name, value in {"YOUNG": 1, "LIKE": 9.0, "STRANGERS": 1}.items():  # all is strange
+        monkeypatch.setattr(f"edgespec.adapt.familiar.{name}", value)
+    asks = [ASK, ASK, [{"role": "user", "content": "Find me a bus to the coast."}], ASK]
+    with edgespec.load(adapt=True, speculative="on", temperature=0.0, max_tokens=30) as session:
+        learner = session.pair.learner
+        assert learner is not None
+        learner._share = 1e9
+        for i, ask in enumerate(asks):
+            if i == 3:
+                monkeypatch.setattr("edgespec.adapt.familiar.LIKE", 0.0)  # all is familiar
+            texts = [
+                "".join(piece.text for piece in session.chat(ask, speculative=how))
+                for how in ("off", "on")
+            ]
+            assert texts[0] == texts[1]
+            learner.heads.gate.good = learner.trainer.adapter.copy()  # unproven, so that it tells
+        assert sorted(learner.topics.heads) == [0, 1]
+        assert learner.model.correction is not None
+        assert session.stats.n_accepted > 0
+    (routes,) = tmp_path.rglob("*.topics")
+    assert routes.stat().st_mode & 0o777 == 0o600
+
+
 def test_any_request_ends_what_learns_in_idle_time(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     with edgespec.load(adapt=True, speculative="on") as session:

@@ -1,0 +1,198 @@
+"""Several heads for a drafter, one for each topic that prompts are of, and which one is in use.
+
+A prompt goes to the topic that its features tell (router.py, familiar.py). Once it is answered all
+heads are asked what they would have guessed: the answer then belongs to the one that was right most
+often, teaches that one, and the router. So a wrong route costs one answer at most, and not even
+that: what falls behind the uncorrected head is left within the answer (heads.py).
+
+A topic is opened where prompts come that are like those of no topic but like each other, or where
+the head of one falls behind the uncorrected head. If there is no room, the one that was not used
+for longest makes it.
+Source: Online Speculative Decoding, Liu et al. 2023, arXiv 2310.07177: a drafter for each topic.
+There topics are given; here they are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespec.adapt.adapter import HeadAdapter
+from edgespec.adapt.answer import MOST, Answer
+from edgespec.adapt.examples import HELD_OUT, Batch, Examples, Owner
+from edgespec.adapt.familiar import YOUNG
+from edgespec.adapt.features import Buckets
+from edgespec.adapt.gate import rates
+from edgespec.adapt.heads import Heads
+from edgespec.adapt.topic_files import TopicFiles
+
+REST = 64  # answers of other topics before one may make room
+SURE = 0.9  # of an answer being another topic's, or it stays
+SAVED_EVERY = 8  # answers
+NOTHING = np.zeros(0, np.int64)
+
+
+class Topics:
+    """Heads by topic; there is always topic 0.
+
+    make: the heads of a topic, as far as its files tell. most: 1 leaves all to topic 0.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Heads],
+        files: TopicFiles,
+        examples: Examples,
+        *,
+        most: int = MOST,
+    ) -> None:
+        self._make, self._files, self._examples, self._most = make, files, examples, most
+        known = files.topics() if most > 1 else []
+        self.heads = {topic: make(topic) for topic in sorted({0, *known[:most]})}
+        self.map = files.load_map()
+        self._n_answers = dict.fromkeys(self.heads, 0)
+        self._last = dict.fromkeys(self.heads, 0)  # request of each
+        self.answer = Answer(-1, NOTHING, 0, Owner(0, False))
+        self.now.use(self.now.gate.good)
+
+    @property
+    def now(self) -> Heads:
+        """Those of the answer's topic."""
+        return self.heads[self.answer.topic]
+
+    def begin(self, of: Buckets) -> None:
+        """A prompt comes; without features it is of the topic of the one before."""
+        self._conclude()
+        before, request = self.answer, self.answer.request + 1
+        self.answer = Answer(request, of, before.topic, before.owner)
+        if len(of) and self._most > 1:
+            self.map.familiar.meet(of)
+            self.answer.topic = self._routed(self.answer)
+        self.answer.owner = self._owner(self.answer.topic)
+        self.now.use(self.now.gate.good)
+        if self.answer.is_strange:
+            self.now.stand_back()
+
+    def place(self, asked: Batch) -> None:
+        """Ask all heads about positions of the answer that none has learned from; move it where it
+        belongs.
+        """
+        answer, topics = self.answer, list(self.heads)
+        if len(topics) == 1 and not answer.is_strange:
+            return
+        first = int(np.searchsorted(asked.request, answer.request))
+        of = asked.part(slice(first, None))
+        for topic in topics:
+            answer.right[topic] += rates(self.heads[topic].gate.good, of, greedy=True).sum()
+        answer.right[-1] += rates(self.now.frozen, of, greedy=True).sum()
+        law = self._law(answer.of)
+        goal = self.map.router.goal(law, answer.right[topics])
+        best = topics[int(goal.argmax())]
+        if best != answer.topic and goal.max() > SURE:
+            self._move(best)
+
+    def decline(self) -> None:
+        """The head in use has fallen behind the uncorrected one: the text is of a topic without a
+        head yet, or that one is given up.
+        """
+        topic = self.answer.topic
+        room = self._room() if self.map.familiar.counts[topic] >= YOUNG else None
+        if room is None:
+            self.now.start_over()
+            return
+        self._open(room, self.now.frozen)
+        self._move(room)
+
+    def keep(self, *, at_end: bool) -> None:
+        """Write what is new of all heads, and now and then the map."""
+        for heads in self.heads.values():
+            heads.keep()
+        if at_end:
+            self._conclude()
+            self.answer.n = 0
+        if self._most > 1 and (at_end or self.answer.request % SAVED_EVERY == 0):
+            self._files.save_map(self.map)
+
+    def _conclude(self) -> None:
+        """What is known of the answer that is over teaches router and map."""
+        answer, known, topics = self.answer, self.map.familiar, list(self.heads)
+        if not answer.n:
+            return
+        self._n_answers[answer.topic] += 1
+        self._last[answer.topic] = answer.request
+        if not len(answer.of):
+            return
+        if answer.right.any():
+            law = self._law(answer.of)
+            goal = self.map.router.goal(law, answer.right[topics])
+            self.map.router.learn(answer.of, topics, goal - law)
+        if not answer.is_strange:
+            known.add(answer.of, answer.topic)
+
+    def _law(self, of: Buckets) -> NDArray[np.float64]:
+        """[n] how likely a prompt is of each topic there is."""
+        topics = list(self.heads)
+        return self.map.router.law(of, topics, self.map.familiar.likeness(of, topics))
+
+    def _routed(self, answer: Answer) -> int:
+        """The topic of a prompt, opened if need be."""
+        known, topics = self.map.familiar, list(self.heads)
+        best = topics[int(self._law(answer.of).argmax())]
+        room = None if known.knows(answer.of, topics) else self._room()
+        if room is None:
+            return best
+        answer.is_strange = True
+        if not known.are_a_kind(answer, topics):
+            return best
+        self._open(room, self._best(known.strangers))
+        answer.is_strange = False
+        for stranger in known.strangers[:-1]:
+            known.add(stranger.of, room)
+            self._give(stranger, room)
+            self._n_answers[room] += 1
+        known.strangers.clear()
+        return room
+
+    def _best(self, answers: Sequence[Answer]) -> HeadAdapter:
+        """The head that was right most often in some answers; the uncorrected one where none was
+        more often than that.
+        """
+        right = np.sum([answer.right for answer in answers], axis=0)
+        best = max(self.heads, key=right.__getitem__)
+        return self.heads[best].gate.good if right[best] > right[-1] else self.now.frozen
+
+    def _room(self) -> int | None:
+        """A number for another topic, if there is one."""
+        free = [topic for topic in range(self._most) if topic not in self.heads]
+        if free or self._most == 1:
+            return free[0] if free else None
+        oldest = min(self._last, key=self._last.__getitem__)
+        return oldest if self.answer.request - self._last[oldest] > REST else None
+
+    def _open(self, topic: int, like: HeadAdapter) -> None:
+        """A topic that has no head in use yet; the one that learns begins like another."""
+        self._files.heads[topic].remove()
+        self.map.router.forget(topic)
+        self.map.familiar.forget(topic)
+        self.heads[topic] = self._make(topic)
+        self.heads = dict(sorted(self.heads.items()))
+        self.heads[topic].trainer.adapter.become(like)
+        self.heads[topic].trainer.restart()
+        self.heads[topic].is_young = True
+        self._n_answers[topic], self._last[topic] = 0, self.answer.request
+
+    def _move(self, topic: int) -> None:
+        """The answer turns out to be of another topic."""
+        self._give(self.answer, topic)
+        self.now.use(self.now.gate.good)
+
+    def _give(self, answer: Answer, topic: int) -> None:
+        """An answer, with what is known of it and what is still to be labelled, to a topic."""
+        answer.topic, answer.owner = topic, self._owner(topic)
+        self._examples.move(answer.request, answer.owner)
+
+    def _owner(self, topic: int) -> Owner:
+        """Of the topic's next answer."""
+        return Owner(topic, self._n_answers[topic] % HELD_OUT == HELD_OUT - 1)
