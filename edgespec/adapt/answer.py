@@ -11,6 +11,7 @@ from edgespec.adapt.examples import Owner
 from edgespec.adapt.features import Buckets
 
 MOST = 4  # topics; OSD has five drafters
+NONE = MOST  # stands for the uncorrected head beside them
 
 
 @dataclass

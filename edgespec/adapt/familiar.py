@@ -17,7 +17,7 @@ from edgespec.adapt.features import BUCKETS, Buckets
 LIKE = 0.55  # of what a topic's own prompts are like it, or a prompt is strange
 LATELY = 1 / 32  # what the latest prompt counts of how like its topic prompts are
 MEMORY = 64  # prompts of a topic, about, that it is known by
-YOUNG = 8  # prompts; a topic with fewer takes all others
+YOUNG = 8  # prompts; a topic with fewer takes all that is most like it
 STRANGERS = 4  # prompts that are more like each other than like any topic open a new one
 LATEST, AGO = 8, 24  # strangers that are remembered, and for how many requests
 
@@ -40,12 +40,10 @@ class Familiar:
         """[n] cosines of a prompt and the means of some topics."""
         return self._cosines(of, self.means[topics])
 
-    def knows(self, of: Buckets, topics: Sequence[int]) -> bool:
-        """Whether a prompt is like those of some of the topics, or one has hardly any yet."""
-        counts = self.counts[topics]
-        takes = (counts > 0) & (counts < YOUNG)
-        takes |= self.likeness(of, topics) > LIKE * self.usual[topics]
-        return bool(takes.any() or not counts.any())
+    def expected(self, of: Buckets, topics: Sequence[int]) -> float:
+        """How like its topic a prompt has to be, or it is strange; -1 where that topic is young."""
+        best = topics[int(self.likeness(of, topics).argmax())]
+        return LIKE * float(self.usual[best]) if self.counts[best] >= YOUNG else -1.0
 
     def are_a_kind(self, new: Answer, topics: Sequence[int]) -> bool:
         """Remember a stranger; whether there are enough that are more like each other than like

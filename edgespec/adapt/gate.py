@@ -22,6 +22,7 @@ LEAST = 0.05  # of accepted tokens; less is not worth what it may cost when the 
 TINY = 1e-3  # accepted tokens a round, where hardly any were
 PIECE = 128  # positions judged at a time
 FEWEST = 8  # requests; of fewer the noise is hardly known
+FEW = 3  # requests; of fewer nothing is said
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Gate:
     def judging(self, adapter: HeadAdapter, held: Batch) -> Generator[None, None, Verdict]:
         """The same piece by piece, each of some milliseconds."""
         requests = np.unique(held.request)
-        if len(requests) < FEWEST:
+        if len(requests) < FEW:
             return Verdict(False, 0.0, 0.0, 0.0, len(requests))
         found: list[list[NDArray[np.float64]]] = [[], []]
         for start in range(0, len(held), PIECE):
@@ -80,7 +81,9 @@ class Gate:
         before, after = (self._by_request(np.concatenate(one), held, requests) for one in found)
         gain = after - before
         noise = float(gain.std(ddof=1) / len(gain) ** 0.5)
-        adopted = bool(gain.mean() > max(SIGMAS * noise, LEAST * before.mean(), TINY))
+        adopted = len(gain) >= FEWEST and bool(
+            gain.mean() > max(SIGMAS * noise, LEAST * before.mean(), TINY)
+        )
         return Verdict(adopted, float(before.mean()), float(after.mean()), noise, len(requests))
 
     def _by_request(

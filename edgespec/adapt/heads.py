@@ -15,7 +15,7 @@ from edgespec.adapt.adapted import Adapted
 from edgespec.adapt.adapter import HeadAdapter, fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
 from edgespec.adapt.examples import Batch
-from edgespec.adapt.gate import FEWEST, Gate, Verdict, rates
+from edgespec.adapt.gate import FEW, FEWEST, Gate, Verdict, rates
 from edgespec.adapt.rivals import Decline, Lead
 from edgespec.adapt.trainer import Trainer
 from edgespec.errors import UsageError
@@ -119,18 +119,18 @@ class Heads:
     def follow(self, verdict: Verdict, n_positions: int) -> None:
         """Adopt and keep the head that learns if it is better; give it up if it is worse.
 
-        verdict: the gate's on it. n_positions: those it has learned from. The held-out requests of
-        a young topic are too few to be asked: there being ahead on what it had not learned from is
-        enough.
+        verdict: the gate's on it. n_positions: those it has learned from. The few held-out requests
+        of a young topic can only agree with what was seen on positions not learned from.
         """
         is_asked = verdict.n_requests >= FEWEST
-        if not (is_asked or self.is_young):
+        if not (is_asked or (self.is_young and verdict.n_requests >= FEW)):
             return
         n_updates = self.n_unjudged
         self.n_unjudged = 0 if is_asked else n_updates
         if verdict.after < verdict.before - verdict.noise:
             self._give_up()
-        is_ahead = self._progress.is_sure and (verdict.after > verdict.before or not is_asked)
+        surely = 0.0 if is_asked else verdict.noise
+        is_ahead = self._progress.is_sure and verdict.after > verdict.before + surely
         if not (verdict.adopted or is_ahead) or self._lag.is_sure:
             return
         self.gate.good, self._progress = self._trainer.adapter.copy(), Lead()

@@ -20,14 +20,14 @@ RATE = 4.0  # a prompt that was wrong at even odds moves its own logit by half o
 
 Floats = NDArray[np.floating[Any]]
 Law = NDArray[np.float64]
-"""[n] probabilities of the topics that are open, in the order they are given in."""
+"""[n] probabilities of some topics, in the order they are given in."""
 
 
 class Router:
     """weights: [topics, BUCKETS], zero at first: then likeness alone decides.
 
     likeness: [n] how like a prompt is those of each topic so far (familiar.py), a feature whose
-    weight is not learned.
+    weight is not learned. That of no topic counts as one of them.
     """
 
     def __init__(self, n_topics: int) -> None:

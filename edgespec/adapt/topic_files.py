@@ -97,7 +97,7 @@ class TopicFiles:
 
 def new_map() -> Map:
     """One that knows nothing."""
-    return Map(Router(MOST), Familiar(MOST))
+    return Map(Router(MOST + 1), Familiar(MOST))
 
 
 def read(path: Path) -> Map:
@@ -126,7 +126,7 @@ def unpacked(data: bytes) -> Map:
     check_stored(arrays)
     with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
         found = {name: file[name] for name in ("weights", "counts", "usual", "means", "seen")}
-    shapes = [(MOST, BUCKETS), (MOST,), (MOST,), (MOST, BUCKETS), (BUCKETS,)]
+    shapes = [(MOST + 1, BUCKETS), (MOST,), (MOST,), (MOST, BUCKETS), (BUCKETS,)]
     kinds = [np.float32, np.int64, np.float32, np.float16, np.float32]
     if [(one.shape, one.dtype) for one in found.values()] != list(zip(shapes, kinds, strict=True)):
         raise ValueError("arrays of other sizes")

@@ -5,9 +5,9 @@ heads are asked what they would have guessed: the answer then belongs to the one
 often, teaches that one, and the router. So a wrong route costs one answer at most, and not even
 that: what falls behind the uncorrected head is left within the answer (heads.py).
 
-A topic is opened where prompts come that are like those of no topic but like each other, or where
-the head of one falls behind the uncorrected head. If there is no room, the one that was not used
-for longest makes it.
+What is like no topic, or what no head has answered better than the uncorrected one, is the
+uncorrected one's. Four such prompts that are like each other open a topic; so does a head that
+falls behind. If there is no room, the one that was not used for longest makes it.
 Source: Online Speculative Decoding, Liu et al. 2023, arXiv 2310.07177: a drafter for each topic.
 There topics are given; here they are found.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.adapter import HeadAdapter
-from edgespec.adapt.answer import MOST, Answer
+from edgespec.adapt.answer import MOST, NONE, Answer
 from edgespec.adapt.examples import HELD_OUT, Batch, Examples, Owner
 from edgespec.adapt.familiar import YOUNG
 from edgespec.adapt.features import Buckets
@@ -69,7 +69,9 @@ class Topics:
         self.answer = Answer(request, of, before.topic, before.owner)
         if len(of) and self._most > 1:
             self.map.familiar.meet(of)
-            self.answer.topic = self._routed(self.answer)
+            law = self._law(of)
+            self.answer.topic = list(self.heads)[int(law[:-1].argmax())]
+            self.answer.is_strange = bool(law[-1] >= law.max())
         self.answer.owner = self._owner(self.answer.topic)
         self.now.use(self.now.gate.good)
         if self.answer.is_strange:
@@ -79,18 +81,17 @@ class Topics:
         """Ask all heads about positions of the answer that none has learned from; move it where it
         belongs.
         """
-        answer, topics = self.answer, list(self.heads)
-        if len(topics) == 1 and not answer.is_strange:
+        answer, topics = self.answer, [*self.heads, NONE]
+        if self._most == 1:
             return
         first = int(np.searchsorted(asked.request, answer.request))
         of = asked.part(slice(first, None))
         for topic in topics:
-            answer.right[topic] += rates(self.heads[topic].gate.good, of, greedy=True).sum()
-        answer.right[-1] += rates(self.now.frozen, of, greedy=True).sum()
-        law = self._law(answer.of)
-        goal = self.map.router.goal(law, answer.right[topics])
+            head = self.now.frozen if topic == NONE else self.heads[topic].gate.good
+            answer.right[topic] += rates(head, of, greedy=True).sum()
+        goal = self.map.router.goal(self._law(answer.of), answer.right[topics])
         best = topics[int(goal.argmax())]
-        if best != answer.topic and goal.max() > SURE:
+        if best not in (answer.topic, NONE) and goal.max() > SURE:
             self._move(best)
 
     def decline(self) -> None:
@@ -117,7 +118,7 @@ class Topics:
 
     def _conclude(self) -> None:
         """What is known of the answer that is over teaches router and map."""
-        answer, known, topics = self.answer, self.map.familiar, list(self.heads)
+        answer, known, topics = self.answer, self.map.familiar, [*self.heads, NONE]
         if not answer.n:
             return
         self._n_answers[answer.topic] += 1
@@ -128,32 +129,27 @@ class Topics:
             law = self._law(answer.of)
             goal = self.map.router.goal(law, answer.right[topics])
             self.map.router.learn(answer.of, topics, goal - law)
-        if not answer.is_strange:
-            known.add(answer.of, answer.topic)
-
-    def _law(self, of: Buckets) -> NDArray[np.float64]:
-        """[n] how likely a prompt is of each topic there is."""
-        topics = list(self.heads)
-        return self.map.router.law(of, topics, self.map.familiar.likeness(of, topics))
-
-    def _routed(self, answer: Answer) -> int:
-        """The topic of a prompt, opened if need be."""
-        known, topics = self.map.familiar, list(self.heads)
-        best = topics[int(self._law(answer.of).argmax())]
-        room = None if known.knows(answer.of, topics) else self._room()
+        room = self._room() if answer.is_strange else None
         if room is None:
-            return best
-        answer.is_strange = True
-        if not known.are_a_kind(answer, topics):
-            return best
+            known.add(answer.of, answer.topic)
+        elif known.are_a_kind(answer, topics[:-1]):
+            self._found(room)
+
+    def _found(self, room: int) -> None:
+        """The strangers open a topic and take their answers along."""
+        known = self.map.familiar
         self._open(room, self._best(known.strangers))
-        answer.is_strange = False
-        for stranger in known.strangers[:-1]:
+        for stranger in known.strangers:
             known.add(stranger.of, room)
             self._give(stranger, room)
             self._n_answers[room] += 1
         known.strangers.clear()
-        return room
+
+    def _law(self, of: Buckets) -> NDArray[np.float64]:
+        """[n + 1] how likely a prompt is of each topic there is, and of none."""
+        topics, known = list(self.heads), self.map.familiar
+        likeness = np.append(known.likeness(of, topics), known.expected(of, topics))
+        return self.map.router.law(of, [*topics, NONE], likeness)
 
     def _best(self, answers: Sequence[Answer]) -> HeadAdapter:
         """The head that was right most often in some answers; the uncorrected one where none was

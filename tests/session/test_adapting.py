@@ -51,13 +51,14 @@ def test_a_text_is_the_same_whatever_topic_it_is_taken_for(
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     for name, value in {"YOUNG": 1, "LIKE": 9.0, "STRANGERS": 1}.items():  # all is strange
         monkeypatch.setattr(f"edgespec.adapt.familiar.{name}", value)
-    asks = [ASK, ASK, [{"role": "user", "content": "Find me a bus to the coast."}], ASK]
+    bus = [{"role": "user", "content": "Find me a bus to the coast."}]
+    asks = [ASK, ASK, bus, bus, ASK]
     with edgespec.load(adapt=True, speculative="on", temperature=0.0, max_tokens=30) as session:
         learner = session.pair.learner
         assert learner is not None
         learner._share = 1e9
         for i, ask in enumerate(asks):
-            if i == 3:
+            if i == 4:
                 monkeypatch.setattr("edgespec.adapt.familiar.LIKE", 0.0)  # all is familiar
             texts = [
                 "".join(piece.text for piece in session.chat(ask, speculative=how))
