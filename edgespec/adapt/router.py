@@ -16,6 +16,7 @@ from edgespec.adapt.features import BUCKETS, Buckets
 
 SHARP = 20.0  # of likeness: cosines of one kind are about 0.35, of two 0.1
 WEIGHT = 0.5  # of a position at which one head was right and another was not
+DOUBT = 0.05  # probability of each topic, at least, before an answer is looked at
 RATE = 4.0  # a prompt that was wrong at even odds moves its own logit by half of that
 
 Floats = NDArray[np.floating[Any]]
@@ -40,17 +41,24 @@ class Router:
         law = np.exp(z - z.max())
         return np.asarray(law / law.sum())
 
-    def goal(self, law: Law, right: Floats) -> Law:
-        """That law after an answer at which the heads were right at so many positions, [n]."""
-        z = np.log(law) + WEIGHT * (right - right.max())
-        goal = np.exp(z - z.max())
-        return np.asarray(goal / goal.sum())
-
-    def learn(self, of: Buckets, topics: Sequence[int], slope: Law) -> None:
-        """One step by what the law should have been, less what it was."""
+    def learn(self, of: Buckets, topics: Sequence[int], law: Law, right: Floats) -> None:
+        """One step from what the law was to what it should have been. right: as of `after`."""
+        slope = after(law, right) - doubted(law)
         step = (RATE * slope / max(len(of), 1) ** 0.5).astype(np.float32)
         self.weights[np.ix_(np.array(topics), of)] += step[:, None]
 
     def forget(self, topic: int) -> None:
         """It is another topic from now on."""
         self.weights[topic] = 0
+
+
+def after(law: Law, right: Floats) -> Law:
+    """That law after an answer at which the topics' heads were right at so many positions, [n]."""
+    goal = doubted(law) * np.exp(WEIGHT * (right - right.max()))
+    return np.asarray(goal / goal.sum())
+
+
+def doubted(law: Law) -> Law:
+    """A law that is sure of nothing, so that what an answer shows can change it."""
+    law = np.maximum(law, DOUBT)
+    return np.asarray(law / law.sum())

@@ -26,6 +26,7 @@ from edgespec.adapt.familiar import YOUNG
 from edgespec.adapt.features import Buckets
 from edgespec.adapt.gate import rates
 from edgespec.adapt.heads import Heads
+from edgespec.adapt.router import after
 from edgespec.adapt.topic_files import TopicFiles
 
 REST = 64  # answers of other topics before one may make room
@@ -89,7 +90,7 @@ class Topics:
         for topic in topics:
             head = self.now.frozen if topic == NONE else self.heads[topic].gate.good
             answer.right[topic] += rates(head, of, greedy=True).sum()
-        goal = self.map.router.goal(self._law(answer.of), answer.right[topics])
+        goal = after(self._law(answer.of), answer.right[topics])
         best = topics[int(goal.argmax())]
         if best not in (answer.topic, NONE) and goal.max() > SURE:
             self._move(best)
@@ -127,8 +128,7 @@ class Topics:
             return
         if answer.right.any():
             law = self._law(answer.of)
-            goal = self.map.router.goal(law, answer.right[topics])
-            self.map.router.learn(answer.of, topics, goal - law)
+            self.map.router.learn(answer.of, topics, law, answer.right[topics])
         room = self._room() if answer.is_strange else None
         if room is None:
             known.add(answer.of, answer.topic)

@@ -8,7 +8,7 @@ from edgespec.adapt.answer import Answer
 from edgespec.adapt.examples import Owner
 from edgespec.adapt.familiar import AGO, LATEST, YOUNG, Familiar
 from edgespec.adapt.features import BUCKETS, SEEN, features
-from edgespec.adapt.router import Router
+from edgespec.adapt.router import DOUBT, Router, after
 
 FRAME = [1, 7, 7, 3]  # of a template
 
@@ -38,7 +38,7 @@ def test_a_router_learns_two_kinds_of_prompts_within_some_tens_of_answers():
         law = router.law(of, topics, nothing)
         hits.append(int(law.argmax()) == kind)
         right = rng.binomial(40, [0.5 - 0.2 * kind, 0.3 + 0.2 * kind])  # of each topic's head
-        router.learn(of, topics, router.goal(law, right) - law)
+        router.learn(of, topics, law, right)
     assert np.mean(hits[-30:]) > 0.9
     assert not router.weights[[1, 3]].any()
 
@@ -46,8 +46,19 @@ def test_a_router_learns_two_kinds_of_prompts_within_some_tens_of_answers():
 def test_heads_that_are_alike_leave_the_router_as_it_is():
     router, of = Router(2), features([1, 2, 3])
     law = router.law(of, [0, 1], np.array([0.3, 0.2]))
-    np.testing.assert_allclose(router.goal(law, np.array([9.0, 9.0])), law)
-    assert law[0] > 0.8
+    assert 0.8 < law[0] < 1 - DOUBT
+    np.testing.assert_allclose(after(law, np.array([9.0, 9.0])), law)
+    router.learn(of, [0, 1], law, np.array([9.0, 9.0]))
+    assert not router.weights.any()
+
+
+def test_what_is_sure_is_unlearned_as_soon_as_what_is_not():
+    router, of = Router(2), features([1, 2, 3])
+    likeness, n = np.array([0.9, 0.1]), 0
+    while (law := router.law(of, [0, 1], likeness)).argmax() == 0 and n < 99:
+        router.learn(of, [0, 1], law, np.array([5.0, 8.0]))
+        n += 1
+    assert 4 <= n <= 20
 
 
 def asked(request: int, kind: int, rng: np.random.Generator) -> Answer:

@@ -11,7 +11,7 @@ from test_router import prompt
 
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import BUDGET, AdapterFiles
-from edgespec.adapt.answer import MOST
+from edgespec.adapt.answer import MOST, NONE
 from edgespec.adapt.features import features
 from edgespec.adapt.rivals import BEHIND, DRIFT
 from edgespec.adapt.topic_files import TopicFiles, packed, read
@@ -151,6 +151,21 @@ def test_an_answer_goes_to_the_head_that_was_right_and_teaches_that_one(taught):
     assert stream.one.examples.n_of(1) > n_before + 8
     stream.one.begin(prompt(0, stream.rng))
     assert (topics.map.router.weights != weights).any()
+
+
+def test_the_router_learns_where_no_head_is_better_than_the_uncorrected_one(tmp_path):
+    stream = with_heads(tmp_path, bad())
+    topics = stream.one.topics
+    topics._found = lambda room: None  # no other comes
+    for right, is_strange in ((4, False), (9, True)):
+        found = []
+        for _ in range(20):
+            topics.begin(features(prompt(0, stream.rng)))
+            topics.answer.n = 20
+            topics.answer.right[[0, NONE]] = 6, right
+            found.append(topics.answer.is_strange)
+            assert (stream.one.model.correction is None) == topics.answer.is_strange
+        assert np.mean(np.array(found[10:]) == is_strange) > 0.8
 
 
 def test_what_falls_behind_in_its_own_topic_is_given_up(tmp_path):
