@@ -144,7 +144,7 @@ class Config:
         False, "--adapt-keep-text", switch, "", "keep prompts as text, for adapt train", rare=True
     )
     adapt_topics: int = option(
-        4, "--adapt-topics", within(1, 4), "N", "heads at most, by topic (1 to 4)", rare=True
+        1, "--adapt-topics", within(1, 4), "N", "heads at most, by topic (1 to 4)", rare=True
     )
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True

@@ -53,7 +53,8 @@ def test_a_text_is_the_same_whatever_topic_it_is_taken_for(
         monkeypatch.setattr(f"edgespec.adapt.familiar.{name}", value)
     bus = [{"role": "user", "content": "Find me a bus to the coast."}]
     asks = [ASK, ASK, bus, bus, ASK]
-    with edgespec.load(adapt=True, speculative="on", temperature=0.0, max_tokens=30) as session:
+    options = {"temperature": 0.0, "max_tokens": 30, "speculative": "on"}
+    with edgespec.load(adapt=True, adapt_topics=4, **options) as session:
         learner = session.pair.learner
         assert learner is not None
         learner._share = 1e9
