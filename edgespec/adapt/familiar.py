@@ -45,6 +45,11 @@ class Familiar:
         best = topics[int(self.likeness(of, topics).argmax())]
         return LIKE * float(self.usual[best]) if self.counts[best] >= YOUNG else -1.0
 
+    def is_like(self, of: Buckets, topic: int) -> bool:
+        """Whether a prompt is like those of a topic, or that is young."""
+        like = float(self.likeness(of, [topic])[0])
+        return self.counts[topic] < YOUNG or like > LIKE * float(self.usual[topic])
+
     def are_a_kind(self, new: Answer, topics: Sequence[int]) -> bool:
         """Remember a stranger; whether there are enough that are more like each other than like
         any topic.

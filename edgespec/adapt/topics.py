@@ -75,8 +75,13 @@ class Topics:
             self.answer.is_strange = bool(law[-1] >= law.max())
         self.answer.owner = self._owner(self.answer.topic)
         self.now.use(self.now.gate.good)
-        if self.answer.is_strange:
+        if self._most > 1 and not self._trusts(of):
             self.now.stand_back()
+
+    def _trusts(self, of: Buckets) -> bool:
+        """Whether the head of the answer's topic may draft."""
+        is_like = not len(of) or self.map.familiar.is_like(of, self.answer.topic)
+        return is_like and not self.answer.is_strange
 
     def place(self, asked: Batch) -> None:
         """Ask all heads about positions of the answer that none has learned from; move it where it

@@ -168,6 +168,15 @@ def test_the_router_learns_where_no_head_is_better_than_the_uncorrected_one(tmp_
         assert np.mean(np.array(found[10:]) == is_strange) > 0.8
 
 
+def test_what_is_not_like_its_topic_is_drafted_without_a_head(tmp_path):
+    stream = with_heads(tmp_path, bad())
+    topics = stream.one.topics
+    topics._law = lambda of: np.array([0.9, 0.1])  # whatever the router says
+    for kind, is_used in ((0, True), (1, False)):
+        topics.begin(features(prompt(kind, stream.rng)))
+        assert (stream.one.model.correction is not None) == is_used
+
+
 def test_what_falls_behind_in_its_own_topic_is_given_up(tmp_path):
     stream = with_heads(tmp_path, bad())
     topics = stream.one.topics
