@@ -52,7 +52,10 @@ class Day:
 
 @dataclass(frozen=True)
 class Head:
-    """Whose an adapter is, its sizes, and by days ("2026-01-31") what was learned."""
+    """Whose an adapter is, its sizes, and by days ("2026-01-31") what was learned.
+
+    n_columns: of the head that it corrects, whose rows mean others in a trimmed one; 0: not stated.
+    """
 
     draft: str
     target: str
@@ -60,6 +63,7 @@ class Head:
     n_rows: int
     n_hidden: int
     days: dict[str, Day] = field(default_factory=dict)
+    n_columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,11 @@ class AdapterFiles:
             )
         return []
 
-    def save(self, adapter: HeadAdapter, days: dict[str, Day]) -> Path:
+    def save(self, adapter: HeadAdapter, days: dict[str, Day], *, n_columns: int = 0) -> Path:
         """Write the next version; the oldest leave, and old parts of others. Raises: UsageError."""
         sizes = (adapter.rank, len(adapter.rows), adapter.n_hidden)
         latest = dict(sorted(days.items())[-MOST_DAYS:])
-        data = packed(Saved(Head(*self._pair, *sizes, latest), adapter))
+        data = packed(Saved(Head(*self._pair, *sizes, latest, n_columns), adapter))
         before = self.versions()
         number = 1 + (int(before[0].name.split(".")[-2]) if before else 0)
         path = self._stem.with_name(f"{self._stem.name}.{number:08}{ENDING}")
@@ -194,6 +198,8 @@ def unpacked(data: bytes) -> Saved:
     if kinds != [np.int64, np.float32, np.float32, np.float32]:
         raise ValueError(f"arrays of {kinds}")
     sizes = adapter.rank, len(adapter.rows), adapter.n_hidden
+    if type(head.n_columns) is not int:
+        raise ValueError(f"a head of {head.n_columns!r:.40} columns")
     if (head.rank, head.n_rows, head.n_hidden) != sizes:
         raise ValueError("arrays of other sizes than its head says")
     if adapter.rank not in RANKS or (len(adapter.rows) and adapter.rows[-1] >= MOST_ROWS):

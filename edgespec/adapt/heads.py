@@ -145,6 +145,7 @@ class Heads:
         """Keep the last good one."""
         self._is_saved = True
         try:
-            self.files.save(self.gate.good, self._days)
+            n_columns = self._model.n_columns
+            self.files.save(self.gate.good, self._days, n_columns=n_columns)
         except UsageError as error:
             log.info("what the drafter's head learned is not stored: %s", error)

@@ -19,7 +19,7 @@ from edgespec.files import write_whole
 
 log = logging.getLogger("edgespec")
 
-FORMAT, FOLDER, ENDING = "edgespec missed rows 1", "heads", ".rows"
+FORMAT, FOLDER, ENDING = "edgespec missed rows 1", "rows", ".rows"
 FADING = 16  # sightings for each row of the budget, after which all counts are halved
 LEAST = 0.5  # a count that is forgotten once it is less
 MOST_BYTES = 1 << 24  # of a file that is read

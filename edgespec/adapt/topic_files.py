@@ -65,7 +65,9 @@ class TopicFiles:
         """
         for topic, files in enumerate(self.heads):
             if topic in heads:
-                files.save(heads[topic].adapter, heads[topic].head.days)
+                saved = heads[topic]
+                n_columns = saved.head.n_columns
+                files.save(saved.adapter, saved.head.days, n_columns=n_columns)
         for topic, files in enumerate(self.heads):
             if topic not in heads:
                 files.remove()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgespec.adapt import missed
 from edgespec.adapt.adapted import Adapted
 from edgespec.adapt.adapter import fresh
+from edgespec.adapt.adapter_file import Head
 from edgespec.adapt.examples import Examples
 from edgespec.adapt.grown import Grown
 from edgespec.adapt.heads import Heads
@@ -55,7 +56,7 @@ def learner(
 
     def heads(topic: int) -> Heads:
         saved = files.heads[topic].load()
-        if saved is None or saved.adapter.n_hidden != n_hidden:
+        if saved is None or not fits(saved.head, adapted, may_be_old=grown is None):
             trainer = Trainer(fresh(np.arange(0), n_hidden, rank=RANK))
             return Heads(adapted, trainer, files.heads[topic], {})
         return Heads(adapted, Trainer(saved.adapter), files.heads[topic], saved.head.days)
@@ -63,6 +64,17 @@ def learner(
     topics = Topics(heads, files, examples, most=n_topics)
     online = Online(adapted, topics, examples, columns(model, mapping), grown=grown)
     return adapted, online
+
+
+def fits(head: Head, model: Adapted, *, may_be_old: bool) -> bool:
+    """Whether what was learned is of this head: of its columns, where a file says so.
+
+    may_be_old: a file that does not is from before trimmed heads grew, so it fits one that does
+    not.
+    """
+    if head.n_hidden != model.capabilities.hidden_width:
+        return False
+    return head.n_columns == model.n_columns or (may_be_old and not head.n_columns)
 
 
 def fingerprint(path: Path) -> str:

@@ -174,3 +174,31 @@ def test_a_trimmed_drafter_learns_to_say_what_it_had_no_row_for(
     with edgespec.load(**options, adapt_rows=0) as session:
         assert said(session) == plain
         assert session.stats.n_accepted <= accepted[0]
+
+
+def test_a_head_of_other_columns_is_not_taken(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    small = tmp_path / "small.gguf"
+    trim(bundled(find("demo").drafter), small, np.arange(0, 4096, 4))
+    options = {"draft_model": str(small), "speculative": "on", "adapt": True}
+
+    def opened(**more: object) -> tuple[int, bool]:
+        """Columns of the head, and whether it is corrected."""
+        with edgespec.load(**options, **more) as session:
+            learner = session.pair.learner
+            assert learner is not None
+            said(session)
+            return learner.model.n_columns, learner.model.correction is not None
+
+    def keep(n_columns: int) -> None:
+        with edgespec.load(**options) as session:
+            assert session.pair.learner is not None
+            learner = session.pair.learner
+            n_hidden = learner.model.capabilities.hidden_width
+            adapter = fresh(np.array([3, 1000]), n_hidden, rank=8)
+            learner.heads.files.save(adapter, {}, n_columns=n_columns)
+
+    for n_columns, grows, stays in ((4096, True, False), (1024, False, True), (0, False, True)):
+        keep(n_columns)
+        assert opened()[1] is grows
+        assert opened(adapt_rows=0) == (1024, stays)
