@@ -19,8 +19,9 @@ BUNDLED = [
     "padded-q4_0", "padded-q4_0-fitted", "padded-q4_k_m", "padded-q8_0",
 ]  # fmt: skip
 PUBLIC = [
-    "gemma-3-12b", "gemma-3-4b", "llama-3.1-8b", "llama-3.2-3b", "llama-3.2-3b-smol", "phi-3-mini",
-    "phi-4-mini", "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b", "qwen3-8b", "smollm2-1.7b",
+    "gemma-3-12b", "gemma-3-4b", "granite-4.0-h-1b", "lfm2-1.2b", "llama-3.1-8b", "llama-3.2-3b",
+    "llama-3.2-3b-smol", "phi-3-mini", "phi-4-mini", "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b",
+    "qwen3-8b", "qwen3.5-2b", "smollm2-1.7b",
 ]  # fmt: skip
 MADE = ["qwen2.5-coder-1.5b-int4", "qwen2.5-coder-1.5b-smol-int4"]
 TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol", *MADE]
@@ -64,7 +65,7 @@ def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
         assert bool(entry.onnx) == (entry.onnx_size > 0)
         assert len(entry.sha256) == (64 if pair.tried else 0)
     assert pair.drafter.size < 0.5 * pair.target.size < 4e9  # for a laptop of 16 GB
-    words = ("Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen")
+    words = ("Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen", "LFM Open")
     assert any(word in pair.licence for word in words)
 
 
