@@ -34,11 +34,10 @@ class Stub:
     def __init__(self, *script: Script, n_context: int = 1000, max_tokens: int = 20) -> None:
         self.target = SimpleNamespace(n_context=n_context)
         self.config = SimpleNamespace(max_tokens=max_tokens)
-        self.template = self
         self.asked: list[list[dict[str, str]]] = []
         self._script = list(script)
 
-    def tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         return [0] * sum(1 + len(one["content"]) for one in messages)
 
     def chat(self, messages: Sequence[dict[str, str]]) -> Iterator[Piece]:
