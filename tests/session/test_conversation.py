@@ -286,15 +286,15 @@ def test_whatever_is_asked_the_model_sees_an_end_of_the_transcript_that_fits(
             follow(talk.ask("q" * n_question))
         except ContextError:
             alone = [*asked[:n_system], asked[-1]]
-            assert len(stub.tokens(alone)) >= n_context
+            assert len(stub.prompt(alone)) >= n_context
             assert (talk.messages, talk.n_left_out) == (before, left_before)
             stub._script.pop(0)
             continue
         seen = stub.asked[-1]
         assert seen == [*asked[:n_system], *asked[n_system + talk.n_left_out :]]
         assert seen[n_system]["role"] == "user"
-        assert len(stub.tokens(seen)) < n_context
-        if len(stub.tokens(whole)) + room <= n_context:
+        assert len(stub.prompt(seen)) < n_context
+        if len(stub.prompt(whole)) + room <= n_context:
             assert talk.n_left_out == left_before
         assert told[n_told:] == ([talk.n_left_out] if talk.n_left_out > left_before else [])
 
