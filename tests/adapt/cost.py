@@ -1,14 +1,15 @@
 """What learning while drafting costs: tokens a second with it and without, in turns.
 
 `python tests/adapt/cost.py --prompts FILE [repeats=5] [NAME=VALUE, options of edgespec.load]` asks
-each prompt of two sessions, one that learns. Fewer requests than the gate needs leave both heads as
-they are, so both draft the same; that is checked.
+each prompt of two sessions, one that learns. Fewer requests than the gate needs, and no lead that
+counts within an answer, leave both heads as they are, so both draft the same; that is checked.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from stream import value_of
 
 import edgespec
+from edgespec.adapt import rivals
 from edgespec.adapt.examples import HELD_OUT
 from edgespec.adapt.gate import FEWEST
 from edgespec.cli.prompts import read_prompts
@@ -25,6 +27,7 @@ MOST = HELD_OUT * FEWEST - 1  # requests before anything can be adopted
 
 def main(words: list[str]) -> None:
     """Print one line of JSON."""
+    rivals.SIGMAS = inf
     given = dict(word.split("=", 1) for word in words[2:])
     options: dict[str, Any] = {name: value_of(text) for name, text in given.items()}
     repeats = int(options.pop("repeats", 5))
