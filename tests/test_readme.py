@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -25,6 +27,7 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_python_blocks_print_the_text_blocks(tmp_path):
     programs, texts = blocks("python"), blocks("text")
     assert len(programs) == len(texts) == 3
@@ -46,6 +49,7 @@ def test_the_first_command_answers(tmp_path):
 MODELS = ("target", "drafter", "qwen", "smollm2", "coder")
 
 
+@pytest.mark.slow
 def test_every_command_line_is_understood(tmp_path):
     """Files that are not there are refused by name, so the flags before were read."""
     given = [block for block in blocks("bash") if ".gguf" in block]

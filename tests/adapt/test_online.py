@@ -109,7 +109,8 @@ def answered(
     return n_hits / n_tested
 
 
-@pytest.mark.parametrize("least", [0.05, 9.0])  # of the gate; by 9 what is ahead is kept alone
+# least: of the gate; by 9 what is ahead is kept alone
+@pytest.mark.parametrize("least", [0.05, pytest.param(9.0, marks=pytest.mark.slow)])
 def test_a_drafter_learns_what_its_target_says_and_keeps_it(
     tmp_path: Path, least: float, monkeypatch
 ) -> None:

@@ -268,6 +268,7 @@ def test_verify_reports_and_passes(
     assert data["sampling"]["n_tested"] > 0
 
 
+@pytest.mark.slow
 def test_verify_samples_by_a_grammar_and_the_rule_that_is_configured(
     model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def words(tmp_path: Path) -> list[str]:
     return ["tune", "--minutes", "0.02", "-t", "1", "-td", "1", "--prompts", str(prompts)]
 
 
+@pytest.mark.slow
 def test_what_was_tried_is_written_as_a_pair_that_every_command_takes(words, home, capsys):
     assert main([*words, "--name", "mine", "--json", str(home / "record.json")]) == 0
     out = capsys.readouterr().out

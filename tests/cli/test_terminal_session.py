@@ -25,7 +25,7 @@ def rows_between(rows: list[str], first: str, last: str) -> list[str]:
     return rows[start:end]
 
 
-@pytest.mark.parametrize("columns", [100, 60])
+@pytest.mark.parametrize("columns", [pytest.param(100, marks=pytest.mark.slow), 60])
 def test_a_conversation(columns: int, home: Path, tmp_path: Path) -> None:
     kept = tmp_path / "talk.json"
     words = [*LONG, "--seed", "7", "--speculative", "on"]  # auto may find that it does not pay
@@ -103,7 +103,7 @@ def find(scarf):  # at last
 ```"""
 
 
-@pytest.mark.parametrize("columns", [100, 60])
+@pytest.mark.parametrize("columns", [pytest.param(100, marks=pytest.mark.slow), 60])
 def test_tables_and_code_in_an_answer(columns: int, home: Path, tmp_path: Path) -> None:
     lines = " ".join(f'{json.dumps(line)} "\\n"' for line in TABLE.split("\n"))
     (tmp_path / "table.gbnf").write_text(f"root ::= {lines}\n")

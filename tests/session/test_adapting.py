@@ -176,6 +176,7 @@ def test_a_trimmed_drafter_learns_to_say_what_it_had_no_row_for(
         assert session.stats.n_accepted <= accepted[0]
 
 
+@pytest.mark.slow
 def test_a_head_of_other_columns_is_not_taken(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     small = tmp_path / "small.gguf"

@@ -27,7 +27,7 @@ def said(session: edgespec.Session, **how: object) -> str:
     return "".join(piece.text for piece in session.chat(ASK, max_tokens=48, **how))
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "model"])
+@pytest.mark.parametrize("drafter", ["ngram", pytest.param("model", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [*map(case, KINDS)])
 def test_a_recurrent_target_says_what_it_says_plainly(
     kind: str, drafter: str, tmp_path: Path
@@ -45,6 +45,7 @@ def test_a_recurrent_target_says_what_it_says_plainly(
             assert session.stats.n_accepted > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*map(case, KINDS)])
 def test_a_recurrent_drafter_changes_nothing(kind: str, tmp_path: Path) -> None:
     drafter = make(tmp_path / f"{kind}.gguf", kind)
