@@ -15,6 +15,7 @@ from ..gguf.file import metadata, open_gguf
 from ..lora import INTERLEAVED, TURNED, Adapted, Floats, Lora, check_shapes
 from ..read.checkpoint import Checkpoint, Decoder
 
+KINDS = ("F32", "F16", "BF16", "Q8_0")  # what adapters are stored as
 PART = re.compile(r"(.+)\.weight\.lora_([ab])")
 
 
@@ -44,13 +45,12 @@ def open_gguf_lora(path: Path, base: Checkpoint) -> Lora:
                 f"{path} has {tensor.name}: expected lora_a and lora_b of matrices that "
                 f"{base.path.name} has; name the model it was trained on with -md"
             )
-        try:
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        except (NotImplementedError, ValueError) as error:
+        if tensor.tensor_type.name not in KINDS:
             raise ModelFileError(
-                f"{path} has {tensor.name} as {tensor.tensor_type.name} ({error}): expected F32, "
-                "F16 or Q8_0; train it again"
-            ) from error
+                f"{path} has {tensor.name} as {tensor.tensor_type.name}: expected "
+                f"{', '.join(KINDS)}; train it again"
+            )
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         parts.setdefault(found[1], {})[found[2].upper()] = np.asarray(values, np.float32)
     if not parts:
         raise ModelFileError(f"{path} is empty: expected lora_a and lora_b of matrices")

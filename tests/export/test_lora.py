@@ -395,6 +395,7 @@ def test_a_model_is_opened_with_an_adapter_by_either_backend(tmp_path: Path):
         ("base.gguf", "new.gguf", "is no adapter of a 'llama': expected a LoRA of base.gguf"),
         ("other.gguf", "new.gguf", "for blk.0.attn_q: expected [64, r] x [r, 64]"),
         ("strange.gguf", "new.gguf", "has strange.lora_a: expected lora_a and lora_b of matrices"),
+        ("coarse.gguf", "new.gguf", "as Q4_0: expected F32, F16, BF16, Q8_0; train it again"),
         ("adapter.gguf", "new", "new: expected a new file's name that ends in .gguf"),
         ("adapter.gguf", "base.gguf", "base.gguf: expected a new file's name"),
         ("adapter.gguf", "adapter.gguf", "adapter.gguf: expected a new file's name"),
@@ -407,10 +408,16 @@ def test_what_cannot_be_merged_is_one_line(
     shutil.copyfile(base, "base.gguf")
     write_adapter(tmp_path / "adapter", MODULES)
     export(tmp_path / "adapter", open_gguf_checkpoint(base), tmp_path / "adapter")
-    for name, tensor in (("other", "blk.0.attn_q.weight"), ("strange", "strange")):
+    matrix = "blk.0.attn_q.weight"
+    for name, tensor in (("other", matrix), ("strange", "strange"), ("coarse", matrix)):
         writer = gguf.GGUFWriter(f"{name}.gguf", "llama")
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-        writer.add_tensor(f"{tensor}.lora_a", np.ones((2, 32), np.float32))
+        down = np.ones((2, 32), np.float32)
+        if name == "coarse":
+            kind = gguf.GGMLQuantizationType.Q4_0
+            writer.add_tensor(f"{tensor}.lora_a", gguf.quants.quantize(down, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{tensor}.lora_a", down)
         writer.add_tensor(f"{tensor}.lora_b", np.ones((64, 2), np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
