@@ -10,12 +10,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from edgespec.check.lossless import Stream, check_greedy, check_sampling, least_certain
+from edgespec.check.kept import Kept
+from edgespec.check.lossless import Stream, check_greedy
+from edgespec.check.record import outputs_sha256
+from edgespec.check.sampled import check_sampling, least_certain
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import Prompt, read_prompts, usual
-from edgespec.cli.run import fitting, opened
+from edgespec.cli.run import fitting, opened, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
+from edgespec.files import place
 from edgespec.option import whole
 from edgespec.session.methods import ALWAYS, Method
 from edgespec.session.session import Session
@@ -44,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=DRAWS,
         help=f"texts sampled, 0: none ({DRAWS})",
     )
+    parser.add_argument("--resume", metavar="FILE", help="keep what is found, and go on from it")
     add_json(parser)
 
 
@@ -58,20 +63,13 @@ def run(args: Namespace, config: Config) -> int:
         first_turns = [Prompt(prompt.messages) for prompt in asked_for]
         kept = fitting(session, first_turns, args.prompts or "the built-in ones")
         prompts = [session.prompt(prompt.messages) for prompt in kept]
-        plain = fresh(session, session.pair.methods.named("plain"))
-        params = session.params()
-        drafting = changing(session, method) if config.exact else fresh(session, method)
-        report: dict[str, Any] = {
-            "greedy": check_greedy(
-                session.target, plain, drafting, prompts, params, exact=config.exact
-            )
-        }
+        known = Kept()
+        if args.resume:
+            known = Kept(place(args.resume), checked(session, method, prompts))
+        report: dict[str, Any] = {"greedy": compared(session, method, prompts, known)}
         report["greedy"]["n_skipped"] = len(asked_for) - len(kept)
         if args.draws:
-            if params.greedy:
-                params = replace(params, temperature=1.0)
-            place = least_certain(session.target, plain, prompts[:16], params)
-            report["sampling"] = sampled(session, method, place, params, args.draws)
+            report["sampling"] = sampled(session, method, prompts, args.draws, known)
     if args.json != "-":
         print("\n".join(summary(report)))
     if args.json:
@@ -113,10 +111,51 @@ def changing(session: Session, method: Method) -> Stream:
     return stream
 
 
+def checked(session: Session, method: Method, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What decides what a check finds, in JSON's types."""
+    data = session_record(session, [])
+    return {
+        "target": data["target"]["sha256"],
+        "drafter": data["drafter"],
+        "method": method.name,
+        "sampling or length": data["params"],
+        "set of prompts": outputs_sha256(prompts),
+    }
+
+
+def compared(
+    session: Session, method: Method, prompts: Sequence[Sequence[int]], kept: Kept
+) -> dict[str, Any]:
+    """The greedy check."""
+    exact = session.config.exact
+    plain = fresh(session, session.pair.methods.named("plain"))
+    drafting = changing(session, method) if exact else fresh(session, method)
+
+    def tick(n: int) -> None:
+        show_progress(f"compared {len(prompts)} texts", n / len(prompts))
+
+    return check_greedy(
+        session.target,
+        plain,
+        drafting,
+        prompts,
+        session.params(),
+        exact=exact,
+        kept=kept,
+        tick=tick,
+    )
+
+
 def sampled(
-    session: Session, method: Method, prompt: Sequence[int], params: SamplingParams, n_draws: int
+    session: Session, method: Method, prompts: Sequence[Sequence[int]], n_draws: int, kept: Kept
 ) -> dict[str, Any]:
     """The sampling check; its draws reuse the prompt in the cache."""
+    params = session.params()
+    if params.greedy:
+        params = replace(params, temperature=1.0)
+    if not kept.place:
+        plain = fresh(session, session.pair.methods.named("plain"))
+        kept.placed(least_certain(session.target, plain, prompts[:16], params))
     started = False
 
     def stream(ids: Sequence[int], params: SamplingParams) -> Iterator[Step]:
@@ -130,7 +169,7 @@ def sampled(
         if n == n_draws or (sys.stderr.isatty() and n % 100 == 0):
             show_progress(f"drew {n_draws} texts", n / n_draws)
 
-    return check_sampling(session.target, stream, prompt, params, n_draws, tick)
+    return check_sampling(session.target, stream, kept.place, params, n_draws, tick, kept)
 
 
 def result_of(report: dict[str, Any]) -> str:

@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 
 from edgespec.backends.fake import TableModel
-from edgespec.check.lossless import (
-    check_greedy,
-    check_sampling,
-    divergence_of,
-    first_difference,
-    float_error_of,
-    least_certain,
-)
+from edgespec.check.kept import Parting
+from edgespec.check.lossless import check_greedy, first_difference, float_error_of, parting_of
+from edgespec.check.sampled import check_sampling, least_certain
 from edgespec.decode.engine import Engine
 from edgespec.drafters.paced import Paced, Plain
 from edgespec.errors import ContextError
@@ -249,10 +244,11 @@ def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
     model = TableModel(law_after, V)
     params = replace(PARAMS, logit_bias={3: 10.0})
     plain, other = ([Step(Verdict((token,), (), 0), Draft())] for token in (3, 4))
-    found = divergence_of(model, [1], plain, other, params, 0.0)
+    found = parting_of(model, [1], plain, other, params)
     law = law_after((1,))
     margin = pytest.approx(np.log(law[3]) + 10 - np.log(law[4]), abs=1e-5)
-    assert found == (0, margin, "bug")
+    assert found == Parting(0, margin, False, False)
+    assert found.kind(0.0) == "bug"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

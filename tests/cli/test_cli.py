@@ -268,6 +268,34 @@ def test_verify_reports_and_passes(
     assert data["sampling"]["n_tested"] > 0
 
 
+def test_verify_goes_on_where_it_was(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, kept, file = tmp_path / "asked.jsonl", tmp_path / "kept.jsonl", tmp_path / "record.json"
+    asked.write_text('{"prompt": "Tell me a story."}\n{"prompt": "Tell me of a fox."}\n')
+    words = ["verify", "-n", "8", "--draws", "60", "--drafter", "ngram", "--prompts", str(asked)]
+    words += ["--resume", str(kept), "--json", str(file), *model]
+    main(words)
+    lines, record = kept.read_text().splitlines(keepends=True), json.loads(file.read_text())
+    assert kinds_of(lines) == ["of", "text", "text", "place", "draws", "draws"]
+    for n in (6, 5, 2):  # nothing is done twice, and what is missing is done
+        kept.write_text("".join(lines[:n]))
+        main(words)
+        again, found = kept.read_text().splitlines(keepends=True), json.loads(file.read_text())
+        assert (again[:n], kinds_of(again)) == (lines[:n], kinds_of(lines))
+        for key in ("n_prompts", "n_identical", "n_tokens"):
+            assert found["greedy"][key] == record["greedy"][key]
+        assert found["sampling"]["n_draws"] == 60
+    before = kept.read_text()
+    assert main([*words, "-n", "9"]) == 2
+    assert_found("a check with another sampling or length", capsys.readouterr().err)
+    assert kept.read_text() == before
+
+
+def kinds_of(lines: list[str]) -> list[str]:
+    return [next(iter(json.loads(line))) for line in lines]
+
+
 @pytest.mark.slow
 def test_verify_samples_by_a_grammar_and_the_rule_that_is_configured(
     model: list[str], capsys: pytest.CaptureFixture[str]
