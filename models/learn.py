@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from edgespec.models.network import Network
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def batches(docs: Iterator[list[int]], schedule: Schedule) -> Iterator[Tensor]:
             step += 1
 
 
-def optimizers(network: Network, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
+def optimizers(network: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for the embedding, norms and kernels."""
     matrices = [weight for weight in network.blocks.parameters() if weight.ndim == 2]
     inside = {id(weight) for weight in matrices}
     others = [weight for weight in network.parameters() if id(weight) not in inside]
@@ -73,7 +72,7 @@ def optimizers(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-def next_token_loss(network: Network, batch: Tensor) -> Tensor:
+def next_token_loss(network: nn.Module, batch: Tensor) -> Tensor:
     """Mean cross-entropy in nats of batch [B, T + 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(batch[:, :-1])
@@ -81,12 +80,12 @@ def next_token_loss(network: Network, batch: Tensor) -> Tensor:
 
 
 def train(
-    network: Network,
+    network: nn.Module,
     docs: Iterator[list[int]],
     schedule: Schedule,
     path: Path,
-    loss_function: Callable[[Network, Tensor], Tensor],
-    evaluate: Callable[[Network], str],
+    loss_function: Callable[[nn.Module, Tensor], Tensor],
+    evaluate: Callable[[nn.Module], str],
 ) -> None:
     """Run the schedule; a checkpoint every 3 minutes and at the end."""
     optimizers_ = optimizers(network, schedule.lr)
@@ -117,14 +116,16 @@ def train(
             saved = time.monotonic()
 
 
-def save(network: Network, optimizers_: list[torch.optim.Optimizer], step: int, path: Path) -> None:
+def save(
+    network: nn.Module, optimizers_: list[torch.optim.Optimizer], step: int, path: Path
+) -> None:
     partial = path.with_name(path.name + ".part")
     states = [optimizer.state_dict() for optimizer in optimizers_]
     torch.save({"network": network.state_dict(), "optimizers": states, "step": step}, partial)
     os.replace(partial, path)
 
 
-def restore(network: Network, optimizers_: list[torch.optim.Optimizer], path: Path) -> int:
+def restore(network: nn.Module, optimizers_: list[torch.optim.Optimizer], path: Path) -> int:
     """Load the checkpoint at `path` if there is one; the step to go on from."""
     if not path.exists():
         return 0

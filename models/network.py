@@ -159,14 +159,18 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: dict[str, object]) -> No
     writer.add_chat_template(vocabulary["chat_template"])
 
 
+def half(weight: Tensor) -> np.ndarray:
+    """As a matrix is stored."""
+    return weight.detach().half().numpy()
+
+
+def full(weight: Tensor) -> np.ndarray:
+    """As a norm is stored."""
+    return weight.detach().float().numpy()
+
+
 def tensors(network: Network) -> list[tuple[str, np.ndarray]]:
     """llama.cpp's tensor names with F16 matrices and F32 norms."""
-
-    def half(weight: Tensor) -> np.ndarray:
-        return weight.detach().half().numpy()
-
-    def full(weight: Tensor) -> np.ndarray:
-        return weight.detach().float().numpy()
 
     out = [
         ("token_embd.weight", half(network.embedding.weight)),
@@ -187,3 +191,43 @@ def tensors(network: Network) -> list[tuple[str, np.ndarray]]:
             (f"blk.{i}.ffn_down.weight", half(block.down.weight)),
         ]
     return out
+
+
+def network_of(path: Path) -> Network:
+    """The network that `write_gguf` wrote."""
+    reader = gguf.GGUFReader(path)
+    weights = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    sizes = {
+        size: int(reader.get_field(f"llama.{key}").contents())
+        for size, key in (
+            ("n_embd", "embedding_length"), ("n_layers", "block_count"),
+            ("n_heads", "attention.head_count"), ("n_ff", "feed_forward_length"),
+            ("context", "context_length"),
+        )
+    }  # fmt: skip
+    network = Network(Shape(n_vocab=len(weights["token_embd.weight"]), **sizes))
+    network.load_state_dict(
+        {"embedding.weight": weights["token_embd.weight"], "norm": weights["output_norm.weight"]}
+        | {
+            f"blocks.{i}.{name}": weight
+            for i in range(network.shape.n_layers)
+            for name, weight in block_weights(weights, f"blk.{i}.").items()
+        }
+    )
+    return network
+
+
+def block_weights(weights: dict[str, Tensor], block: str) -> dict[str, Tensor]:
+    """A block's weights by this module's names."""
+
+    def joined(*names: str) -> Tensor:
+        return torch.cat([weights[f"{block}{name}.weight"] for name in names])
+
+    return {
+        "attn_norm": joined("attn_norm"),
+        "ffn_norm": joined("ffn_norm"),
+        "qkv.weight": joined("attn_q", "attn_k", "attn_v"),
+        "attn_out.weight": joined("attn_output"),
+        "gate_up.weight": joined("ffn_gate", "ffn_up"),
+        "down.weight": joined("ffn_down"),
+    }

@@ -2,7 +2,7 @@
 
     python -m edgespec.models.train STAGE --data TEXTS --work RUN
 
-STAGE is target, then answers, then drafter and foreign.
+STAGE is target, then answers, then drafter and foreign; hybrid learns from the bundled target.
 Each stage keeps checkpoints in RUN, goes on from the last one when started again, and writes a
 GGUF at its end. README.md beside this file says what was run, on what text and with what result.
 """
@@ -14,7 +14,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -23,14 +23,18 @@ import torch
 import torch.nn.functional as F
 from edgespec.models import corpus
 from edgespec.models.answer import answers
+from edgespec.models.hybrid import ATTENDS, Hybrid, write_hybrid
 from edgespec.models.learn import Schedule, next_token_loss, train
-from edgespec.models.network import Network, Shape, write_gguf
+from edgespec.models.network import Network, Shape, network_of, write_gguf
+from edgespec.models.vocabulary import described, tokenizer_of
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 TARGET_SHAPE = Shape(n_vocab=4096, n_embd=256, n_layers=8, n_heads=4, n_ff=768)
 DRAFTER_SHAPE = Shape(n_vocab=4096, n_embd=128, n_layers=2, n_heads=2, n_ff=384)
 FOREIGN_SHAPE = Shape(n_vocab=1024, n_embd=128, n_layers=2, n_heads=2, n_ff=384)
+HYBRID_SHAPE = Shape(n_vocab=4096, n_embd=256, n_layers=len(ATTENDS), n_heads=4, n_ff=384)
+BUNDLED = Path(__file__).parent / "demo" / "target.gguf"
 
 
 def tokenizer_for(
@@ -203,6 +207,19 @@ def agreement(drafter: Network, target: Network, tokenizer: Tokenizer, stories: 
     return n_same / n_all
 
 
+def kl_to(target: Network) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Mean KL(target || network) in nats: DistillSpec, arXiv 2310.08461, section 3."""
+
+    def loss(net: nn.Module, batch: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                law = target(batch[:, :-1]).float().softmax(dim=-1)
+            logs = net(batch[:, :-1]).float().log_softmax(dim=-1)
+        return -(law * logs).sum(dim=-1).mean()
+
+    return loss
+
+
 def train_drafter(data: Path, work: Path, steps: int) -> None:
     """The drafter of the target's vocabulary: forward KL to the target's law, on stories only."""
     tokenizer = Tokenizer.from_file(str(work / "target.tokenizer.json"))
@@ -210,19 +227,18 @@ def train_drafter(data: Path, work: Path, steps: int) -> None:
     network = Network(DRAFTER_SHAPE)
     held_out = [story for story in corpus.stories(data) if corpus.held_out(story)]
 
-    def loss(net: Network, batch: Tensor) -> Tensor:
-        """Mean KL(target || drafter) in nats: DistillSpec, arXiv 2310.08461, section 3."""
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                law = target(batch[:, :-1]).float().softmax(dim=-1)
-            logs = net(batch[:, :-1]).float().log_softmax(dim=-1)
-        return -(law * logs).sum(dim=-1).mean()
-
     def evaluate(net: Network) -> str:
         return f"agreement {agreement(net, target, tokenizer, held_out[:48]):.4f}"
 
     docs = story_documents(data, work, tokenizer, corpus.TARGET)
-    train(network, docs, Schedule(steps, long_share=0.05), work / "drafter.pt", loss, evaluate)
+    train(
+        network,
+        docs,
+        Schedule(steps, long_share=0.05),
+        work / "drafter.pt",
+        kl_to(target),
+        evaluate,
+    )
     agreed = agreement(network, target, tokenizer, held_out[:200])
     print(f"on {len(held_out[:200])} answers: agreement {agreed:.4f}")
     vocabulary = describe(tokenizer, corpus.TARGET)
@@ -256,12 +272,30 @@ def train_foreign(data: Path, work: Path, steps: int) -> None:
     write_gguf(network, vocabulary, work / "foreign.gguf", "EdgeSpec demo foreign drafter")
 
 
+def train_hybrid(data: Path, work: Path, steps: int) -> None:
+    """A chat target with recurrent layers: forward KL to the bundled target, on the target's text."""
+    target = network_of(BUNDLED).eval().requires_grad_(False)
+    tokenizer = tokenizer_of(BUNDLED)
+    network = Hybrid(HYBRID_SHAPE)
+    held_out = [story for story in corpus.stories(data) if corpus.held_out(story)]
+
+    def evaluate(net: Hybrid) -> str:
+        return f"{bits_per_byte(net, tokenizer, corpus.TARGET, held_out[:120]):.4f} bits per byte"
+
+    docs = documents(data, tokenizer, corpus.TARGET, 0.35)
+    train(network, docs, Schedule(steps), work / "hybrid.pt", kl_to(target), evaluate)
+    final = bits_per_byte(network, tokenizer, corpus.TARGET, held_out)
+    print(f"all {len(held_out)} held-out stories: {final:.4f} bits per byte")
+    write_hybrid(network, described(BUNDLED), work / "hybrid.gguf", "EdgeSpec demo hybrid")
+
+
 def main() -> None:
     stages = {
         "target": (train_target, 2200),
         "answers": (write_answers, 1552),
         "drafter": (train_drafter, 700),
         "foreign": (train_foreign, 4000),
+        "hybrid": (train_hybrid, 1600),
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
