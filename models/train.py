@@ -273,7 +273,7 @@ def train_foreign(data: Path, work: Path, steps: int) -> None:
 
 
 def train_hybrid(data: Path, work: Path, steps: int) -> None:
-    """A chat target with recurrent layers: forward KL to the bundled target, on the target's text."""
+    """A chat target with recurrent layers: forward KL to the bundled one, on the same text."""
     target = network_of(BUNDLED).eval().requires_grad_(False)
     tokenizer = tokenizer_of(BUNDLED)
     network = Hybrid(HYBRID_SHAPE)
