@@ -25,9 +25,10 @@ class ModelOptions:
     n_context 0: what it was trained for, up to DEFAULT_CONTEXT. n_threads 0: all cores. counted_by:
     size of the vocabulary that n_context is counted in, 0 for the model's own. loading: of
     config.LOADING. exact: such that many widths of forwards compute alike. widths: of those that
-    should be fast. steps: it will read one token at a time and take several back, as drafters do.
-    lora: a low-rank adapter that is added to its layers. progress: told the share
-    of a file that is loaded, where the library says so; trying: of finding out how it is loaded
+    should be fast. windows: layers that see the last tokens only keep no more of them; then only
+    chains are read. steps: it will read one token at a time and take several back, as drafters do.
+    lora: a low-rank adapter that is added to its layers. progress: told the share of a file that
+    is loaded, where the library says so; trying: of finding out how it is loaded
     best. known: told the context and the size of the vocabulary before a CPU loads the weights,
     where another model may be opened meanwhile. alone: returns once nothing else computes that
     would be timed.
@@ -45,6 +46,7 @@ class ModelOptions:
     loading: str = "auto"
     lora: str = ""
     widths: tuple[int, ...] = (1,)
+    windows: bool = False
     steps: bool = False
     progress: Callable[[float], None] | None = None
     trying: Callable[[float], None] | None = None

@@ -31,7 +31,8 @@ class Cache:
     most: tokens the model was trained or exported for. is_capped: it never has room for more than
     `most`. is_fixed: it always has room for just those. state_bytes: of recurrent states, whatever
     the context. n_back: tokens that snapshots among them take back, 0 where states are copied and
-    what stays is read again.
+    what stays is read again. window_bytes: of one token in layers that see the last tokens only;
+    n_window: how many they keep, 0 for all.
     """
 
     token_bytes: int
@@ -42,13 +43,16 @@ class Cache:
     is_fixed: bool = False
     state_bytes: int = 0
     n_back: int = 0
+    window_bytes: int = 0
+    n_window: int = 0
 
     def n_bytes(self, n_context: int) -> int:
         """Bytes of a cache for so many tokens."""
         n_context = min(n_context, self.most) if self.is_capped else n_context
         n_context = self.most if self.is_fixed else n_context
         n_tokens = n_context + -n_context % self.step + self.n_more
-        return self.token_bytes * n_tokens + self.state_bytes
+        windowed = self.window_bytes * min(n_tokens, self.n_window or n_tokens)
+        return self.token_bytes * n_tokens + windowed + self.state_bytes
 
 
 @dataclass(frozen=True)

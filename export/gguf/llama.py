@@ -1,7 +1,7 @@
-"""A Llama model in a GGUF file: its sizes and its weights, checked before anything is made of them.
+"""A Llama or LFM2 model in a GGUF file: sizes and weights, checked before anything is made of them.
 
-Refuses in one line what is not a plain Llama in F16 or F32: experts, biases, quantized weights,
-layers of different sizes.
+Refuses in one line what is not plain and in F16 or F32: experts, biases, quantized weights, layers
+of different sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .file import metadata, open_gguf
 UNQUANTIZED = (GGMLQuantizationType.F16, GGMLQuantizationType.F32)
 
 
-class LlamaFile:
+class PlainFile:
     """An open model file; `weights` by name still lie in it, and are read when they are used."""
 
     def __init__(self, path: Path) -> None:
@@ -28,9 +28,9 @@ class LlamaFile:
         self.path = path
         self.reader = open_gguf(path)
         self.weights: dict[str, NDArray[np.floating]] = {}
-        architecture = metadata(self.reader, "general.architecture", "none")
-        if architecture != "llama":
-            raise self._refusal(f"architecture {architecture!r}", "'llama'")
+        self.architecture = str(metadata(self.reader, "general.architecture", "none"))
+        if self.architecture not in ("llama", "lfm2"):
+            raise self._refusal(f"architecture {self.architecture!r}", "'llama' or 'lfm2'")
         for tensor in self.reader.tensors:
             if tensor.tensor_type not in UNQUANTIZED:
                 seen = f"{tensor.name} in {tensor.tensor_type.name}"
@@ -43,18 +43,20 @@ class LlamaFile:
         return ModelFileError(f"{self.path} has {seen}: expected {expected}, choose another model")
 
     def _size(self, key: str, default: int | None = None) -> int:
-        value = metadata(self.reader, f"llama.{key}", default)
+        value = metadata(self.reader, f"{self.architecture}.{key}", default)
         if not isinstance(value, int) or value < 1:
-            raise self._refusal(f"llama.{key} {value!r}", "one positive number for all layers")
+            raise self._refusal(
+                f"{self.architecture}.{key} {value!r}", "one positive number for all layers"
+            )
         return value
 
     def _read_shape(self) -> Shape:
-        if metadata(self.reader, "llama.expert_count", 0):
+        if metadata(self.reader, f"{self.architecture}.expert_count", 0):
             raise self._refusal("experts", "a model without")
         if "token_embd.weight" not in self.weights:
             raise self._refusal("no token_embd.weight", "a model with weights")
         n_embd, n_heads = self._size("embedding_length"), self._size("attention.head_count")
-        n_kv_heads = self._size("attention.head_count_kv", n_heads)
+        mixers, n_kv_heads = self._mixers(n_heads)
         head_dim = self._size("attention.key_length", n_embd // n_heads)
         if n_heads % n_kv_heads:
             raise self._refusal(f"{n_heads} heads over {n_kv_heads} key heads", "whole groups")
@@ -70,13 +72,25 @@ class LlamaFile:
             n_ff=self._size("feed_forward_length"),
             tied="output.weight" not in self.weights,
             rotation_factors=len(self.weights.get(ROTATION_FACTORS, ())),
+            mixers=mixers,
+            n_kernel=self._size("shortconv.l_cache") if mixers else 0,
         )
 
+    def _mixers(self, n_heads: int) -> tuple[tuple[str, ...], int]:
+        """A hybrid's mixers, layer by layer, and the key heads of those that attend."""
+        if self.architecture == "llama":
+            return (), self._size("attention.head_count_kv", n_heads)
+        by_layer = metadata(self.reader, f"{self.architecture}.attention.head_count_kv", None)
+        heads = set(by_layer) - {0} if isinstance(by_layer, list) else set()
+        if len(heads) != 1:
+            raise self._refusal(f"key heads {by_layer!r}", "a number for each layer, 0 or the same")
+        return tuple("attention" if n else "convolution" for n in by_layer), heads.pop()
+
     def _check_weights(self) -> None:
-        expected = {tensor.name: tensor.shape for tensor in tensors(self.shape, self.shape)}
+        expected = {tensor.name: tensor.stored for tensor in tensors(self.shape, self.shape)}
         for name in self.weights:
             if name not in expected:
-                raise self._refusal(name, "a plain Llama, which has none")
+                raise self._refusal(name, "a plain model, which has none")
         for name, shape in expected.items():
             seen = self.weights[name].shape if name in self.weights else None
             if seen != shape:
@@ -90,7 +104,7 @@ class LlamaFile:
     @property
     def rms_eps(self) -> float:
         """Epsilon of the norms."""
-        value = metadata(self.reader, "llama.attention.layer_norm_rms_epsilon", None)
+        value = metadata(self.reader, f"{self.architecture}.attention.layer_norm_rms_epsilon", None)
         if not isinstance(value, float):
             raise self._refusal(f"norm epsilon {value!r}", "a number")
         return value

@@ -1,4 +1,4 @@
-"""Pad a small Llama GGUF into one that costs as much as a large one and computes the same.
+"""Pad a small Llama or LFM2 GGUF into one that costs as much as a large one and computes the same.
 
 For measuring on a device what a real target would cost, with a trained model's text and without
 a download. widen.py says why the function is the same; the file is read back and compared.
@@ -25,9 +25,9 @@ from edgespec.files import sha256_of
 from edgespec.types import Progress
 
 from ..gguf.file import copy_metadata, open_gguf, remove_stale, replacing
-from ..gguf.llama import LlamaFile
+from ..gguf.llama import PlainFile
 from ..gguf.quantize import FILE_TYPES, quantize
-from .widen import Matrix, Shape, Vector, is_exact, make, tensors, widened
+from .widen import Shape, Tensor, is_exact, make, tensors, widened
 
 RECIPE = 1  # counts changes of what is written, so that a cache never serves an older recipe's file
 N_EMBD, N_LAYERS, N_FF = 1536, 16, 5120  # 0.53 B parameters with 4096 tokens, 99 % in the layers
@@ -64,17 +64,17 @@ def pad(
 ) -> PadReport:
     """Write `target`, a wider F16 model with the logits and the vocabulary of `source`.
 
-    source: a Llama GGUF in F16 or F32. `target` appears complete or not at all.
+    source: a Llama or LFM2 GGUF in F16 or F32. `target` appears complete or not at all.
     Raises: ModelFileError for another kind of source, UsageError for sizes that do not fit,
     no room or no folder.
     """
     start_s = time.monotonic()
-    small = LlamaFile(source)
+    small = PlainFile(source)
     if target.exists() and target.samefile(source):
         raise UsageError(f"{target} is the model to pad: choose another name for the padded one")
     wide = widened(small.shape, n_embd, n_layers, n_ff)
     plan = list(tensors(small.shape, wide))
-    n_params = sum(math.prod(tensor.shape) for tensor in plan)
+    n_params = sum(math.prod(tensor.stored) for tensor in plan)
     room = sum(n_stored(tensor) for tensor in plan) + source.stat().st_size
     with replacing(target, room) as partial:
         write(partial, small, wide, plan, seed, progress)
@@ -118,25 +118,27 @@ def content_hash(path: Path) -> str:
         ) from error
 
 
-def n_stored(tensor: Matrix | Vector) -> int:
+def n_stored(tensor: Tensor) -> int:
     """Bytes the tensor takes in the file, alignment aside."""
-    return math.prod(tensor.shape) * tensor.dtype.itemsize
+    return math.prod(tensor.stored) * tensor.dtype.itemsize
 
 
 def write(
     path: Path,
-    small: LlamaFile,
+    small: PlainFile,
     wide: Shape,
-    plan: list[Matrix | Vector],
+    plan: list[Tensor],
     seed: int,
     progress: Progress | None,
 ) -> None:
     """The whole file, one tensor in memory at a time."""
-    what = f"padding {small.name} to {sum(math.prod(t.shape) for t in plan) / 1e9:.2f} B parameters"
-    with closing(gguf.GGUFWriter(str(path), "llama")) as writer:
+    what = (
+        f"padding {small.name} to {sum(math.prod(t.stored) for t in plan) / 1e9:.2f} B parameters"
+    )
+    with closing(gguf.GGUFWriter(str(path), small.architecture)) as writer:
         copy_metadata(small.reader, writer, changed_metadata(small, wide))
         for tensor in plan:
-            writer.add_tensor_info(tensor.name, tensor.shape, tensor.dtype, n_stored(tensor))
+            writer.add_tensor_info(tensor.name, tensor.stored, tensor.dtype, n_stored(tensor))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -146,28 +148,34 @@ def write(
                 progress(what, number / len(plan))
 
 
-def changed_metadata(small: LlamaFile, wide: Shape) -> dict[str, tuple[Any, GGUFValueType]]:
+def changed_metadata(small: PlainFile, wide: Shape) -> dict[str, tuple[Any, GGUFValueType]]:
     """What the wide file says otherwise than the small one."""
     sizes = {
         "embedding_length": wide.n_embd,
         "block_count": wide.n_layers,
         "feed_forward_length": wide.n_ff,
         "attention.head_count": wide.n_heads,
-        "attention.head_count_kv": wide.n_kv_heads,
         "attention.key_length": wide.head_dim,
         "attention.value_length": wide.head_dim,
     }
     eps = small.rms_eps * small.shape.n_embd / wide.n_embd
+    kv, kind = "attention.head_count_kv", small.architecture
+    if wide.mixers:
+        by_layer = [wide.n_kv_heads if mixer == "attention" else 0 for mixer in wide.mixers]
+        kv_heads: Any = (by_layer, GGUFValueType.ARRAY)
+    else:
+        kv_heads = (wide.n_kv_heads, GGUFValueType.UINT32)
     name = f"{small.name} padded to {wide.n_embd}x{wide.n_layers}x{wide.n_ff}"
     return {
         "general.name": (name, GGUFValueType.STRING),
         "general.file_type": (int(gguf.LlamaFileType.MOSTLY_F16), GGUFValueType.UINT32),
-        "llama.attention.layer_norm_rms_epsilon": (eps, GGUFValueType.FLOAT32),
-        **{f"llama.{key}": (value, GGUFValueType.UINT32) for key, value in sizes.items()},
+        f"{kind}.attention.layer_norm_rms_epsilon": (eps, GGUFValueType.FLOAT32),
+        f"{kind}.{kv}": kv_heads,
+        **{f"{kind}.{key}": (value, GGUFValueType.UINT32) for key, value in sizes.items()},
     }
 
 
-def check_stored(path: Path, small: LlamaFile, plan: list[Matrix | Vector]) -> None:
+def check_stored(path: Path, small: PlainFile, plan: list[Tensor]) -> None:
     """Read the file back. Raises: BackendError for a tensor that would change the function."""
     stored = {tensor.name: tensor.data for tensor in open_gguf(path).tensors}
     for tensor in plan:

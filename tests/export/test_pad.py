@@ -10,6 +10,7 @@ import time
 from collections import namedtuple
 
 import gguf
+import hybrid_maker
 import numpy as np
 import pytest
 from edgespec.export.gguf import file as gguf_file
@@ -62,6 +63,23 @@ def test_llama_cpp_computes_the_same_from_both(small, wide):
     expected, seen = (llama_cpp_logits(path, [TOKENS, TOKENS[::-1]]) for path in (small, wide))
     assert np.abs(seen - expected).max() < 0.02  # F16 rounding of activations
     assert np.abs(expected).max() > 1
+
+
+def test_a_hybrid_computes_the_same_from_both(tmp_path):
+    small = hybrid_maker.make(tmp_path / "small.gguf", "lfm2")
+    report = pad.pad(small, tmp_path / "wide.gguf", **SIZES)
+    assert [mixer[0] for mixer in report.shape.mixers] == ["c", "a", "a", "c", "c"]
+    rows = [TOKENS, TOKENS[::-1]]
+    expected, seen = (llama_cpp_logits(path, rows) for path in (small, report.path))
+    assert np.abs(seen - expected).max() < 0.02 * np.abs(expected).max()  # F32 weights became F16
+    assert report.n_params == sum(t.size for t in stored(report.path).values())
+
+
+def test_a_hybrid_without_its_state_tensor_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.delitem(hybrid_maker.RECURRENT["lfm2"], "shortconv.conv.weight")
+    small = hybrid_maker.make(tmp_path / "small.gguf", "lfm2")
+    with pytest.raises(ModelFileError, match=r"blk.0.shortconv.conv.weight of shape None"):
+        pad.pad(small, tmp_path / "wide.gguf", **SIZES)
 
 
 @pytest.mark.slow

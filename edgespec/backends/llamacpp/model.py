@@ -24,7 +24,6 @@ from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
 from edgespec.backends.llamacpp.library import devices, library
-from edgespec.backends.llamacpp.past import Past
 from edgespec.backends.llamacpp.rows import Rows
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
@@ -57,7 +56,8 @@ class LlamaCppModel:
         header = self._header = check_file(Path(path), spelled=not known)
         options = self._options = opening.checked(options, header)
         self.n_context = opening.context_of(options, header)
-        self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type)
+        window = opening.window_cells(header, options)
+        self.kv_bytes = opening.kv_bytes(header, self.n_context, options.kv_type, window)
         states = opening.states_bytes(header, options)
         self.kv_bytes += states
         opening.check_memory(self.kv_bytes, self.n_context, header.path, fixed=states)
@@ -94,9 +94,9 @@ class LlamaCppModel:
         width = self.n_embd if self._options.hidden_states else 0
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
         self.is_recurrent = opening.is_recurrent(self._weights)
-        if self.is_recurrent:
-            opening.for_recurrent(params, self._options, self._header)
-        leaves = 1 if self.is_recurrent else self._options.max_leaves
+        forgets = opening.forgets(self.is_recurrent, self._options, self._header)
+        opening.for_memory(params, forgets, self._options, self._header)
+        leaves = 1 if forgets else self._options.max_leaves
         self.capabilities = Capabilities(leaves, self._rows, width)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()
@@ -107,10 +107,7 @@ class LlamaCppModel:
             raise BackendError(f"no context for {self._header.path.name} ({why}): try {remedy}")
         self._places = opening.places(self._lib, self._options, self._context)
         self._memory = api.llama_get_memory(self._context)
-        self._past: Past | None = None
-        if self.is_recurrent:
-            n_back = int(api.llama_n_rs_seq(self._context))
-            self._past = Past(api, self._context, n_back, each=self._options.steps)
+        self._past = opening.past_of(api, self._context, forgets, self._options, self._header)
         self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
         self._width = int(params.n_batch)
         self._out = Rows(
@@ -369,7 +366,7 @@ class LlamaCppModel:
         self._settled = True
 
     def _catch_up(self) -> None:
-        """Read again what a recurrent memory forgot with what was taken back."""
+        """Read again what the memory forgot with what was taken back."""
         if self._past is None or not (missing := self._past.missing()):
             return
         is_vector = isinstance(missing[0], np.ndarray)

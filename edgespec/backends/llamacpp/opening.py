@@ -23,12 +23,14 @@ from edgespec.backends.gguf.recurrent import (
 )
 from edgespec.backends.gguf.seen import Seen
 from edgespec.backends.gguf.trial import best_way
+from edgespec.backends.gguf.windows import n_with_keys, window_of, windowed_layers
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
 from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
 from edgespec.backends.llamacpp.library import Library, library
-from edgespec.backends.llamacpp.past import n_kept
+from edgespec.backends.llamacpp.past import Past, n_kept
 from edgespec.backends.llamacpp.tokenizer import Weights
 from edgespec.backends.llamacpp.waiting import Places
+from edgespec.backends.llamacpp.windows import Windows
 from edgespec.config import DEFAULT_CONTEXT, KV_TYPES
 from edgespec.device import free_memory, n_cores
 from edgespec.errors import ContextError, ModelFileError, UsageError
@@ -91,14 +93,43 @@ def context_of(options: ModelOptions, header: Header) -> int:
     return max(asked, min(int(MORE_TOKENS * asked), trained))
 
 
-def kv_bytes(header: Header, n_context: int, kv_type: str) -> int:
-    """Bytes of the cache for `n_context` tokens."""
+def kv_bytes(header: Header, n_context: int, kv_type: str, window: int = 0) -> int:
+    """Bytes of the cache for `n_context` tokens; window: cells of windowed layers, 0 for all."""
+    cells = rounded(n_context)
+    whole, windowed = (n * cell_bytes(header, kv_type) for n in cell_heads(header))
+    return cells * whole + min(cells, window or cells) * windowed
+
+
+def rounded(n_cells: int) -> int:
+    """As many as llama.cpp makes of them."""
+    return n_cells + -n_cells % CACHE_STEP
+
+
+def cell_bytes(header: Header, kv_type: str) -> int:
+    """Of one head's keys and values of a token."""
     _, block, block_bytes = KV_TYPES[kv_type]
-    per_head = head_length(header, "key") + head_length(header, "value")
-    cells = n_context + -n_context % CACHE_STEP
-    heads = zip(kv_heads(header), recurrent_layers(header), strict=True)
-    kept = sum(n for n, is_recurrent in heads if not is_recurrent or both(header))
-    return cells * kept * per_head * block_bytes // block
+    return (head_length(header, "key") + head_length(header, "value")) * block_bytes // block
+
+
+def cell_heads(header: Header) -> tuple[int, int]:
+    """Heads of keys that see all of the text, and those that see a window, of all layers."""
+    layers = zip(kv_heads(header), recurrent_layers(header), windowed_layers(header), strict=True)
+    whole = windowed = 0
+    for n, is_recurrent, is_windowed in list(layers)[: n_with_keys(header)]:
+        if not is_recurrent or both(header):
+            whole, windowed = whole + n * (not is_windowed), windowed + n * is_windowed
+    return whole, windowed
+
+
+def window_cells(header: Header, options: ModelOptions) -> int:
+    """Cells that windowed layers need: the window and a batch; 0 where they keep all."""
+    n = window_of(header) if options.windows else 0
+    return rounded(n + batch_of(options)) if n else 0
+
+
+def batch_of(options: ModelOptions) -> int:
+    """Tokens read at once; never fewer than rows of logits."""
+    return BATCH_GPU if on_gpu(library(), options) else BATCH_CPU
 
 
 def check_memory(needed: int, n_context: int, path: Path, *, fixed: int = 0) -> None:
@@ -195,7 +226,7 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
     params = library.api.llama_context_default_params()
     rows = rows_of(n_vocab, options)
     offloads = on_gpu(library, options)
-    batch = max(rows, BATCH_GPU if offloads else BATCH_CPU)
+    batch = batch_of(options)
     params.n_ctx = n_context
     params.n_batch = params.n_ubatch = batch
     # One sequence per row reserves the output buffer for good: it never moves under a view.
@@ -207,7 +238,7 @@ def context_params(library: Library, options: ModelOptions, n_context: int, n_vo
         params.flash_attn_type = FLASH_ATTENTION
         if options.kv_type == "f16":
             params.type_v = BF16
-    params.kv_unified = params.swa_full = True  # windows kept whole, or truncate would lose them
+    params.kv_unified = params.swa_full = True  # windows whole, or truncate and trees lose them
     params.embeddings = options.hidden_states
     params.no_perf = True
     params.op_offload = params.offload_kqv = offloads
@@ -221,9 +252,28 @@ def is_recurrent(weights: Weights) -> bool:
     return any(getattr(api, f"llama_model_is_{kind}")(weights.handle) for kind in RECURRENT)
 
 
-def for_recurrent(params: Any, options: ModelOptions, header: Header) -> None:
-    """One sequence, for there is a state for each; and what takes the last tokens back."""
-    params.n_seq_max, params.n_rs_seq = 1, n_snapshots(header, options)
+def forgets(recurrent: bool, options: ModelOptions, header: Header) -> str:
+    """Why a text cannot be cut anywhere: it is in a "state", or "windows" of it; else ""."""
+    if recurrent:
+        return "state"
+    return "windows" if options.windows and window_of(header) else ""
+
+
+def for_memory(params: Any, forgets: str, options: ModelOptions, header: Header) -> None:
+    """One sequence, for each has a state or a window of its own; snapshots, where there are any."""
+    if forgets:
+        params.n_seq_max, params.swa_full = 1, forgets != "windows"
+    if forgets == "state":
+        params.n_rs_seq = n_snapshots(header, options)
+
+
+def past_of(
+    api: Any, context: Any, forgets: str, options: ModelOptions, header: Header
+) -> Past | Windows | None:
+    """What knows how such a memory goes back."""
+    if forgets == "state":
+        return Past(api, context, int(api.llama_n_rs_seq(context)), each=options.steps)
+    return Windows(api, context, window_of(header)) if forgets else None
 
 
 def n_snapshots(header: Header, options: ModelOptions) -> int:

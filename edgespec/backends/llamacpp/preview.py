@@ -103,12 +103,16 @@ def _cache(header: Header, options: ModelOptions) -> Cache | None:
         return None
     opening.check_kv_type(options.kv_type, header)
     step = opening.CACHE_STEP
-    n_bytes = opening.kv_bytes(header, step, options.kv_type)
+    whole, windowed = (
+        n * opening.cell_bytes(header, options.kv_type) for n in opening.cell_heads(header)
+    )
     trained = header.metadata[f"{header.metadata['general.architecture']}.context_length"]
     return Cache(
-        n_bytes // step,
+        whole,
         int(trained),
         step,
+        window_bytes=windowed,
+        n_window=opening.window_cells(header, options),
         state_bytes=opening.states_bytes(header, options),
         n_back=opening.n_snapshots(header, options),
     )
