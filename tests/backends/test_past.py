@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,6 +286,42 @@ def test_no_more_snapshots_than_there_is_room_for(files, monkeypatch) -> None:
     model.keep((0, 1))  # farther than snapshots lead
     assert same(model.forward(TEXT[11:13]), expected[11:13])
     model.close()
+
+
+def test_fewer_snapshots_where_little_memory_is_free(files, monkeypatch) -> None:
+    size = state_bytes(read_header(files["qwen35"]))
+    monkeypatch.setattr(opening, "free_memory", lambda: 8 * 3 * size)
+    assert opening.n_snapshots(read_header(files["qwen35"]), ModelOptions()) == 3
+    monkeypatch.setattr(opening, "free_memory", lambda: None)
+    assert opening.n_snapshots(read_header(files["qwen35"]), ModelOptions()) == 16
+
+
+DIRTY = """
+import sys, numpy as np
+from edgespec.backends import ModelOptions
+from edgespec.backends.llamacpp.model import LlamaCppModel
+options = ModelOptions(n_context=64, n_threads=1, device="cpu")
+model = LlamaCppModel(sys.argv[1], options, loading="map")
+text = list(range(30, 50))
+model.extend(text[:9])
+rows = [model.forward([*text[9:12], 7, 8]).copy()]
+model.keep((0, 1))
+rows.append(model.forward(text[11:13]).copy())
+np.save(sys.argv[2], np.concatenate(rows))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc fills memory as MALLOC_PERTURB_ says")
+@pytest.mark.parametrize("kind", [*map(case, KINDS)])
+def test_what_lay_in_memory_before_does_not_matter(kind: str, files, tmp_path: Path) -> None:
+    """Bytes of 0x3e, which glibc writes as the complement, and of 0: the same logits."""
+    rows = []
+    for filling in ("193", "255"):
+        out = tmp_path / f"{filling}.npy"
+        words = [sys.executable, "-c", DIRTY, str(files[kind]), str(out)]
+        subprocess.run(words, env={**os.environ, "MALLOC_PERTURB_": filling}, check=True)
+        rows.append(np.load(out))
+    assert np.array_equal(*rows)
 
 
 def test_a_state_that_cannot_be_put_back_is_read_again(files, monkeypatch) -> None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import window_maker
 from hybrid_maker import KINDS, case, make
 
 import edgespec
@@ -13,6 +14,7 @@ from edgespec.backends import ModelOptions
 from edgespec.backends.llamacpp.model import LlamaCppModel
 from edgespec.backends.llamacpp.shared import SharedModel
 from edgespec.errors import UsageError
+from edgespec.session.conversation import Conversation
 from edgespec.store.pairs import bundled, find
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
@@ -64,6 +66,28 @@ def test_a_target_that_drafts_for_itself_is_always_right(kind: str, tmp_path: Pa
         plain = said(session, speculative="off")
         assert said(session, speculative="on") == plain
         assert session.stats.n_accepted == session.stats.n_tested > 30
+
+
+@pytest.mark.parametrize("kind", [case("lfm2"), case("mamba2"), "gemma3"])
+def test_a_conversation_goes_on_after_it_was_saved_and_loaded(kind: str, tmp_path: Path) -> None:
+    make_one = window_maker.make if kind in window_maker.LAYERS else make
+    file, kept = make_one(tmp_path / f"{kind}.gguf", kind), tmp_path / "talk.json"
+    options = {"model": str(file), "drafter": "ngram", "speculative": "on", "draft_tokens": 4}
+    options |= {"loading": "map", "threads": 1, "temperature": 0.0, "max_tokens": 24}
+    with edgespec.load(**options) as session:
+        talk = Conversation(session)
+        said_first = "".join(piece.text for piece in talk.ask("Tell me of a fox."))
+        talk.save(kept)
+        then = "".join(piece.text for piece in talk.ask("And then?"))
+        talk.load(kept)  # the memory is beyond it now
+        assert "".join(piece.text for piece in talk.ask("And then?")) == then
+    with edgespec.load(**options) as session:
+        talk = Conversation(session)
+        talk.load(kept)
+        assert [turn["content"] for turn in talk.messages if turn["role"] == "assistant"] == [
+            said_first
+        ]
+        assert "".join(piece.text for piece in talk.ask("And then?")) == then
 
 
 def test_several_texts_at_once_are_refused(tmp_path: Path) -> None:

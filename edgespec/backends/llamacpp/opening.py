@@ -49,6 +49,7 @@ FLASH_ATTENTION, BF16 = 1, 30
 
 RECURRENT = ("recurrent", "hybrid")
 MOST_SNAPSHOTS, SNAPSHOT_BYTES = 16, 512 << 20  # of a recurrent state, and what all may take
+SNAPSHOT_SHARE = 8  # or so little of the memory that is free
 UNFIT = (
     ("is_diffusion", "writes by diffusion", "one token after another"),
     ("has_encoder", "has an encoder", "a decoder only"),
@@ -284,7 +285,9 @@ def n_snapshots(header: Header, options: ModelOptions) -> int:
     name = header.metadata["general.architecture"]
     if options.steps or name not in WITH_SNAPSHOTS:
         return 0
-    return min(MOST_SNAPSHOTS, SNAPSHOT_BYTES // max(state_bytes(header), 1))
+    free = free_memory()
+    room = SNAPSHOT_BYTES if free is None else min(SNAPSHOT_BYTES, free // SNAPSHOT_SHARE)
+    return min(MOST_SNAPSHOTS, room // max(state_bytes(header), 1))
 
 
 def states_bytes(header: Header, options: ModelOptions) -> int:
