@@ -138,8 +138,12 @@ def model_line(side: Preview) -> str:
 
 
 def state_of(side: Preview) -> str:
-    """What a model with a recurrent memory does to take tokens back, nothing for others."""
-    if side.cache is None or not side.cache.state_bytes:
+    """How a model whose memory forgets takes tokens back, nothing for others."""
+    if side.cache is None:
+        return ""
+    if side.cache.n_window:
+        return f", most layers keep the last {side.cache.n_window:,} tokens only"
+    if not side.cache.state_bytes:
         return ""
     how = "copied each round, and what stays is read again"
     if side.cache.n_back:

@@ -123,7 +123,8 @@ def table(cells: Sequence[Cell], known: Mapping[Cell, Found]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for pair, temperature, n in dict.fromkeys((c.pair, c.temperature, c.max_tokens) for c in cells):
         row = [shown(known[Cell(pair, name, temperature, n)]) for name in sets]
-        lines.append(f"| {Path(pair).stem} | {temperature:g} | {n} | " + " | ".join(row) + " |")
+        name = Path(pair).stem if Path(pair).is_file() else pair
+        lines.append(f"| {name} | {temperature:g} | {n} | " + " | ".join(row) + " |")
     return lines
 
 

@@ -33,7 +33,7 @@ READ_PART, READS, SCORE_READS = 0.25, 0.2, 0.01
 # Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
-LOOK_SHARE = 0.01  # of plain decoding's time for lookups in vain
+LOOK_SHARE = 0.004  # of plain decoding's time for lookups in vain
 MOST_RESTS = 64  # rounds between two lookups, though they take more than that
 LATELY = 0.98  # weight of a round in the rate of decoding, one round later
 

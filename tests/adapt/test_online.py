@@ -178,6 +178,7 @@ def test_a_head_that_is_worse_in_use_than_the_uncorrected_one_is_given_up(tmp_pa
     assert saved is not None and len(saved.adapter.rows) == 0
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_learned_when_nobody_waits(tmp_path: Path) -> None:
     one = online(tmp_path, share=0.0)
     one.idle = SimpleNamespace(stop=lambda: None, begin=lambda: None)

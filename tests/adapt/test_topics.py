@@ -102,6 +102,7 @@ def test_one_topic_leaves_all_to_one_head(tmp_path):
     assert [path.name.count("topic") for path in stream.one.topics._files.files()] == [0]
 
 
+@pytest.mark.slow
 def test_the_same_stream_gives_the_same_heads_and_the_same_routes(tmp_path):
     streams = [Stream(tmp_path / name) for name in "ab"]
     told = [stream.ask([0] * 12 + [1] * 12 + [0] * 4) for stream in streams]

@@ -24,6 +24,7 @@ from model_maker import DEMO
 from onnx_maker import dynamic_folder, opened
 from vocab_maker import GreedyTokenizer, vocabularies, vocabulary
 from width_model import WidthModel
+from window_maker import make as make_windowed
 
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.exact import Exact
@@ -879,3 +880,14 @@ def test_a_recurrent_memory_is_told(
     assert "recurrent states of " in said and how in said
     with closing(open_model(file, ModelOptions(n_context=512, device="cpu"))) as model:
         assert model.kv_bytes == judge(file, None).target.cache.n_bytes(512)
+
+
+def test_a_window_is_told_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, record = make_windowed(tmp_path / "gemma3.gguf", "gemma3"), tmp_path / "doctor.json"
+    code, out, _ = run(capsys, "-m", file, "-md", DEMO, "--quick", "-c", "2048", "--json", record)
+    assert code == 0
+    assert "most layers keep the last 512 tokens only" in " ".join(out.split())
+    options = ModelOptions(n_context=2048, device="cpu", windows=True)
+    with closing(open_model(file, options)) as model:
+        said = json.loads(record.read_text())["memory"]["target"]["kv_bytes"]
+        assert said == model.kv_bytes < 0.5 * 2048 * 7 * 2 * 2 * 16 * 2

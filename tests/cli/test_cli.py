@@ -390,6 +390,7 @@ def test_bench_explains_what_was_drafted(
     assert "  rounds by tokens verified  0:" in out
 
 
+@pytest.mark.slow
 def test_a_baseline_of_any_name_has_a_row_and_costs_of_its_own(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

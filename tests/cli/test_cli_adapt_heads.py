@@ -74,6 +74,7 @@ def test_a_head_is_shown_with_its_days(learned: AdapterFiles, tmp_path: Path, ca
     assert "cannot be used: `edgespec adapt reset --all` deletes it" in said(capsys, "show")[1]
 
 
+@pytest.mark.slow
 def test_what_a_head_learned_is_drawn(learned: AdapterFiles, tmp_path: Path, capsys) -> None:
     picture = tmp_path / "days.png"
     assert said(capsys, "show", *PAIR, "--plot", str(picture))[-1] == f"drew 2 days in {picture}"

@@ -137,6 +137,7 @@ def test_what_stands_below_answers_is_calm(home: Path) -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_with_code_130(home: Path) -> None:
     with Terminal("chat", *LONG, "--temp", "8", "--seed", "7", home=home) as terminal:
         terminal.prompt(1)

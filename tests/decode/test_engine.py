@@ -79,7 +79,9 @@ def ids(engine: Engine, prompt, params) -> list[int]:
     return [token for step in engine.stream(prompt, params) for token in step.verdict.tokens]
 
 
-@pytest.mark.parametrize("rule", ["rejection", "block", "match"])
+@pytest.mark.parametrize(
+    "rule", ["rejection", pytest.param("block", marks=pytest.mark.slow), "match"]
+)
 def test_two_tokens_have_the_targets_law_exactly(monkeypatch, rule):
     """All uniforms of the first rounds on a grid of quarters; k = 1, drafted from q."""
     grid = (np.arange(4) + 0.5) / 4

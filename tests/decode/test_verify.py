@@ -165,6 +165,7 @@ def trees(draw):
     return Draft(tuple(draw(st.integers(0, 2)) for _ in range(n)), parents)
 
 
+@pytest.mark.slow
 @given(draft=trees(), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_matched_tree_emits_what_plain_decoding_emits(draft, seed):

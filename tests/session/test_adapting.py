@@ -143,6 +143,7 @@ def test_a_fingerprint_changes_with_size_and_ends(tmp_path: Path) -> None:
     assert fingerprint(file) != first
 
 
+@pytest.mark.slow
 def test_a_trimmed_drafter_learns_to_say_what_it_had_no_row_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

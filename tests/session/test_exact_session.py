@@ -57,6 +57,7 @@ def test_widths_are_found_once(session: Session, monkeypatch: pytest.MonkeyPatch
         assert again.target.device == session.target.device
 
 
+@pytest.mark.slow
 def test_verify_finds_no_difference_and_no_noise(session: Session, tmp_path: Path):
     report = tmp_path / "report.json"
     asked = tmp_path / "asked.jsonl"

@@ -69,6 +69,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield models
 
 
+@pytest.mark.slow
 def test_a_graph_is_made_on_first_use_and_then_found(files: Path) -> None:
     said: list[str] = []
     pair, cache = pairs.find("small-int4"), cache_folder()
@@ -85,6 +86,7 @@ def test_a_graph_is_made_on_first_use_and_then_found(files: Path) -> None:
     assert main(["generate", "--pair", "small-int4", "-p", "Once", "-n", "4", "--offline"]) == 0
 
 
+@pytest.mark.slow
 def test_what_models_says_of_graphs_before_and_after(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
