@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from slow.test_lossless_full import DEEDS, HEROES
 
 from edgespec.cli import main
 from edgespec.store import pairs
+from slow.test_lossless_full import DEEDS, HEROES
 
 pytestmark = pytest.mark.slow
 TARGET = pairs.bundled(pairs.find("demo-hybrid").target)
