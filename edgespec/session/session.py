@@ -160,7 +160,8 @@ class Session:
 
         def begin(index: int) -> Begun:
             seed = None if config.seed is None else config.seed + index
-            return self.begin(ids, replace(config, seed=seed), asked.options)
+            run, pieces = self._begun(ids, replace(config, seed=seed), asked.options)
+            return Begun(pieces, run, lambda: self.pair.priced(run.so_far()))
 
         answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes)
         return answer.chunks(begin) if stream else answer.whole(begin)
@@ -237,11 +238,18 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begun(
-        self, ids: Sequence[int], config: Config, options: Options
-    ) -> tuple[Run, PieceStream]:
+    def params_for(self, ids: Sequence[int], config: Config, options: Options) -> SamplingParams:
+        """How a call samples; from any thread. Raises: UsageError, ContextError, if it cannot."""
+        self._check_open()
         StopText(config.stop)
-        params = call.params_of(config, self.target, n_prompt=len(ids), options=options)
+        self.engine.check_prompt(ids)
+        return call.params_of(config, self.target, n_prompt=len(ids), options=options)
+
+    def begin(
+        self, ids: Sequence[int], config: Config, options: Options, params: SamplingParams
+    ) -> tuple[Run, PieceStream]:
+        """A generation by what `with_options` and `params_for` gave. Raises: as `generate`."""
+        self._check_open()
         asked = options.get("speculative")
         with self.turns.guard:
             self.turns.take_over()
@@ -250,10 +258,11 @@ class Session:
             run, steps = self._started(ids, params, most if isinstance(most, int) else None)
         return run, self.speech.pieces(steps, run, ids, config)
 
-    def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
-        """A generation after `ids`; config: as `with_options` gives it. Raises: as `chat`."""
-        run, pieces = self._begun(ids, config, options)
-        return Begun(pieces, run, lambda: self.pair.priced(run.so_far()))
+    def _begun(
+        self, ids: Sequence[int], config: Config, options: Options
+    ) -> tuple[Run, PieceStream]:
+        params = self.params_for(ids, config, options)
+        return self.begin(ids, config, options, params)
 
     def with_options(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """The configuration with a call's own values, and more stop strings. Raises: UsageError."""
