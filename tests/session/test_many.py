@@ -218,6 +218,7 @@ def test_one_at_a_time_waits_in_line(home):
         first.pieces.close()
         assert said(second)
         assert len(second.result.output) == 8 and second.counted().n_tokens == 8
+        assert first.result.finish == "cancelled"
         with pytest.raises(ContextError, match="the context holds 256"):
             solo.begin([1] * 300, solo.config, {})
 

@@ -215,6 +215,22 @@ def test_only_so_many_wait(started):
         assert said(one) == alone(one.ids)
 
 
+def test_who_leaves_while_waiting_makes_room(started):
+    held = threading.Event()
+    shared = TableShared(TABLE, 1, before=lambda i: held.wait(0.05))
+    rounds = started(shared, n_queue=1)
+    rounds.add(running := job([1], SamplingParams(max_tokens=60)))
+    while not rounds.load().n_running:
+        time.sleep(0.001)
+    rounds.add(gone := job([2]))
+    gone.steps.leave()
+    assert said(gone) == []  # long before its turn
+    rounds.add(job([3]))
+    assert not running.steps.has_ended
+    held.set()
+    assert len(said(running)) == 60
+
+
 def test_closing_ends_everyone_with_a_word(started):
     held = threading.Event()
     rounds = started(TableShared(TABLE, 1, before=lambda i: held.wait(5)))

@@ -61,6 +61,8 @@ def test_an_answer_goes_on_while_a_long_prompt_is_read(many):
     running = many.begin(ids(7, SHORT), many.with_options(options), options)
     next(running.pieces)
     long = many.begin(ids(60, LONG), many.with_options({"max_tokens": 1}), {"max_tokens": 1})
+    while many.load().n_queued:
+        time.sleep(0.001)
     n_beside = 0
     while many.load().n_running == 2:
         next(running.pieces)

@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -22,6 +23,7 @@ from edgespec.option import Options
 from edgespec.protocols import OpenModel, SharedModel, Tokenizer
 from edgespec.session import call
 from edgespec.session.completion import Begun
+from edgespec.session.many.door import Door
 from edgespec.session.many.drafting import Drafting
 from edgespec.session.many.outbox import Reading
 from edgespec.session.many.rounds import STOPPED, Load, Rounds
@@ -99,7 +101,7 @@ class Many:
         self._drafts = drafting is not None
         self.speech = Speech(target.tokenizer, config)
         self.rounds = Rounds(shared, drafting, n_queue=n_queue)
-        self._closed, self._readings = False, WeakSet[Reading]()
+        self._door, self._readings, self._adding = Door(), WeakSet[Reading](), Lock()
 
     @property
     def template(self) -> ChatTemplate:
@@ -123,11 +125,13 @@ class Many:
 
     def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:
         """See Speech.prompt."""
-        return self.speech.prompt(messages, more)
+        with self._door.inside():
+            return self.speech.prompt(messages, more)
 
     def encode(self, text: str) -> list[int]:
         """See Speech.encode."""
-        return self.speech.encode(text)
+        with self._door.inside():
+            return self.speech.encode(text)
 
     def with_options(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """The configuration with a call's own values, and more stop strings. Raises: UsageError."""
@@ -140,6 +144,10 @@ class Many:
         Closing its pieces, or dropping them, ends it within a round.
         Raises: UsageError, ContextError, TokenizerError; BusyError when too many wait.
         """
+        with self._door.inside():
+            return self._begin(ids, config, options)
+
+    def _begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
         StopText(config.stop)
         check_prompt(ids, self._n_context)
         params = call.params_of(
@@ -153,14 +161,14 @@ class Many:
             run.end("nobody reads on", finish="cancelled")
             self.rounds.wake()
 
-        pieces = self.speech.pieces(steps_of(job, run, params), run, ids, config)
-
         def counted() -> Stats:
             stats = run.so_far() if run.over else job.counted()
             return replace(stats, plain_token_s=job.plain_token_s)
 
+        pieces = self.speech.pieces(steps_of(job, run, params), run, ids, config)
         reading = Reading(pieces, left)
-        self._readings.add(reading)
+        with self._adding:
+            self._readings.add(reading)
         self.rounds.add(job)
         return Begun(reading, run, counted)
 
@@ -179,12 +187,12 @@ class Many:
 
     def close(self) -> None:
         """End all generations and free the models; closing twice is no error."""
-        closed, self._closed = self._closed, True
-        if not closed:
-            self.rounds.close(self.target.cancel)
-            for reading in list(self._readings):
-                reading.stop(STOPPED)
-            self._opened.close()
+        if not self._door.close():
+            return
+        self.rounds.close(self.target.cancel)
+        for reading in list(self._readings):
+            reading.stop(STOPPED)
+        self._opened.close()
 
     def __enter__(self) -> Many:
         return self

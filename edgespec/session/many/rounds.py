@@ -19,12 +19,13 @@ from edgespec.decode.round import Ask, Decoding
 from edgespec.errors import BackendError, BusyError, Cancelled, EdgeSpecError, UsageError
 from edgespec.pace.goodput import cost_of
 from edgespec.protocols import SharedModel
+from edgespec.session.many.door import CLOSED
 from edgespec.session.many.drafting import Drafting, Looking, Wanted
 from edgespec.session.many.parts import part_of, shares
 from edgespec.session.many.slots import Job, Slot, place
 
 log = logging.getLogger("edgespec")
-CLOSED, STOPPED = "the model is closed: open it again", "stopped: the model was closed"
+STOPPED = "stopped: the model was closed"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from edgespec.errors import BusyError, Cancelled, UsageError
 from edgespec.option import Options
 from edgespec.protocols import Tokenizer
 from edgespec.session.completion import Begun
+from edgespec.session.many.door import CLOSED, Door
 from edgespec.session.many.outbox import Outbox, Reading
-from edgespec.session.many.rounds import CLOSED, STOPPED, Load, in_a_line
+from edgespec.session.many.rounds import STOPPED, Load, in_a_line
 from edgespec.session.prompt import Prompt
 from edgespec.session.session import Session
 from edgespec.text.template import ChatTemplate, Message
@@ -61,7 +62,7 @@ class Solo:
         self.config, self.path = session.config, Path(session.pair.path)
         self._waiting: deque[Errand] = deque()
         self._current: Errand | None = None
-        self._more, self._closed = threading.Condition(), False
+        self._more, self._closed, self._door = threading.Condition(), False, Door()
         self._thread = threading.Thread(target=self._run, name="edgespec-solo", daemon=True)
         self._thread.start()
 
@@ -87,11 +88,13 @@ class Solo:
 
     def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:
         """See Speech.prompt."""
-        return self.session.prompt(messages, more)
+        with self._door.inside():
+            return self.session.prompt(messages, more)
 
     def encode(self, text: str) -> list[int]:
         """See Speech.encode."""
-        return self.session.encode(text)
+        with self._door.inside():
+            return self.session.encode(text)
 
     def with_options(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """See Many.with_options."""
@@ -99,7 +102,8 @@ class Solo:
 
     def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
         """See Many.begin."""
-        params = self.session.params_for(ids, config, options)
+        with self._door.inside():
+            params = self.session.params_for(ids, config, options)
         errand = Errand(ids, config, options, params)
         with self._more:
             if self._closed:
@@ -124,11 +128,11 @@ class Solo:
 
     def close(self) -> None:
         """End all generations and free the models; closing twice is no error."""
-        with self._more:
-            closed, self._closed = self._closed, True
-            self._more.notify()
-        if closed:
+        if not self._door.close():
             return
+        with self._more:
+            self._closed = True
+            self._more.notify()
         while self._thread.is_alive():
             self.session.cancel()
             self._thread.join(0.05)
