@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,7 @@ def throughput(config: Config, args: argparse.Namespace) -> dict[str, object]:
                 outputs[name] = ways[name](args.max_tokens)
                 took_s = perf_counter() - start
                 speeds[name].append(sum(map(len, outputs[name])) / took_s)
+                print(f"{number + 1}, {name}: {speeds[name][-1]:.1f}", file=sys.stderr)
     plain = outputs["plain, one by one"]
     medians = {name: statistics.median(found) for name, found in speeds.items()}
     for name, found in speeds.items():

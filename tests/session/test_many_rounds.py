@@ -18,7 +18,7 @@ from edgespec.drafters.paced import Plain
 from edgespec.drafters.together import Together
 from edgespec.errors import BackendError, BusyError, Cancelled, UsageError
 from edgespec.pace.cost import CostTable, LiveCosts
-from edgespec.session.many.drafting import Drafting
+from edgespec.session.many.drafting import Drafting, Looking
 from edgespec.session.many.rounds import Rounds
 from edgespec.session.many.slots import Job
 from edgespec.types import SamplingParams
@@ -102,6 +102,21 @@ def test_sampling_without_a_seed_keeps_the_law(started, names):
     assert found.n_cells > 10
     assert found.p_value > 1e-3
     assert sum(one.counted().n_drafted for one in jobs) > 300
+
+
+def test_a_sequence_begins_with_what_others_know_of_drafts():
+    new, old, other = Looking(), Looking(), Looking()
+    for _ in range(20):
+        old.sources["model"].learn((), 4, 4)
+        other.sources["model"].learn((), 1, 0)
+    new.inform([new, old, other])
+    guess = Looking().to_come(1)[0]
+    assert guess + 0.1 < new.to_come(1)[0] <= old.to_come(1)[0]
+    new.sources["model"].learn((), 1, 0)
+    own = new.to_come(4)
+    new.inform([new, old, other])
+    assert new.to_come(4) == own
+    assert new.sources["ngram"].n_tested == 0
 
 
 def test_a_prompt_is_read_in_parts_beside_others(started):

@@ -57,7 +57,8 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(many):
 
 
 def test_an_answer_goes_on_while_a_long_prompt_is_read(many):
-    options = {"max_tokens": 400}
+    endless = dict.fromkeys(many.tokenizer.stop_tokens, -100.0)
+    options = {"max_tokens": 400, "logit_bias": endless}
     running = many.begin(ids(7, SHORT), many.with_options(options), options)
     next(running.pieces)
     long = many.begin(ids(60, LONG), many.with_options({"max_tokens": 1}), {"max_tokens": 1})

@@ -34,6 +34,7 @@ LENGTHS = (1, 2, 3, 4, 6, 8)  # of the model's drafts that are compared
 MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
 SCORED, SCORE_SHARE = 3, 0.01  # tokens drafted to be scored, and the time that may go to it
 LOOK_SHARE, MOST_RESTS = 0.01, 64  # see rest.Rest
+EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
 BEGUN = 8  # tokens of an answer before the draft model reads its prompt
 
 
@@ -59,6 +60,13 @@ class Looking:
             source.renew(self.n_said)
         self.most, self.fixed, self.n_said = most, fixed, 0
         self._made = []
+
+    def inform(self, others: Sequence[Looking]) -> None:
+        """Believe of drafts what the one with most experience does, until there is some here."""
+        for name, source in self.sources.items():
+            best = max((one.sources[name] for one in others), key=lambda one: one.n_tested)
+            if source.n_tested < EXPERIENCE <= best.n_tested:
+                source.load(best.saved())
 
     def _n_rests(self, look_s: float) -> int:
         return int(min(look_s / (LOOK_SHARE * self.round_s), MOST_RESTS)) if self.round_s else 0

@@ -171,6 +171,7 @@ class Rounds:
                 self._n_taken += 1
                 slot.take(job, source, n, self._n_taken)
                 job.n_new = len(job.ids) - n
+                slot.looking.inform([one.looking for one in self._slots])
             if self._drafting is not None and job.most:
                 self._drafting.begin(slot.who, job.ids, job.messages)
 
