@@ -7,7 +7,7 @@ EdgeSpecError
 ├── TokenizerError          text and vocabulary do not go together (2)
 ├── ShapeError              arrays that do not fit each other (a caller's mistake) (2)
 ├── BackendError            the inference library failed while running (1)
-├── BusyError               another thread's generation is in progress on this session (1)
+├── BusyError               another thread's generation is in progress, or too many wait (1)
 └── Cancelled               the caller asked to stop; the session stays usable (130)
 """
 
@@ -60,7 +60,7 @@ class BackendError(EdgeSpecError):
 
 
 class BusyError(EdgeSpecError):
-    """Another thread's generation is in progress on this session."""
+    """Another thread's generation is in progress on this session, or too many requests wait."""
 
     exit_code = 1
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.types import Capabilities, Chances, Draft, FloatArray, ModelInfo, Round
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Law(Protocol):
@@ -103,19 +106,44 @@ class LanguageModel(Protocol):
         ...
 
 
-Text = TypeVar("Text", bound=LanguageModel)
+class SharedText(LanguageModel, Protocol):
+    """One text of a model that reads several; it reads chains."""
+
+    def hold(self, tokens: Sequence[int]) -> None:
+        """These count as read; the next forward of the text reads them first, without logits.
+
+        Raises: ContextError if they do not fit.
+        """
+        ...
+
+    def copy(self, other: Self, n: int) -> None:
+        """Be the first n tokens that `other` has read, in place of what was here."""
+        ...
+
+
+Text = TypeVar("Text", bound=SharedText)
 
 
 class SharedModel(Protocol[Text]):
     """One model that reads several texts: its weights, and a sequence for each text.
 
     A scheduler asks one Decoding per sequence, forwards all they ask for at once, and tells them.
+    n_batch, n_rows: most tokens of a forward, and most rows of logits.
     """
 
     sequences: list[Text]
+    n_batch: int
+    n_rows: int
 
-    def forward(self, asks: Sequence[tuple[Text, Sequence[int]]]) -> list[FloatArray]:
-        """Logits [k, V] of each sequence after each of its tokens, by one pass; views."""
+    def forward(
+        self,
+        asks: Sequence[tuple[Text, Sequence[int]]],
+        reads: Sequence[tuple[Text, Sequence[int]]] = (),
+    ) -> list[FloatArray]:
+        """Logits [k, V] of each text of `asks` after each of its tokens, by one pass; views.
+
+        reads: parts of other texts, read along without logits.
+        """
         ...
 
 

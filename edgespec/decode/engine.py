@@ -80,16 +80,8 @@ class Engine:
             yield step
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
-        """Raises: UsageError for a prompt of no ids, ContextError for one that does not fit."""
-        if not prompt:
-            raise UsageError(
-                "the prompt has no tokens: expected at least one (a begin-of-text token will do)"
-            )
-        if len(prompt) > self.target.n_context:
-            raise ContextError(
-                f"the prompt has {len(prompt)} tokens, the context holds {self.target.n_context}: "
-                f"shorten the prompt or raise it with -c {len(prompt) + 256}"
-            )
+        """Raises: as `check_prompt`."""
+        check_prompt(prompt, self.target.n_context)
 
     def _read(self, tokens: list[int]) -> int:
         """Bring the target's cache to `tokens`, reusing the common prefix; tokens newly read.
@@ -104,3 +96,16 @@ class Engine:
             if self.on_read is not None and n_new > PART:
                 self.on_read((end - n_same) / n_new)
         return n_new + 1
+
+
+def check_prompt(prompt: Sequence[int], n_context: int) -> None:
+    """Raises: UsageError for a prompt of no ids, ContextError for one that does not fit."""
+    if not prompt:
+        raise UsageError(
+            "the prompt has no tokens: expected at least one (a begin-of-text token will do)"
+        )
+    if len(prompt) > n_context:
+        raise ContextError(
+            f"the prompt has {len(prompt)} tokens, the context holds {n_context}: "
+            f"shorten the prompt or raise it with -c {len(prompt) + 256}"
+        )

@@ -38,6 +38,14 @@ class Ask(NamedTuple):
     parents: tuple[int, ...] | None
 
 
+class Want(NamedTuple):
+    """What a draft may be: as the arguments of Speculator.propose."""
+
+    context: Sequence[int]
+    room: int
+    drawing: Drawing | None
+
+
 class Decoding:
     """Rounds with exactly the target's law until a stop token, `max_tokens` or a full context.
 
@@ -58,25 +66,36 @@ class Decoding:
         self._params, self._speculator, self._sequence = params, speculator, sequence
         self._law, self._rule = law_of(params, len(prompt)), rule_of(params)
         self._uniforms, self._n_left, self._stopped = uniforms_of(params), params.max_tokens, False
+        self._ask_s = 0.0
 
     def ask(self) -> Ask | None:
         """The coming round's forward, None after the last round."""
+        start = perf_counter()
+        if (want := self.want()) is None:
+            return None
+        asked = self.take(self._speculator.propose(*want))
+        self._ask_s = perf_counter() - start
+        return asked
+
+    def want(self) -> Want | None:
+        """The first half of `ask`, for who drafts for several texts at once."""
         context, n_context = self.context, self._sequence.n_context
         if self._stopped or self._n_left < 1 or len(context) > n_context:
             return None
         assert self._sequence.length == len(context) - 1  # the cache holds all but the last token
-        start = perf_counter()
         room = min(n_context - len(context), self._n_left - 1, self._speculator.most)
         self._u = self._uniforms.take(self._params.max_tokens - self._n_left, room + 1)
         drawing = None
         if room and self._rule != "match":
             drawing = Drawing(self._law.drafting(), Uniforms(*self._u[:room, 0]))
-        draft = self._speculator.propose(context, room, drawing)
+        return Want(context, room, drawing)
+
+    def take(self, draft: Draft, ask_s: float = 0.0) -> Ask:
+        """The second half: the forward of a draft for what was wanted, which took ask_s to make."""
         if len(draft):
-            draft = self._law.cut(self._readable(draft, room), context)
-        self._draft = draft
-        self._ask_s = perf_counter() - start
-        return Ask((context[-1], *draft.tokens), rows_above(draft))
+            draft = self._law.cut(self._readable(draft, len(self._u) - 1), self.context)
+        self._draft, self._ask_s = draft, ask_s
+        return Ask((self.context[-1], *draft.tokens), rows_above(draft))
 
     def tell(self, logits: FloatArray, target_s: float, hidden: FloatArray | None = None) -> Step:
         """The round, verified by the logits [k + 1, V] of what was asked for and emitted.

@@ -22,6 +22,7 @@ from edgespec.types import Stats
 # Steps of the staircase first (powers of two and their neighbours), so that a budget that runs
 # out leaves the gaps where a straight line between two widths is least wrong.
 WIDTHS = (1, 2, 4, 8, 3, 6, 5, 16, 12, 7, 9, 10, 17, 14, 11, 13, 15)
+WIDER = (32, 24, 64, 48, 40, 56)  # of several texts at once; rows between lie on a line
 FALL = 1.3  # a width dearer than a wider one by this much is timed again; real falls reach 1.1
 AGAIN = 3  # times, at most
 
@@ -91,7 +92,9 @@ def measure_costs(
             target.keep(())
 
     start, others = clock(), Others(clock, waited)
-    samples = _sweep(timed, [n for n in WIDTHS if n <= max_width], start + budget_s, clock)
+    samples = _sweep(
+        timed, [n for n in (*WIDTHS, *WIDER) if n <= max_width], start + budget_s, clock
+    )
     end = start + (budget_s if repeats_s is None else repeats_s)
     while clock() < end and len(samples[1]) < 9:
         for n in samples:

@@ -47,9 +47,9 @@ def key_of(model: Path, config: Config, *, device: str = "") -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
 
 
-def measured(target: LanguageModel, file: Path) -> CostTable:
+def measured(target: LanguageModel, file: Path, *, max_width: int = 17) -> CostTable:
     """A table measured now, within SWEEP_S, and stored in `file` if the cache had room for all."""
-    table = measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S)
+    table = measure_costs(target, max_width=max_width, budget_s=SWEEP_S, repeats_s=REPEATS_S)
     if table.in_doubt:
         log.info("costs were measured on a busy device: corrected in use, soon measured again")
     if len(table.seconds) >= min(len(WIDTHS), target.n_context):

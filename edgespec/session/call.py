@@ -34,14 +34,19 @@ def thoughts(config: Config) -> dict[str, Any]:
 
 
 def params_of(
-    config: Config, target: OpenModel, *, n_prompt: int = 0, options: Options | None = None
+    config: Config,
+    target: OpenModel,
+    *,
+    n_prompt: int = 0,
+    options: Options | None = None,
+    n_context: int = 0,
 ) -> SamplingParams:
     """The sampling parameters of a configuration, with a call's own.
 
     n_prompt: tokens of the prompt, for an answer in JSON that has to end before the context.
-    Raises: UsageError.
+    n_context: of the generation, 0: the target's. Raises: UsageError.
     """
-    room = min(config.max_tokens, target.n_context - n_prompt + 1)
+    room = min(config.max_tokens, (n_context or target.n_context) - n_prompt + 1)
     constraint = opening.open_constraint(config, target.tokenizer, room)
     params = replace(config.sampling(target.tokenizer.stop_tokens), constraint=constraint)
     if options is not None:

@@ -131,15 +131,26 @@ Chunks = Generator[ChatChunk, None, None]
 class Result(Protocol):
     """What is known of a generation once it is over; see turns.Run."""
 
-    finish: str
-    output: list[int]
+    @property
+    def finish(self) -> str: ...
+
+    @property
+    def output(self) -> list[int]: ...
+
+
+class Pieces(Iterator[Piece], Protocol):
+    """What a generation says, as it comes."""
+
+    def close(self) -> None:
+        """Nobody reads on: the generation ends."""
+        ...
 
 
 @dataclass(frozen=True)
 class Begun:
     """A generation that has begun, and where its counts are once it is over."""
 
-    pieces: Iterator[Piece]
+    pieces: Pieces
     result: Result
     counted: Callable[[], Stats]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Literal, overload
 
 from edgespec.config import Config, with_values
@@ -22,19 +21,17 @@ from edgespec.decode.tally import decided
 from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
-from edgespec.session import call, opening
+from edgespec.session import call
 from edgespec.session.call import thoughts
 from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
 from edgespec.session.methods import Method
 from edgespec.session.pair import OpenPair
-from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
 from edgespec.session.request import ChatOptions, plain, request_of
+from edgespec.session.speech import Speech
 from edgespec.session.turns import Generations, PieceStream, Rounds, Run
-from edgespec.text.control import encode_rendered, token_of
 from edgespec.text.detokenizer import StopText
-from edgespec.text.template import ENABLE, ChatTemplate, Message
-from edgespec.text.thoughts import CLOSE, OPEN, Thoughts
+from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Progress, SamplingParams, Stats
 
 log = logging.getLogger("edgespec")
@@ -57,10 +54,11 @@ class Session:
         """
         check_params(config.sampling(frozenset()))
         StopText(config.stop)
-        self.config, self._progress, self._has_said = config, progress, False
+        self.config, self._progress = config, progress
         self.turns, self._closed = Generations(), False
         self.pair = OpenPair(config, drafter, progress, self.turns.undisturbed)
         self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
+        self.speech = Speech(self.tokenizer, config)
         try:
             self._use(self.pair.way(config.speculative))
         except BaseException:
@@ -109,10 +107,10 @@ class Session:
             self.pair.forget_draft()
         self.method = method
 
-    @cached_property
+    @property
     def template(self) -> ChatTemplate:
         """The chat template: the target's, or the configured one."""
-        return ChatTemplate(self.tokenizer, self.config.chat_template)
+        return self.speech.template
 
     @property
     def stats(self) -> Stats:
@@ -129,13 +127,13 @@ class Session:
         Raises: UsageError, ContextError, TokenizerError, BusyError when called, and what
         `speculate` raises; Cancelled while streaming.
         """
-        config = self._with(options)
+        config = self.with_options(options)
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         return self._begun(ids, config, options)[1]
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> PieceStream:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
-        config = self._with(options, self.template.stop)
+        config = self.with_options(options, self.template.stop)
         return self._begun(self.prompt(messages, thoughts(config)), config, options)[1]
 
     @overload
@@ -157,7 +155,7 @@ class Session:
         options: see request.ChatOptions, None or absent being the session's own. Raises: as `chat`.
         """
         asked = request_of(options, stream=stream)
-        config = self._with(asked.options, self.template.stop)
+        config = self.with_options(asked.options, self.template.stop)
         ids = self.prompt(plain(messages), {**thoughts(config), **asked.template})
 
         def begin(index: int) -> Begun:
@@ -174,34 +172,19 @@ class Session:
         A drafter of another vocabulary will read it in its own chat format. more: what the chat
         template is told besides, by default the session's own choice of thoughts.
         """
-        template, more = self.template, thoughts(self.config) if more is None else more
-        if more.get(ENABLE) is not None and not template.asks:
-            self._say_no_choice(more[ENABLE])
-        ids = tuple(template.tokens(messages, more=more))
-        end = b"".join(map(self.token_bytes, ids[-8:])).decode("utf-8", "replace")
-        is_open = template.thinks and end.rstrip().endswith(OPEN)
-        return Prompt(ids, tuple(messages), template.lead, template.thinks, is_open)
-
-    def _say_no_choice(self, wanted: object) -> None:
-        if not self._has_said:
-            self._has_said = True
-            log.warning(
-                "think = %s: the model's chat template has no switch for thoughts, so it does as "
-                "it was taught", "on" if wanted else "off",
-            )  # fmt: skip
+        return self.speech.prompt(messages, thoughts(self.config) if more is None else more)
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a raw prompt, with the model's own opening once. Raises: TokenizerError."""
-        return encode_rendered(self.tokenizer, prompt)
+        return self.speech.encode(prompt)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, control tokens left out."""
-        pieces = b"".join(self.tokenizer.piece(token) for token in tokens)
-        return pieces.decode("utf-8", "replace")
+        return self.speech.decode(tokens)
 
     def token_bytes(self, token: int) -> bytes:
         """What a token spells, control tokens included."""
-        return self.tokenizer.piece(token, special=True)
+        return self.speech.token_bytes(token)
 
     def params(self) -> SamplingParams:
         """The session's own sampling parameters."""
@@ -255,32 +238,33 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begun(
-        self, ids: Sequence[int], config: Config, options: Options
+    def params_for(self, ids: Sequence[int], config: Config, options: Options) -> SamplingParams:
+        """How a call samples; from any thread. Raises: UsageError, ContextError, if it cannot."""
+        self._check_open()
+        StopText(config.stop)
+        self.engine.check_prompt(ids)
+        return call.params_of(config, self.target, n_prompt=len(ids), options=options)
+
+    def begin(
+        self, ids: Sequence[int], config: Config, options: Options, params: SamplingParams
     ) -> tuple[Run, PieceStream]:
-        stop = StopText(config.stop)
-        params = call.params_of(config, self.target, n_prompt=len(ids), options=options)
+        """A generation by what `with_options` and `params_for` gave. Raises: as `generate`."""
+        self._check_open()
         asked = options.get("speculative")
         with self.turns.guard:
             self.turns.take_over()
             self._adopt(self.pair.way(asked) if asked else self._default)
             most = config.draft_tokens
             run, steps = self._started(ids, params, most if isinstance(most, int) else None)
-        if not isinstance(ids, Prompt):
-            return run, pieces_of(steps, run, self.tokenizer, stop)
-        # Where a grammar rules and does not know the tag, thoughts that were begun never end.
-        is_open = ids.is_open and CLOSE in (opening.grammar_of(config) or CLOSE)
-        apart = Thoughts(is_open=is_open) if ids.thinks else None
-        tags = self._tags if ids.thinks else {}
-        return run, pieces_of(steps, run, self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
+        return run, self.speech.pieces(steps, run, ids, config)
 
-    @cached_property
-    def _tags(self) -> dict[int, bytes]:
-        """How the tags of thoughts are spelled, by their tokens."""
-        found = ((token_of(self.tokenizer, tag), tag.encode()) for tag in (OPEN, CLOSE))
-        return {token: tag for token, tag in found if token is not None}
+    def _begun(
+        self, ids: Sequence[int], config: Config, options: Options
+    ) -> tuple[Run, PieceStream]:
+        params = self.params_for(ids, config, options)
+        return self.begin(ids, config, options, params)
 
-    def _with(self, options: Options, stop: Sequence[str] = ()) -> Config:
+    def with_options(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """The configuration with a call's own values, and more stop strings. Raises: UsageError."""
         self._check_open()
         config = call.config_of(self.config, options)

@@ -89,3 +89,50 @@ def test_what_does_not_fit_is_refused_before_it_is_read(model: LlamaCppModel):
     with pytest.raises(UsageError, match="9 sequences: expected 1 to 8"):
         SharedModel(model, 9)
     assert one.length == 0
+
+
+def test_a_part_of_a_prompt_is_read_along_without_logits(model: LlamaCppModel):
+    shared = SharedModel(model, 3)
+    one, other, third = shared.sequences
+    one.extend([1, 5, 9])
+    expected = one.forward([20, 21])[:2].copy()
+    other.extend([1, 300])
+    after = other.forward([7])[0].copy()
+    one.truncate(3)
+    other.truncate(2)
+    rows = shared.forward([(one, [20, 21]), (other, [7])], [(third, [1, 5, 9, 20])])
+    assert [len(row) for row in rows] == [2, 1]
+    assert np.allclose(rows[0], expected, atol=1e-4)
+    assert np.allclose(rows[1][0], after, atol=1e-4)
+    assert np.allclose(third.forward([21])[0], expected[1], atol=1e-4)
+
+
+def test_what_is_held_is_read_with_the_next_forward(model: LlamaCppModel):
+    one, other = SharedModel(model, 2).sequences
+    one.extend([1, 5, 9, 20])
+    expected = one.forward([40])[0].copy()
+    other.extend([1])
+    other.hold([5, 9, 8])
+    other.truncate(3)
+    other.hold([20])
+    assert other.length == 4
+    rows = other.forward([40])
+    assert rows.shape == (1, model.n_vocab) and other.length == 5
+    assert np.allclose(rows[0], expected, atol=1e-4)
+    other.keep([])
+    assert np.allclose(other.forward([40])[0], expected, atol=1e-4)
+    assert len(other.forward([5] * 70, n_rows=1)) == 1  # more than rows of logits fit
+
+
+def test_a_text_takes_over_what_another_has_read(model: LlamaCppModel):
+    one, other = SharedModel(model, 2).sequences
+    one.extend([1, 5, 9, 20])
+    other.extend([1, 300, 7, 7, 7, 7])
+    other.copy(one, 3)
+    assert other.length == 3
+    one.extend([40])
+    expected = one.forward([41])[0].copy()
+    one.truncate(1)
+    assert np.allclose(other.forward([20, 40, 41])[2], expected, atol=1e-4)
+    with pytest.raises(ShapeError, match="cannot copy 2 of 1 tokens"):
+        other.copy(one, 2)

@@ -20,11 +20,12 @@ from edgespec.types import FloatArray
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens of one sequence from a position on."""
+    """Tokens of one sequence from a position on; of the last n_rows of them logits are wanted."""
 
     sequence: int
     start: int
     ids: Ids
+    n_rows: int
 
 
 class Batch:
@@ -36,6 +37,7 @@ class Batch:
         self._count = np.arange(n_batch, dtype=np.int32)
         self._n_seqs = np.ones(n_batch, np.int32)
         self._seqs = np.zeros((n_batch, max_leaves), np.int32)
+        self._marked = np.zeros(n_batch, np.int8)  # the same where rows are of several sequences
         self._wanted = (np.arange(2 * n_batch) >= n_batch).astype(np.int8)
         rows = self._seqs.ctypes.data + self._seqs.strides[0] * np.arange(n_batch)
         self._seq_rows = rows.astype(np.uintp)
@@ -73,15 +75,17 @@ class Batch:
         self._n_forked = n
         return batch
 
-    def several(self, parts: Sequence[Part], logits: bool) -> Any:
+    def several(self, parts: Sequence[Part]) -> Any:
         """Chains of several sequences one after the other, each from its own position on."""
         n = sum(len(part.ids) for part in parts)
-        batch = self._placed(self._by_token, n, 0, n if logits else 0)
-        end = 0
+        batch = self._placed(self._by_token, n, 0, 0)
+        self._marked[:n] = end = 0
         for part in parts:
             start, end = end, end + len(part.ids)
             self._tokens[start:end], self._seqs[start:end, 0] = part.ids, part.sequence
             np.add(self._count[: end - start], part.start, out=self._positions[start:end])
+            self._marked[end - part.n_rows : end] = 1
+        batch.logits = self._as("logits", self._marked)
         self._n_forked = end
         return batch
 

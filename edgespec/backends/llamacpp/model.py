@@ -176,26 +176,29 @@ class LlamaCppModel:
         self._tree, self._last = tree, (base, n)
         return self._out.logits
 
-    def forward_sequences(self, parts: Sequence[Part], *, logits: bool = True) -> FloatArray:
-        """Logits [n, V] for chains of several sequences in one pass, part after part; a view.
+    def forward_sequences(self, parts: Sequence[Part]) -> FloatArray:
+        """Logits [n_rows, V] for chains of several sequences in one pass, in their order; a view.
 
         parts: sequences from 1 to `max_leaves`, which are the leaves of trees otherwise: a model
-        is used in one way or the other (shared.py). Without logits the rows are none.
-        Raises: ShapeError for more rows than a batch holds, and as `forward`.
+        is used in one way or the other (shared.py).
+        Raises: ShapeError for more tokens or rows than a batch holds, and as `forward`.
         """
-        n, most = sum(len(part.ids) for part in parts), self._rows if logits else self._width
-        if n > most:
-            raise ShapeError(f"{n} tokens of {len(parts)} sequences: expected at most {most}")
+        n, n_rows = sum(len(part.ids) for part in parts), sum(part.n_rows for part in parts)
+        if n > self._width or n_rows > self._rows:
+            most = f"{self._width} with {self._rows} rows of logits"
+            raise ShapeError(f"{n} tokens, {n_rows} rows of sequences: expected at most {most}")
         with self._call(n, keeps=False):
-            self._read(self._batch.several(parts, logits), rows=logits)
-            self._out.show(n if logits else 0, self._header.path)
+            self._read(self._batch.several(parts), rows=n_rows > 0)
+            self._out.show(n_rows, self._header.path)
         return self._out.logits
 
-    def cut_sequence(self, sequence: int, n: int) -> None:
-        """Forget all of a sequence but its first n tokens."""
+    def cut_sequence(self, sequence: int, n: int, source: int = 0) -> None:
+        """Forget all of a sequence but its first n tokens; of `source`, if given, take over n."""
         with self._lock:
             self._check_open()
-            self._lib.api.llama_memory_seq_rm(self._memory, sequence, n, -1)
+            self._lib.api.llama_memory_seq_rm(self._memory, sequence, 0 if source else n, -1)
+            if source:  # shares their cells: nothing is computed or copied
+                self._lib.api.llama_memory_seq_cp(self._memory, source, sequence, 0, n)
 
     def forward_embeddings(self, vectors: FloatArray, *, n_rows: int | None = None) -> FloatArray:
         """Logits [n, V] for input vectors [n, n_embd] in place of token ids; a chain."""

@@ -1,0 +1,64 @@
+"""A draft model of another vocabulary for several texts: one drafter each, one after another.
+
+What each has to translate differs, so their passes are not shared; the weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.mixed import Stepwise
+from edgespec.drafters.together import Wish
+from edgespec.drafters.window import FEW, PART
+from edgespec.types import NO_DRAFT, Draft
+
+Spelled = Callable[[Sequence[Mapping[str, Any]]], list[int]]
+
+
+class Each:
+    """Implements together.Drafters. drafters: of each text, on a sequence of its own.
+
+    first_s: what a token takes until it is known. spelled: a conversation in the drafter's own chat
+    format, or nothing.
+    """
+
+    def __init__(self, drafters: Sequence[Translated], first_s: float, spelled: Spelled) -> None:
+        self._drafters, self._step_s, self._spelled = drafters, first_s, spelled
+
+    def step_s(self, m: int) -> float:
+        """See together.Drafters."""
+        return m * self._step_s
+
+    def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
+        """See together.Drafters."""
+        spelled = self._spelled(messages) if messages else []
+        self._drafters[who].anchor(ids if spelled else [], spelled)
+
+    def n_unread(self, who: int, context: Sequence[int]) -> int:
+        """See together.Drafters."""
+        return self._drafters[who].n_unread(context)
+
+    def drafts(self, wishes: Sequence[Wish]) -> list[Draft]:
+        """See together.Drafters."""
+        return [self._draft(wish) for wish in wishes]
+
+    def _draft(self, wish: Wish) -> Draft:
+        one = self._drafters[wish.who]
+        n_unread = one.n_unread(wish.context)
+        if n_unread > FEW:
+            one.read_on(wish.context, PART)
+            return NO_DRAFT
+        if isinstance(one, Stepwise):
+            one.pays = wish.pays
+        start = perf_counter()
+        draft = one.draft(wish.context, wish.k, wish.drawing)
+        if len(draft):
+            took_s = min((perf_counter() - start) / len(draft), 3 * self._step_s)
+            self._step_s += 0.1 * (took_s - self._step_s)
+        return draft
+
+    def forget(self) -> None:
+        """See together.Drafters: a reader finds out by itself that its cache is shorter."""

@@ -1,0 +1,1 @@
+"""Several generations at once by one target: who has a slot, what a forward reads, who drafts."""

@@ -1,0 +1,310 @@
+"""Drafts of all sequences of a round: n-grams for each, the draft model for those it is worth.
+
+What is worth drafting and verifying is decided for all together (pace/goodput.py), by the
+acceptance of each sequence and what the target's and the draft model's passes take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+from time import perf_counter
+from typing import Any
+
+from edgespec.decode.round import Want
+from edgespec.drafters.mixed import first, tested
+from edgespec.drafters.ngram import NgramDrafter
+from edgespec.drafters.rest import Rest
+from edgespec.drafters.together import Drafters, Wish
+from edgespec.drafters.window import FEW
+from edgespec.errors import Cancelled
+from edgespec.pace.cost import LiveCosts
+from edgespec.pace.goodput import Widths, widths
+from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.source import Source
+from edgespec.protocols import Drawing
+from edgespec.types import NO_DRAFT, Draft, Round
+
+log = logging.getLogger("edgespec")
+
+LENGTHS = (1, 2, 3, 4, 6, 8)  # of the model's drafts that are compared
+MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
+SCORED, SCORE_SHARE = 3, 0.01  # tokens drafted to be scored, and the time that may go to it
+LOOK_SHARE, MOST_RESTS = 0.01, 64  # see rest.Rest
+EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
+BEGUN = 8  # tokens of an answer before the draft model reads its prompt
+
+
+class Looking:
+    """Implements protocols.Speculator for one sequence: looks drafts up, and knows what its drafts
+    are worth, by whom they were.
+    """
+
+    name, n_leaves, reason = "many", 1, ""
+
+    def __init__(self) -> None:
+        self.most, self.fixed = MAX_WIDTH, False  # of the answer; fixed: always as much
+        self.round_s = 0.0  # what a round of one sequence takes lately
+        self._ngram = NgramDrafter()
+        self.sources = {"ngram": Source(), "model": Source()}
+        self._rest, self._is_resting = Rest(self._n_rests), False
+        self._made: list[Draft] = []  # in this round, used or not
+        self.n_said = 0  # tokens of this answer
+
+    def begin(self, most: int, *, fixed: bool) -> None:
+        """Another text."""
+        for source in self.sources.values():
+            source.renew(self.n_said)
+        self.most, self.fixed, self.n_said = most, fixed, 0
+        self._made = []
+
+    def inform(self, others: Sequence[Looking]) -> None:
+        """Believe of drafts what the one with most experience does, until there is some here."""
+        for name, source in self.sources.items():
+            best = max((one.sources[name] for one in others), key=lambda one: one.n_tested)
+            if source.n_tested < EXPERIENCE <= best.n_tested:
+                source.load(best.saved())
+
+    def _n_rests(self, look_s: float) -> int:
+        return int(min(look_s / (LOOK_SHARE * self.round_s), MOST_RESTS)) if self.round_s else 0
+
+    def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
+        """What is found in the text."""
+        self._is_resting = room < 1 or (not self.fixed and self._rest.goes_on())
+        if self._is_resting:
+            return NO_DRAFT
+        start = perf_counter()
+        found = self._ngram.draft(context, room, drawing)
+        self._rest.looked(perf_counter() - start)
+        if len(found):
+            self.made(found)
+            self._rest.end()
+        else:
+            self._rest.lengthen()
+        return found
+
+    def made(self, draft: Draft) -> None:
+        """This was drafted: what follows tells what it was worth."""
+        self._made.append(draft)
+
+    def survival(self, draft: Draft) -> list[float]:
+        """P(it and all before it are accepted) of each token of an undrawn draft."""
+        if not len(draft):
+            return []
+        return self.sources[draft.sources[0]].survival(draft.confidence)
+
+    def to_come(self, n: int) -> list[float]:
+        """The same of a draft of n tokens that the model would make."""
+        return list(accumulate(self.sources["model"].to_come((), n), mul))
+
+    def observe(self, done: Round) -> None:
+        verdict, n_new = done.verdict, len(done.verdict.tokens)
+        self.n_said += n_new
+        for made in self._made:
+            source = self.sources[made.sources[0]]
+            if not made.is_drawn:
+                n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
+                source.learn(made.confidence, n_tested, n_hits)
+            elif len(done.draft) and done.draft.sources[0] == made.sources[0]:
+                source.learn((), verdict.n_tested, len(verdict.accepted))
+        self._made = []
+        if not self._is_resting:
+            self._ngram.observe(done)
+
+    def close(self) -> None:
+        self._ngram.close()
+
+
+@dataclass(eq=False)
+class Wanted:
+    """A sequence that may draft. draft: as it comes to be."""
+
+    who: int
+    looking: Looking
+    want: Want
+    draft: Draft = NO_DRAFT
+
+
+class Drafting:
+    """Who drafts how much in a round. costs: of the target's forwards by rows.
+
+    names: of drafters, "ngram" and "model". together: the draft model, None for none.
+    """
+
+    def __init__(
+        self, costs: LiveCosts, names: Collection[str], together: Drafters | None = None
+    ) -> None:
+        self.costs, self._together = costs, together if "model" in names else None
+        self._looks_up = "ngram" in names
+        self._score_s, self._next = 0.0, 0  # what scoring may take; whose turn it is
+        self.took_s = 0.0  # of the last round's drafting
+
+    def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
+        """The who-th sequence answers another prompt, of these messages."""
+        if self._together is not None:
+            self._together.begin(who, ids, messages)
+
+    def draft(self, all_: Sequence[Wanted], n_other: int, most_rows: int) -> None:
+        """Set the drafts. n_other: tokens of prompts in the same forward; most_rows: of logits."""
+        start = perf_counter()
+        for one in all_:
+            if self._looks_up:
+                one.draft = one.looking.propose(*one.want)
+        survival = [one.looking.survival(one.draft) for one in all_]
+        plan = self._widths(all_, survival, n_other, most_rows)
+        if self._together is not None:
+            survival, plan = self._by_model(all_, survival, plan, n_other, most_rows)
+        # What was drawn is never cut: it would no longer have the law in `probs`.
+        left = most_rows - len(all_) - sum(len(one.draft) for one in all_ if one.draft.is_drawn)
+        for one, k in zip(all_, plan.ks, strict=True):
+            if not one.draft.is_drawn:
+                k = min(len(one.draft) if one.looking.fixed else k, left)
+                one.draft = first(one.draft, k) if k else NO_DRAFT
+                left -= k
+        self.took_s = perf_counter() - start
+
+    def _widths(
+        self,
+        all_: Sequence[Wanted],
+        survival: Sequence[Sequence[float]],
+        n_other: int,
+        most_rows: int,
+        fixed_s: float = 0.0,
+    ) -> Widths:
+        """What to verify of each; what is drawn or fixed is verified whole."""
+        n_whole = 0
+        for one in all_:
+            if one.draft.is_drawn or one.looking.fixed:
+                n_whole += len(one.draft)
+        free = [
+            [] if one.draft.is_drawn or one.looking.fixed else chances
+            for one, chances in zip(all_, survival, strict=True)
+        ]
+        return widths(
+            free,
+            self.costs.seconds,
+            n_other=n_other + n_whole,
+            most_rows=most_rows - n_whole,
+            fixed_s=fixed_s,
+        )
+
+    def _by_model(
+        self,
+        all_: Sequence[Wanted],
+        survival: list[list[float]],
+        plan: Widths,
+        n_other: int,
+        most_rows: int,
+    ) -> tuple[list[list[float]], Widths]:
+        """The plan with drafts of the model, made now, where it promises more with them."""
+        assert self._together is not None
+        coming = [self._to_come(one, chances) for one, chances in zip(all_, survival, strict=True)]
+        n_able = sum(map(bool, coming))
+        best, chosen = plan, [0] * len(all_)
+        least = (1 + MODEL_MARGIN) * plan.rate
+        for length in LENGTHS if n_able else ():
+            mixed = [new[:length] or old for new, old in zip(coming, survival, strict=True)]
+            drafting_s = length * self._together.step_s(n_able)
+            found = self._widths(all_, mixed, n_other, most_rows, drafting_s)
+            if found.rate > least:
+                best, least = found, found.rate
+                chosen = [k if new else 0 for k, new in zip(found.ks, coming, strict=True)]
+        chosen = self._fixed(all_, survival, chosen, most_rows - len(all_))
+        scored = None if any(chosen) else self._scored(all_)
+        if scored is not None:
+            chosen[scored] = SCORED
+        if not any(chosen):
+            return survival, plan
+        price = best.price + best.rate * self._together.step_s(1) / max(sum(map(bool, chosen)), 1)
+        wishes = [
+            self._wish(one, chosen[i], price, is_scored=i == scored)
+            for i, one in enumerate(all_)
+            if chosen[i]
+        ]
+        start = perf_counter()
+        by_who = dict(zip([wish.who for wish in wishes], self._made(wishes), strict=True))
+        if scored is not None:
+            self._score_s -= perf_counter() - start
+        for i, one in enumerate(all_):
+            drawn = by_who.get(one.who, NO_DRAFT)
+            if len(drawn):
+                one.looking.made(drawn)
+            if len(drawn) and i != scored:
+                one.draft = drawn
+                survival[i] = [] if drawn.is_drawn else one.looking.survival(drawn)
+        return survival, self._widths(all_, survival, n_other, most_rows)
+
+    def _to_come(self, one: Wanted, found: Sequence[float]) -> list[float]:
+        """What a draft by the model promises, nothing where it is not to draft."""
+        assert self._together is not None
+        looking, room = one.looking, one.want.room
+        if room < 1 or looking.fixed or looking.n_said < 1:
+            return []
+        if looking.n_said < BEGUN and self._together.n_unread(one.who, one.want.context) > FEW:
+            return []
+        coming = looking.to_come(min(room, LENGTHS[-1]))
+        return coming if sum(coming) > sum(found) else []
+
+    def _fixed(
+        self,
+        all_: Sequence[Wanted],
+        survival: Sequence[Sequence[float]],
+        chosen: Sequence[int],
+        left: int,
+    ) -> list[int]:
+        """With those that always draft, where the model promises more; at most `left` tokens."""
+        ks = list[int]()
+        for one, found, k in zip(all_, survival, chosen, strict=True):
+            room, looking = one.want.room, one.looking
+            if looking.fixed:
+                k = room if sum(looking.to_come(room)) > sum(found) else 0
+            ks.append(min(k, left))
+            left -= ks[-1]
+        return ks
+
+    def _scored(self, all_: Sequence[Wanted]) -> int | None:
+        """Whose draft by the model is due to be made for what it tells, by turns."""
+        assert self._together is not None
+        if self._score_s < SCORED * self._together.step_s(1):
+            return None
+        able = [i for i, one in enumerate(all_) if one.want.room and one.looking.n_said >= BEGUN]
+        if not able:
+            return None
+        self._next += 1
+        return able[self._next % len(able)]
+
+    def _wish(self, one: Wanted, k: int, price: float, *, is_scored: bool) -> Wish:
+        looking, want = one.looking, one.want
+
+        def pays(confidence: Sequence[float]) -> bool:
+            return looking.fixed or looking.sources["model"].grown(confidence)[-1] > price
+
+        # What is scored is compared with what follows, whatever that is drawn from.
+        drawing = None if is_scored else want.drawing
+        return Wish(one.who, want.context, min(k, want.room), drawing, pays)
+
+    def _made(self, wishes: Sequence[Wish]) -> list[Draft]:
+        """The model's drafts; none any more once it failed, which is said once."""
+        together = self._together
+        assert together is not None
+        try:
+            return together.drafts(wishes)
+        except Cancelled:
+            together.forget()
+            raise
+        except Exception as error:
+            self._together = None
+            log.warning("the draft model failed (%s): decoding goes on without it", error)
+            return [NO_DRAFT] * len(wishes)
+
+    def observe(self, n_rows: int, seconds: float, all_: Sequence[Wanted]) -> None:
+        """A forward of so many rows and tokens took this long."""
+        drafted = self.took_s > 0.05 * seconds
+        self.costs.observe(n_rows, seconds, after_draft=drafted)
+        self._score_s = min(self._score_s + SCORE_SHARE * seconds, 1.0)
+        for one in all_:
+            looking, round_s = one.looking, seconds / len(all_)
+            looking.round_s += (round_s - looking.round_s) * (0.1 if looking.round_s else 1.0)

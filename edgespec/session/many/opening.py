@@ -1,0 +1,177 @@
+"""From a configuration to what answers several requests: how many sequences, and which models."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgespec.backends import ModelOptions, backend_of
+from edgespec.backends.preview import preview
+from edgespec.config import Config, cache_folder
+from edgespec.device import free_memory
+from edgespec.drafters.bridges.each import Each
+from edgespec.drafters.together import Drafters, Together
+from edgespec.drafters.window import ROOM, SINKS, SMALLEST
+from edgespec.pace import cost_store
+from edgespec.pace.cost import LiveCosts
+from edgespec.session import opening
+from edgespec.session.many.drafting import Drafting
+from edgespec.session.many.many import N_QUEUE, Answers, Many
+from edgespec.session.many.solo import Solo
+from edgespec.session.methods import translation_of
+from edgespec.session.session import Session
+from edgespec.store.pairs import n_bytes
+from edgespec.types import Progress
+
+log = logging.getLogger("edgespec")
+USUAL = 8  # generations at once, where memory allows
+SHARE = 4  # the part of free memory that their caches may take, unless a number is asked for
+WIDEST = 64  # rows of a forward whose times are measured
+MORE_TOKENS = 1.5  # another vocabulary may need so many times the tokens for a text
+
+
+def open_many(
+    config: Config,
+    *,
+    n_parallel: int = 0,
+    n_queue: int = N_QUEUE,
+    progress: Progress | None = None,
+) -> Answers:
+    """What answers several requests at once by the configured target.
+
+    n_parallel: generations at once, 0 for as many as memory allows up to USUAL, each with a context
+    of --ctx-size. One at a time, which is said once, where the target cannot be shared.
+    Raises: as `edgespec.load`; ContextError if so many do not fit.
+    """
+    path = opening.paths_of(config, progress, drafter=False)[0]
+    why = why_not(path, config)
+    if why or n_parallel == 1:
+        if why and n_parallel != 1:
+            log.warning("%s: requests are answered one at a time", why)
+        return Solo(Session(config, progress=progress), n_queue=n_queue)
+    options = opening.options_of(config)[0]
+    n_context, n = sizes(path, options, n_parallel)
+    if config.adapt:
+        log.warning("--adapt: beside other requests the drafter does not learn")
+        config = replace(config, adapt=False)
+    with ExitStack() as opened:
+        target, shared = open_shared(path, options, n, n_context, progress)
+        opened.callback(target.close)
+        drafting = None
+        if config.speculative != "off" and config.drafter != "none" and config.draft_tokens != 0:
+            drafting = open_drafting(config, path, target, n, n_context, opened, progress)
+        return Many(config, path, target, shared, drafting, opened.pop_all(), n_queue=n_queue)
+    raise AssertionError("an ExitStack suppresses nothing")
+
+
+def why_not(path: Path, config: Config) -> str:
+    """Why a target reads one text at a time; empty if it reads several."""
+    if config.exact:
+        return "--exact"
+    if backend_of(path) != "llamacpp":
+        return f"{path.name} is run by ONNX Runtime"
+    seen = preview(path, opening.options_of(config)[0])
+    try:
+        if seen.token_ids is not None:
+            return f"{path.name} has a trimmed head"  # which a session refuses
+        if seen.cache is not None and seen.cache.state_bytes:
+            return f"{path.name} keeps a recurrent state"
+        if seen.cache is not None and seen.cache.window_bytes:
+            return f"{path.name} keeps windows of its text"
+    finally:
+        seen.close()
+    return ""
+
+
+def sizes(path: Path, options: ModelOptions, n_parallel: int) -> tuple[int, int]:
+    """Tokens of each sequence, and how many there are."""
+    seen = preview(path, options)
+    seen.close()
+    n_context = options.n_context or seen.most_context
+    if n_parallel:
+        return n_context, n_parallel
+    free = free_memory()
+    if free is None or seen.cache is None:
+        return n_context, USUAL
+    fits = [n for n in range(2, USUAL + 1) if seen.cache.n_bytes(n * n_context) <= free // SHARE]
+    return n_context, max(fits, default=1)
+
+
+def open_shared(
+    path: Path, options: ModelOptions, n: int, n_context: int, progress: Progress | None
+) -> tuple[Any, Any]:
+    """A model and its n sequences of so many tokens. Raises: ContextError, ModelFileError."""
+    from edgespec.backends.llamacpp.shared import SharedModel
+
+    options = replace(options, max_leaves=n, n_context=n * n_context, windows=False)
+    model = opening.told(path, options, progress)
+    try:
+        return model, SharedModel(model, n)
+    except BaseException:
+        model.close()
+        raise
+
+
+def open_drafting(
+    config: Config, path: Path, target: Any, n: int, n_context: int, opened: ExitStack,
+    progress: Progress | None,
+) -> Drafting:  # fmt: skip
+    """Who drafts for all: n-grams, and the draft model where it has the target's vocabulary."""
+    name = cost_store.key_of(path, config, device=target.device)
+    file = cache_folder() / "costs-many" / name
+    table = cost_store.load(file)
+    if table is None:
+        what = f"measuring what widths cost here, once (at most {cost_store.SWEEP_S:.0f} s)"
+        with opening.telling(progress, what):
+            table = cost_store.measured(target, file, max_width=min(WIDEST, most_rows(target)))
+        target.truncate(0)
+    names = {"auto": ["ngram", "model"]}.get(config.drafter, config.drafter.split(","))
+    together = None
+    if "model" in names and opening.drafts_with_a_model(config):
+        first_s = table.seconds[0]
+        together = open_drafters(config, path, target, (n, n_context), first_s, opened, progress)
+    return Drafting(LiveCosts(table), names, together)
+
+
+def most_rows(target: Any) -> int:
+    """Of one forward."""
+    return int(target.capabilities.n_rows) or WIDEST
+
+
+def open_drafters(
+    config: Config, path: Path, target: Any, sizes: tuple[int, int], target_s: float,
+    opened: ExitStack, progress: Progress | None,
+) -> Drafters | None:  # fmt: skip
+    """What drafts with the draft model; None, said once, for one that reads one text at a time.
+
+    sizes: how many texts of how many of the target's tokens. target_s: of one of its tokens.
+    """
+    draft_path = opening.paths_of(config, progress)[1]
+    if draft_path is None:
+        return None
+    if why := why_not(draft_path, replace(config, exact=False)):
+        log.warning("%s: beside other requests n-grams draft alone", why)
+        return None
+    n, n_context = sizes
+    options = opening.options_of(config, draft_path)[1]
+    options = replace(options, steps=False, hidden_states=False)
+    window = config.draft_window
+    seen = preview(draft_path, options)
+    seen.close()
+    size = int(n_context * (1.0 if seen.n_vocab == target.n_vocab else MORE_TOKENS))
+    if window:  # a text that is longer is shown from its first tokens and its end
+        size = min(size, max(window + SINKS + ROOM, SMALLEST))
+    model, shared = open_shared(draft_path, options, n, size, progress)
+    opened.callback(model.close)
+    names = draft_path.name, path.name
+    translation = translation_of(config, target, model, names)
+    step_s = n_bytes(draft_path) / n_bytes(path) * target_s
+    if translation is None:
+        return Together(shared, step_s, most_shown=window)
+    if config.bridge not in ("auto", "exact"):
+        log.warning("--bridge %s: beside other requests drafts go over exact", config.bridge)
+    made = [translation.drafter(text, "exact", most_shown=window)[0] for text in shared.sequences]
+    return Each(made, step_s, translation.spelled)

@@ -1,0 +1,260 @@
+"""Rounds of several generations by tables, whose laws are known to the last bit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+from table_texts import TableShared, law_of
+
+from edgespec.backends.fake import TableModel
+from edgespec.check.chi_square import chi_square
+from edgespec.decode.engine import Engine
+from edgespec.drafters.paced import Plain
+from edgespec.drafters.together import Together
+from edgespec.errors import BackendError, BusyError, Cancelled, UsageError
+from edgespec.pace.cost import CostTable, LiveCosts
+from edgespec.session.many.drafting import Drafting, Looking
+from edgespec.session.many.rounds import Rounds
+from edgespec.session.many.slots import Job
+from edgespec.types import SamplingParams
+
+TABLE = law_of(1)
+GREEDY = SamplingParams(max_tokens=40)
+CHEAP = CostTable(tuple(1e-3 + 1e-6 * n for n in range(64)))
+
+
+def drafting(*, model=None, names=("ngram", "model")) -> Drafting:
+    return Drafting(LiveCosts(CHEAP), names, None if model is None else Together(model, 1e-6))
+
+
+@pytest.fixture
+def started():
+    """Makes Rounds that are closed at the end."""
+    made = []
+
+    def start(shared, drafts=None, n_queue=64):
+        made.append(Rounds(shared, drafts, n_queue=n_queue))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close(lambda: None)
+
+
+def job(ids, params=GREEDY, most=0, *, fixed=False) -> Job:
+    return Job(list(ids), params, most, fixed)
+
+
+def said(one: Job) -> list[int]:
+    return [token for step in one.steps.all() for token in step.verdict.tokens]
+
+
+def alone(ids, params=GREEDY, table=TABLE) -> list[int]:
+    engine = Engine(TableModel(table, 8, 256), Plain())
+    return [token for step in engine.stream(ids, params) for token in step.verdict.tokens]
+
+
+def prompts(n: int) -> list[list[int]]:
+    rng = np.random.default_rng(7)
+    return [list(map(int, rng.integers(0, 8, size))) for size in rng.integers(1, 150, n)]
+
+
+@pytest.mark.parametrize("drafts", ["none", "ngram", "model", "both"])
+def test_each_of_many_says_what_it_says_alone(started, drafts):
+    shared, made = TableShared(TABLE, 4), None
+    if drafts != "none":
+        names = ("ngram", "model") if drafts == "both" else (drafts,)
+        made = drafting(model=TableShared(law_of(1, sharp=2.0), 4), names=names)
+    rounds = started(shared, made)
+    seeded = SamplingParams(temperature=1.0, seed=5, max_tokens=40)
+    jobs = [
+        job(ids, GREEDY if i % 2 else seeded, 0 if drafts == "none" else 8, fixed=i % 3 == 0)
+        for i, ids in enumerate(prompts(12))
+    ]
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        assert said(one) == alone(one.ids, one.params)
+    assert max(map(len, shared.rows)) == 4
+    n_accepted = sum(one.counted().n_accepted for one in jobs)
+    assert (n_accepted > 40) == (drafts != "none")
+
+
+@pytest.mark.parametrize("names", [("ngram",), ("model",)])
+def test_sampling_without_a_seed_keeps_the_law(started, names):
+    model = TableShared(law_of(2), 6)
+    rounds = started(TableShared(TABLE, 6), drafting(model=model, names=names), n_queue=4000)
+    params = SamplingParams(temperature=1.0, max_tokens=3)
+    jobs = [job([1, 2, 1, 2], params, 4, fixed=i % 2 == 0) for i in range(600)]
+    for one in jobs:
+        rounds.add(one)
+    counts = Counter(tuple(said(one)) for one in jobs)
+    law = {
+        (a, b, c): float(TABLE((1, 2))[a] * TABLE((2, a))[b] * TABLE((a, b))[c])
+        for a, b, c in product(range(8), repeat=3)
+    }
+    found = chi_square(counts, law, len(jobs))
+    assert found.n_cells > 10
+    assert found.p_value > 1e-3
+    assert sum(one.counted().n_drafted for one in jobs) > 300
+
+
+def test_a_sequence_begins_with_what_others_know_of_drafts():
+    new, old, other = Looking(), Looking(), Looking()
+    for _ in range(20):
+        old.sources["model"].learn((), 4, 4)
+        other.sources["model"].learn((), 1, 0)
+    new.inform([new, old, other])
+    guess = Looking().to_come(1)[0]
+    assert guess + 0.1 < new.to_come(1)[0] <= old.to_come(1)[0]
+    new.sources["model"].learn((), 1, 0)
+    own = new.to_come(4)
+    new.inform([new, old, other])
+    assert new.to_come(4) == own
+    assert new.sources["ngram"].n_tested == 0
+
+
+def test_a_prompt_is_read_in_parts_beside_others(started):
+    shared = TableShared(TABLE, 3, token_s=2e-4)
+    rounds = started(shared)
+    running = job([1, 2, 3], SamplingParams(max_tokens=30))
+    rounds.add(running)
+    first = running.steps.all()
+    next(first)
+    rounds.add(job([1] * 200, SamplingParams(max_tokens=2)))
+    rounds.add(short := job([4] * 10, SamplingParams(max_tokens=2)))
+    assert len(said(short)) == 2
+    list(first)
+    beside = [reads for rows, reads in zip(shared.rows, shared.reads, strict=True) if rows]
+    assert sum(map(bool, beside)) > 2
+    assert max(map(sum, shared.reads)) <= 61
+
+
+def test_what_is_known_of_a_text_is_not_read_again(started):
+    shared = TableShared(TABLE, 2)
+    rounds = started(shared)
+    start = [1, 2, 3, 4] * 20
+    rounds.add(one := job([*start, 1], SamplingParams(max_tokens=5)))
+    text = said(one)
+    rounds.add(more := job([*start, 1, *text, 7, 7], SamplingParams(max_tokens=5)))
+    assert said(more) == alone(more.ids, more.params)
+    assert more.n_new == 3  # the last token of an answer is not in the cache
+    rounds.add(other := job([*start, 5, 6], SamplingParams(max_tokens=5)))
+    assert said(other) == alone(other.ids, other.params)
+    assert other.n_new == 2
+    assert [text.length for text in shared.sequences] == [92, 86]  # a copy: both are kept
+
+
+def test_who_leaves_is_gone_within_a_round(started):
+    shared = TableShared(TABLE, 1, token_s=1e-3)
+    rounds = started(shared)
+    rounds.add(one := job([1], SamplingParams(max_tokens=200)))
+    steps = one.steps.all()
+    next(steps)
+    one.steps.leave()
+    rounds.wake()
+    rounds.add(other := job([2], SamplingParams(max_tokens=3)))
+    assert said(other) == alone([2], other.params)
+    assert len(shared.rows) < 30
+    assert len(list(steps)) < 30  # its end comes, too
+
+
+def test_a_failing_forward_ends_those_in_it_and_no_others(started):
+    def fail(i):
+        if i == 5:
+            raise RuntimeError("the device is gone")
+
+    shared = TableShared(TABLE, 2, before=fail)
+    rounds = started(shared)
+    jobs = [job(ids, SamplingParams(max_tokens=20)) for ids in ([1], [2], [3])]
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs[:2]:
+        with pytest.raises(BackendError, match="the model failed .RuntimeError: the device is"):
+            said(one)
+    assert said(jobs[2]) == alone([3], jobs[2].params)
+    rounds.add(again := job([1], SamplingParams(max_tokens=20)))
+    assert said(again) == alone([1], again.params)
+
+
+class Refuses:
+    """A grammar that allows nothing after a while."""
+
+    def allowed(self, generated, ids):
+        return np.full(len(ids), len(generated) < 3)
+
+
+def test_what_fails_for_one_hurts_nobody_else(started):
+    rounds = started(TableShared(TABLE, 2), drafting())
+    params = SamplingParams(max_tokens=20, constraint=Refuses())
+    jobs = [job([1], params, 8), job([2], SamplingParams(max_tokens=20), 8)]
+    for one in jobs:
+        rounds.add(one)
+    with pytest.raises(Exception, match="the grammar allows none"):
+        said(jobs[0])
+    assert said(jobs[1]) == alone([2], jobs[1].params)
+
+
+def test_a_drafter_that_fails_is_dropped_and_said_once(started, caplog):
+    def fail(i):
+        raise RuntimeError("no more")
+
+    made = drafting(model=TableShared(TABLE, 2, before=fail), names=("model",))
+    rounds = started(TableShared(TABLE, 2), made)
+    jobs = [job(ids, GREEDY, 4, fixed=True) for ids in ([1], [2])]
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        assert said(one) == alone(one.ids)
+    assert caplog.text.count("the draft model failed (no more)") == 1
+
+
+def test_only_so_many_wait(started):
+    held = threading.Event()
+    rounds = started(TableShared(TABLE, 1, before=lambda i: held.wait(5)), n_queue=2)
+    rounds.add(job([1]))
+    while not rounds.load().n_running:
+        time.sleep(0.001)
+    jobs = [job([1]), job([2])]
+    for one in jobs:
+        rounds.add(one)
+    with pytest.raises(BusyError, match="1 answers are in progress and 2 wait: expected at most 2"):
+        rounds.add(job([3]))
+    held.set()
+    for one in jobs:
+        assert said(one) == alone(one.ids)
+
+
+def test_who_leaves_while_waiting_makes_room(started):
+    held = threading.Event()
+    shared = TableShared(TABLE, 1, before=lambda i: held.wait(0.05))
+    rounds = started(shared, n_queue=1)
+    rounds.add(running := job([1], SamplingParams(max_tokens=60)))
+    while not rounds.load().n_running:
+        time.sleep(0.001)
+    rounds.add(gone := job([2]))
+    gone.steps.leave()
+    assert said(gone) == []  # long before its turn
+    rounds.add(job([3]))
+    assert not running.steps.has_ended
+    held.set()
+    assert len(said(running)) == 60
+
+
+def test_closing_ends_everyone_with_a_word(started):
+    held = threading.Event()
+    rounds = started(TableShared(TABLE, 1, before=lambda i: held.wait(5)))
+    jobs = [job([1]), job([2])]
+    for one in jobs:
+        rounds.add(one)
+    rounds.close(held.set)
+    for one in jobs:
+        with pytest.raises(Cancelled, match="closed"):
+            said(one)
+    with pytest.raises(UsageError, match="the model is closed"):
+        rounds.add(job([3]))

@@ -1,0 +1,73 @@
+"""What a request waits for beside others, in seconds: nothing else may run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+
+from edgespec.config import Config
+from edgespec.session.many.opening import open_many
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+LONG, SHORT = 4000, 20
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
+        config = Config(ctx_size=LONG + 100, speculative="off")
+        with open_many(config, n_parallel=4) as opened:
+            yield opened
+
+
+def ids(first: int, n: int) -> list[int]:
+    return [first, *(100 + i % 300 for i in range(n - 1))]
+
+
+def took(many, prompt, n=1) -> float:
+    """Seconds until the first of n tokens."""
+    options = {"max_tokens": n}
+    start = time.perf_counter()
+    begun = many.begin(prompt, many.with_options(options), options)
+    next(begun.pieces)
+    first_s = time.perf_counter() - start
+    list(begun.pieces)
+    return first_s
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(many):
+    took(many, ids(7, SHORT))
+    alone = statistics.median(took(many, ids(10 + i, SHORT)) for i in range(7))
+    whole = took(many, ids(20, LONG))
+    beside = []
+    for i in range(5):
+        options = {"max_tokens": 1}
+        long = many.begin(ids(30 + i, LONG), many.with_options(options), options)
+        time.sleep(whole * (i + 1) / 8)
+        assert many.load().n_running == 1
+        beside.append(took(many, ids(50 + i, SHORT)))
+        assert many.load().n_running == 1  # the long prompt is still being read
+        list(long.pieces)
+    part_s = whole * 256 / LONG
+    print(f"alone {alone:.4f} s, beside {sorted(beside)}, a part {part_s:.4f}")
+    assert statistics.median(beside) < 2 * alone + part_s
+
+
+def test_an_answer_goes_on_while_a_long_prompt_is_read(many):
+    endless = dict.fromkeys(many.tokenizer.stop_tokens, -100.0)
+    options = {"max_tokens": 400, "logit_bias": endless}
+    running = many.begin(ids(7, SHORT), many.with_options(options), options)
+    next(running.pieces)
+    long = many.begin(ids(60, LONG), many.with_options({"max_tokens": 1}), {"max_tokens": 1})
+    while many.load().n_queued:
+        time.sleep(0.001)
+    n_beside = 0
+    while many.load().n_running == 2:
+        next(running.pieces)
+        n_beside += 1
+    running.pieces.close()
+    list(long.pieces)
+    assert n_beside > 10
