@@ -15,6 +15,7 @@ import numpy as np
 
 from edgespec.decode.follow import Follower, common_prefix
 from edgespec.drafters.window import FEW, MOST, PART, Window
+from edgespec.pace.goodput import cost_of
 from edgespec.protocols import Drawing, SharedModel
 from edgespec.types import NO_DRAFT, Draft, FloatArray
 
@@ -80,6 +81,10 @@ class Drafters(Protocol):
         """Seconds that a token for each of m texts takes."""
         ...
 
+    def read_s(self, n: int) -> float:
+        """Seconds that reading n tokens takes."""
+        ...
+
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
         """The who-th text will be another one, which begins with `ids`, of these messages."""
         ...
@@ -100,24 +105,36 @@ class Drafters(Protocol):
 
 
 class Together:
-    """Implements Drafters with the texts of a shared model. first_s: what a pass for one takes,
-    until it is known.
+    """Implements Drafters with the texts of a shared model.
+
+    first_s: what a pass for 1, 2, .. texts takes, until it is known.
     """
 
     name = "model"
 
-    def __init__(self, shared: SharedModel[Any], first_s: float, *, most_shown: int = MOST) -> None:
+    def __init__(
+        self, shared: SharedModel[Any], first_s: Sequence[float], *, most_shown: int = MOST
+    ) -> None:
         self.shared, texts = shared, shared.sequences
         self._caches = [Follower(text) for text in texts]
         self._windows = [Window(text.n_context, most=most_shown) for text in texts]
-        self._step_s = [0.0] * (len(texts) + 1)
-        self._step_s[1] = first_s
+        self._first_s, self._step_s = first_s, [0.0] * (len(texts) + 1)  # by how many draft
+        self._read_s = 0.0  # of a token
         self._few = min(FEW, shared.n_batch // len(texts) - 1)  # unread tokens read with a draft
 
     def step_s(self, m: int) -> float:
         """See Drafters; of a number not seen yet, by the next smaller that was."""
-        known = next(i for i in range(m, 0, -1) if self._step_s[i] or i == 1)
-        return self._step_s[known]
+        known = next((i for i in range(m, 0, -1) if self._step_s[i]), 0)
+        if not known:
+            return self._guess(m)
+        return self._step_s[known] * self._guess(m) / self._guess(known)
+
+    def _guess(self, m: int) -> float:
+        return cost_of(self._first_s, m)
+
+    def read_s(self, n: int) -> float:
+        """See Drafters."""
+        return n * (self._read_s or self._guess(n) / n) if n else 0.0
 
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
         """See Drafters: what the text shares with the last one need not be read again."""
@@ -168,6 +185,7 @@ class Together:
         room, is_usual = self.shared.n_batch, all(one.n_next == 1 for one in growing)
         room -= sum(one.n_next for one in growing)
         fit = list(reads)[: room // PART]  # the others are asked again next round
+        growing_n = [one.n_next for one in growing]
         start = perf_counter()
         rows = self.shared.forward(
             [(texts[one.wish.who], [one.last]) for one in growing],
@@ -178,13 +196,16 @@ class Together:
             self._caches[who].ids += tokens
         for one in growing:
             self._caches[one.wish.who].ids.append(one.last)
-        if not fit and growing and is_usual:
+        if not fit and is_usual:
             self._observe(len(growing), took_s)
+        else:
+            n = sum(len(tokens) for _, tokens in fit) + sum(growing_n)
+            self._read_s += (took_s / n - self._read_s) * (0.3 if self._read_s else 1.0)
         return [one for one, logits in zip(growing, rows, strict=True) if one.grow(logits[-1])]
 
     def _observe(self, m: int, took_s: float) -> None:
         known = self._step_s[m]
-        took_s = min(took_s, 3 * known) if known and m > 1 else took_s
+        took_s = min(took_s, 3 * known) if known else took_s
         self._step_s[m] = known + (took_s - known) * 0.1 if known else took_s
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ from edgespec.drafters.together import Together, Wish
 from edgespec.drafters.window import FEW, PART
 
 TABLE = law_of(3)
+FIRST = (1e-3, 1.5e-3, 1.6e-3)
 TEXTS = [[1, 2, 3], [4], [5, 6, 7, 0, 1]]
 
 
@@ -24,7 +25,7 @@ def alone(context, k):
 
 def test_drafts_are_those_of_each_alone_by_as_many_passes_as_the_longest():
     shared = TableShared(TABLE, 3)
-    drafts = Together(shared, 1e-3).drafts([wish(0, 4), wish(2, 2), wish(1, 5)])
+    drafts = Together(shared, FIRST).drafts([wish(0, 4), wish(2, 2), wish(1, 5)])
     for draft, who, k in zip(drafts, (0, 2, 1), (4, 2, 5), strict=True):
         expected = alone(TEXTS[who], k)
         assert draft.tokens == expected.tokens and draft.sources == expected.sources
@@ -34,7 +35,7 @@ def test_drafts_are_those_of_each_alone_by_as_many_passes_as_the_longest():
 
 def test_only_what_is_new_is_read():
     shared = TableShared(TABLE, 3)
-    together = Together(shared, 1e-3)
+    together = Together(shared, FIRST)
     first = together.drafts([wish(0, 3)])[0]
     context = [*TEXTS[0], *first.tokens[:2], 6]
     assert together.n_unread(0, context) == 1
@@ -43,7 +44,7 @@ def test_only_what_is_new_is_read():
 
 
 def test_a_draft_ends_where_no_more_pays():
-    drafts = Together(TableShared(TABLE, 3), 1e-3).drafts(
+    drafts = Together(TableShared(TABLE, 3), FIRST).drafts(
         [wish(0, 5, pays=lambda confidence: len(confidence) < 2), wish(1, 5)]
     )
     assert list(map(len, drafts)) == [2, 5]
@@ -51,7 +52,7 @@ def test_a_draft_ends_where_no_more_pays():
 
 def test_a_long_text_is_read_in_parts_while_others_draft():
     shared = TableShared(TABLE, 2, n_batch=256)
-    together = Together(shared, 1e-3)
+    together = Together(shared, FIRST)
     long = [1, 2, 3, 4] * 40
     n_read = 0
     for _ in range(9):
@@ -67,9 +68,11 @@ def test_a_long_text_is_read_in_parts_while_others_draft():
 
 
 def test_times_of_passes_are_kept_by_how_many_draft():
-    together = Together(TableShared(TABLE, 3, token_s=2e-3), 1e-3)
-    assert together.step_s(3) == 1e-3
+    together = Together(TableShared(TABLE, 3, token_s=2e-3), FIRST)
+    assert together.step_s(3) == 1.6e-3
     for _ in range(3):
         together.drafts([wish(0, 6), wish(1, 6), wish(2, 6)])
     assert together.step_s(3) > 5e-3
-    assert together.step_s(2) == together.step_s(1) == 1e-3
+    assert (together.step_s(1), together.step_s(2)) == FIRST[:2]
+    assert together.read_s(10) == pytest.approx(10 * together.read_s(1))
+    assert together.read_s(9) > 5e-3

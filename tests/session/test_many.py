@@ -19,7 +19,7 @@ from edgespec.session.many.solo import Solo
 
 TOPICS = ("a fox", "a kite", "two friends", "a boat", "the moon", "a lost dog", "a cake", "rain")
 TABLE = "I want to book a table."
-N = 32
+N = 24
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,7 +92,7 @@ def test_the_model_drafts_for_several_at_once(many):
     all_ = [begin(many, one, max_tokens=N, speculative="on") for one in new]
     assert all(said(one) for one in all_)
     arms = [one.counted().arms for one in all_]
-    assert sum(arm["model"].n_accepted for arm in arms if "model" in arm) > 40
+    assert sum(arm["model"].n_accepted for arm in arms if "model" in arm) > 25
 
 
 def test_an_answer_ends_as_its_options_say(many):
@@ -162,7 +162,8 @@ def test_a_failing_forward_ends_all_in_one_line_and_the_next_work(many, monkeypa
         return real(self, parts)
 
     monkeypatch.setattr(model, "forward_sequences", broken)
-    all_ = [begin(many, asked(topic), max_tokens=40) for topic in TOPICS[:3]]
+    how = {"max_tokens": 40, "speculative": "off"}  # drafts might end one before
+    all_ = [begin(many, asked(topic), **how) for topic in TOPICS[:3]]
     for one in all_:
         with pytest.raises(BackendError, match="llama_decode returned 3"):
             said(one)

@@ -29,7 +29,7 @@ CHEAP = CostTable(tuple(1e-3 + 1e-6 * n for n in range(64)))
 
 
 def drafting(*, model=None, names=("ngram", "model")) -> Drafting:
-    return Drafting(LiveCosts(CHEAP), names, None if model is None else Together(model, 1e-6))
+    return Drafting(LiveCosts(CHEAP), names, None if model is None else Together(model, [1e-6] * 8))
 
 
 @pytest.fixture

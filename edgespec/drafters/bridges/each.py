@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from edgespec.drafters.bridges.translated import Translated
-from edgespec.drafters.mixed import Stepwise
+from edgespec.drafters.mixed import READ_STEP, Stepwise
 from edgespec.drafters.together import Wish
 from edgespec.drafters.window import FEW, PART
 from edgespec.types import NO_DRAFT, Draft
@@ -27,10 +27,15 @@ class Each:
 
     def __init__(self, drafters: Sequence[Translated], first_s: float, spelled: Spelled) -> None:
         self._drafters, self._step_s, self._spelled = drafters, first_s, spelled
+        self._read_s = 0.0  # of a token
 
     def step_s(self, m: int) -> float:
         """See together.Drafters."""
         return m * self._step_s
+
+    def read_s(self, n: int) -> float:
+        """See together.Drafters."""
+        return n * (self._read_s or READ_STEP * self._step_s)
 
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
         """See together.Drafters."""
@@ -49,7 +54,10 @@ class Each:
         one = self._drafters[wish.who]
         n_unread = one.n_unread(wish.context)
         if n_unread > FEW:
+            start = perf_counter()
             one.read_on(wish.context, PART)
+            took_s = (perf_counter() - start) / min(PART, n_unread)
+            self._read_s += (took_s - self._read_s) * (0.3 if self._read_s else 1.0)
             return NO_DRAFT
         if isinstance(one, Stepwise):
             one.pays = wish.pays

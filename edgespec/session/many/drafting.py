@@ -15,15 +15,15 @@ from time import perf_counter
 from typing import Any
 
 from edgespec.decode.round import Want
-from edgespec.drafters.mixed import first, tested
+from edgespec.drafters.mixed import USUAL, first, tested
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.rest import Rest
 from edgespec.drafters.together import Drafters, Wish
-from edgespec.drafters.window import FEW
 from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.goodput import Widths, widths
 from edgespec.pace.head import MAX_WIDTH
+from edgespec.pace.planner import READ_PART, READS
 from edgespec.pace.source import Source
 from edgespec.protocols import Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
@@ -35,7 +35,9 @@ MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
 SCORED, SCORE_SHARE = 3, 0.01  # tokens drafted to be scored, and the time that may go to it
 LOOK_SHARE, MOST_RESTS = 0.01, 64  # see rest.Rest
 EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
-BEGUN = 8  # tokens of an answer before the draft model reads its prompt
+# What a draft may read first: tokens that are always read along, and the share of an answer's time
+# for more, as in pace/planner.py of what drafting promises.
+NEW = 8
 
 
 class Looking:
@@ -52,13 +54,13 @@ class Looking:
         self.sources = {"ngram": Source(), "model": Source()}
         self._rest, self._is_resting = Rest(self._n_rests), False
         self._made: list[Draft] = []  # in this round, used or not
-        self.n_said = 0  # tokens of this answer
+        self.n_said, self.said_s = 0, 0.0  # tokens of this answer, and the target's time for it
 
     def begin(self, most: int, *, fixed: bool) -> None:
         """Another text."""
         for source in self.sources.values():
             source.renew(self.n_said)
-        self.most, self.fixed, self.n_said = most, fixed, 0
+        self.most, self.fixed, self.n_said, self.said_s = most, fixed, 0, 0.0
         self._made = []
 
     def inform(self, others: Sequence[Looking]) -> None:
@@ -139,7 +141,7 @@ class Drafting:
     ) -> None:
         self.costs, self._together = costs, together if "model" in names else None
         self._looks_up = "ngram" in names
-        self._score_s, self._next = 0.0, 0  # what scoring may take; whose turn it is
+        self._score_s = 0.0  # what scoring may take
         self.took_s = 0.0  # of the last round's drafting
 
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
@@ -212,6 +214,10 @@ class Drafting:
             if found.rate > least:
                 best, least = found, found.rate
                 chosen = [k if new else 0 for k, new in zip(found.ks, coming, strict=True)]
+        share = min(READ_PART * (best.rate / plan.rate - 1), READS)
+        for i, one in enumerate(all_):
+            if chosen[i] and not self._may_read(one, share):
+                chosen[i] = 0
         chosen = self._fixed(all_, survival, chosen, most_rows - len(all_))
         scored = None if any(chosen) else self._scored(all_)
         if scored is not None:
@@ -243,10 +249,17 @@ class Drafting:
         looking, room = one.looking, one.want.room
         if room < 1 or looking.fixed or looking.n_said < 1:
             return []
-        if looking.n_said < BEGUN and self._together.n_unread(one.who, one.want.context) > FEW:
-            return []
         coming = looking.to_come(min(room, LENGTHS[-1]))
         return coming if sum(coming) > sum(found) else []
+
+    def _may_read(self, one: Wanted, share: float) -> bool:
+        """Whether what its draft has to read first takes no more than this share of the time that
+        the target has spent on its answer, or will if that is as long as most.
+        """
+        assert self._together is not None
+        n, looking = self._together.n_unread(one.who, one.want.context), one.looking
+        answer_s = max(looking.said_s, USUAL * looking.round_s)
+        return n <= NEW or self._together.read_s(n) <= share * answer_s
 
     def _fixed(
         self,
@@ -266,15 +279,19 @@ class Drafting:
         return ks
 
     def _scored(self, all_: Sequence[Wanted]) -> int | None:
-        """Whose draft by the model is due to be made for what it tells, by turns."""
+        """Whose draft by the model is due to be made for what it tells: the one that has least to
+        read before it.
+        """
         assert self._together is not None
-        if self._score_s < SCORED * self._together.step_s(1):
+        together = self._together
+        if self._score_s < SCORED * together.step_s(1):
             return None
-        able = [i for i, one in enumerate(all_) if one.want.room and one.looking.n_said >= BEGUN]
-        if not able:
+        able = [i for i, one in enumerate(all_) if one.want.room and one.looking.n_said]
+        unread = {i: together.n_unread(all_[i].who, all_[i].want.context) for i in able}
+        at = min(able, key=unread.__getitem__, default=None)
+        if at is None or self._score_s < SCORED * together.step_s(1) + together.read_s(unread[at]):
             return None
-        self._next += 1
-        return able[self._next % len(able)]
+        return at
 
     def _wish(self, one: Wanted, k: int, price: float, *, is_scored: bool) -> Wish:
         looking, want = one.looking, one.want
@@ -304,7 +321,8 @@ class Drafting:
         """A forward of so many rows and tokens took this long."""
         drafted = self.took_s > 0.05 * seconds
         self.costs.observe(n_rows, seconds, after_draft=drafted)
-        self._score_s = min(self._score_s + SCORE_SHARE * seconds, 1.0)
+        self._score_s += SCORE_SHARE * seconds
         for one in all_:
             looking, round_s = one.looking, seconds / len(all_)
+            looking.said_s += round_s
             looking.round_s += (round_s - looking.round_s) * (0.1 if looking.round_s else 1.0)

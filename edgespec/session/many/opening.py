@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -131,8 +132,8 @@ def open_drafting(
     names = {"auto": ["ngram", "model"]}.get(config.drafter, config.drafter.split(","))
     together = None
     if "model" in names and opening.drafts_with_a_model(config):
-        first_s = table.seconds[0]
-        together = open_drafters(config, path, target, (n, n_context), first_s, opened, progress)
+        seconds = table.seconds
+        together = open_drafters(config, path, target, (n, n_context), seconds, opened, progress)
     return Drafting(LiveCosts(table), names, together)
 
 
@@ -142,12 +143,12 @@ def most_rows(target: Any) -> int:
 
 
 def open_drafters(
-    config: Config, path: Path, target: Any, sizes: tuple[int, int], target_s: float,
+    config: Config, path: Path, target: Any, sizes: tuple[int, int], target_s: Sequence[float],
     opened: ExitStack, progress: Progress | None,
 ) -> Drafters | None:  # fmt: skip
     """What drafts with the draft model; None, said once, for one that reads one text at a time.
 
-    sizes: how many texts of how many of the target's tokens. target_s: of one of its tokens.
+    sizes: how many texts of how many of the target's tokens. target_s: of its forwards, by rows.
     """
     draft_path = opening.paths_of(config, progress)[1]
     if draft_path is None:
@@ -168,10 +169,10 @@ def open_drafters(
     opened.callback(model.close)
     names = draft_path.name, path.name
     translation = translation_of(config, target, model, names)
-    step_s = n_bytes(draft_path) / n_bytes(path) * target_s
+    step_s = [n_bytes(draft_path) / n_bytes(path) * one_s for one_s in target_s]
     if translation is None:
         return Together(shared, step_s, most_shown=window)
     if config.bridge not in ("auto", "exact"):
         log.warning("--bridge %s: beside other requests drafts go over exact", config.bridge)
     made = [translation.drafter(text, "exact", most_shown=window)[0] for text in shared.sequences]
-    return Each(made, step_s, translation.spelled)
+    return Each(made, step_s[0], translation.spelled)
