@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, overload
 
 from edgespec.config import Config, with_values
@@ -24,12 +24,14 @@ from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
 from edgespec.session import call, opening
 from edgespec.session.call import thoughts
-from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
+from edgespec.session.completion import Answer, Begun
 from edgespec.session.methods import Method
 from edgespec.session.pair import OpenPair
 from edgespec.session.pieces import pieces_of
 from edgespec.session.prompt import Prompt
-from edgespec.session.request import ChatOptions, plain, request_of
+from edgespec.session.question import prompt_of
+from edgespec.session.request import ChatOptions, request_of
+from edgespec.session.shape import ChatCompletion, Chunks
 from edgespec.session.turns import Generations, PieceStream, Rounds, Run
 from edgespec.text.control import encode_rendered, token_of
 from edgespec.text.detokenizer import StopText
@@ -129,13 +131,13 @@ class Session:
         Raises: UsageError, ContextError, TokenizerError, BusyError when called, and what
         `speculate` raises; Cancelled while streaming.
         """
-        config = self._with(options)
+        config = self.with_options(options)
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         return self._begun(ids, config, options)[1]
 
     def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> PieceStream:
         """Pieces that answer a conversation of {"role", "content"}; otherwise as `generate`."""
-        config = self._with(options, self.template.stop)
+        config = self.with_options(options, self.template.stop)
         return self._begun(self.prompt(messages, thoughts(config)), config, options)[1]
 
     @overload
@@ -157,15 +159,16 @@ class Session:
         options: see request.ChatOptions, None or absent being the session's own. Raises: as `chat`.
         """
         asked = request_of(options, stream=stream)
-        config = self._with(asked.options, self.template.stop)
-        ids = self.prompt(plain(messages), {**thoughts(config), **asked.template})
+        config = self.with_options(asked.options, self.template.stop)
+        ids = prompt_of(self, messages, asked, config)
 
         def begin(index: int) -> Begun:
             seed = None if config.seed is None else config.seed + index
             run, pieces = self._begun(ids, replace(config, seed=seed), asked.options)
             return Begun(pieces, run, lambda: self.pair.priced(run.so_far()))
 
-        answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes)
+        calls = None if asked.tools is None else partial(asked.tools.reader, self.template)
+        answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes, calls)
         return answer.chunks(begin) if stream else answer.whole(begin)
 
     def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:
@@ -255,11 +258,19 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begun(
-        self, ids: Sequence[int], config: Config, options: Options
+    def params_for(self, ids: Sequence[int], config: Config, options: Options) -> SamplingParams:
+        """How a call samples; from any thread. Raises: UsageError, ContextError, if it cannot."""
+        self._check_open()
+        StopText(config.stop)
+        self.engine.check_prompt(ids)
+        return call.params_of(config, self.target, n_prompt=len(ids), options=options)
+
+    def begin(
+        self, ids: Sequence[int], config: Config, options: Options, params: SamplingParams
     ) -> tuple[Run, PieceStream]:
+        """A generation by what `with_options` and `params_for` gave. Raises: as `generate`."""
+        self._check_open()
         stop = StopText(config.stop)
-        params = call.params_of(config, self.target, n_prompt=len(ids), options=options)
         asked = options.get("speculative")
         with self.turns.guard:
             self.turns.take_over()
@@ -274,13 +285,19 @@ class Session:
         tags = self._tags if ids.thinks else {}
         return run, pieces_of(steps, run, self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
 
+    def _begun(
+        self, ids: Sequence[int], config: Config, options: Options
+    ) -> tuple[Run, PieceStream]:
+        params = self.params_for(ids, config, options)
+        return self.begin(ids, config, options, params)
+
     @cached_property
     def _tags(self) -> dict[int, bytes]:
         """How the tags of thoughts are spelled, by their tokens."""
         found = ((token_of(self.tokenizer, tag), tag.encode()) for tag in (OPEN, CLOSE))
         return {token: tag for token, tag in found if token is not None}
 
-    def _with(self, options: Options, stop: Sequence[str] = ()) -> Config:
+    def with_options(self, options: Options, stop: Sequence[str] = ()) -> Config:
         """The configuration with a call's own values, and more stop strings. Raises: UsageError."""
         self._check_open()
         config = call.config_of(self.config, options)
