@@ -21,6 +21,8 @@ from edgespec.session.turns import PieceStream, Run
 from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Piece, Stats
 
+TURNS = [{"role": role, "content": "Hello."} for role in ("system", "user", "assistant", "user")]
+
 
 class Pieces(Protocol):
     """The pieces of one generation, as they come."""
@@ -200,6 +202,8 @@ class OneByOne:
         self.config, self.tokenizer = session.config, session.tokenizer
         self.template, self.n_context = session.template, session.target.n_context
         self.n_vocab = session.target.n_vocab
+        session.prompt(TURNS)  # a template that cannot write this gives way to another, now
+        self.template.settled = True  # and not because of what some request says
 
     def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:
         """As Session.prompt."""

@@ -57,9 +57,8 @@ class Calls:
         held, self._held = self._held, ""
         if self._state == "call" and held.strip():
             return self._lone(held, final=True)
-        if self._state in ("text", "plain", "begin") and held:
-            return [held]
-        return []
+        is_text = self._state in ("text", "plain", "begin")
+        return [held] if is_text and (held.strip() or (held and not self.n_calls)) else []
 
     def _begin(self) -> list[str | Called]:
         """Whether an answer without tags is a call."""
@@ -80,11 +79,9 @@ class Calls:
         """Text up to a tag, or up to what may become one."""
         at = self._held.find(TAG)
         if at >= 0:
-            found = self._out(at)
-            if found and isinstance(found[0], str) and not found[0].strip():
-                found = []  # the line between two calls
-            self._held, self._state = self._held[len(TAG) :], "call"
-            return found
+            said = self._held[:at].rstrip()  # what is between them belongs to the tag
+            self._held, self._state = self._held[at + len(TAG) :], "call"
+            return [said] if said else []
         n = next((n for n in range(len(TAG) - 1, 0, -1) if self._held.endswith(TAG[:n])), 0)
         kept = self._held[: len(self._held) - n]
         n += len(kept) - len(kept.rstrip())  # space before a tag belongs to it
