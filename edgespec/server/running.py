@@ -24,6 +24,7 @@ from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
+from edgespec.protocols import Drafter
 from edgespec.server.answering import Answering, OneByOne
 from edgespec.server.app import application
 from edgespec.server.limits import Access, Limits
@@ -126,6 +127,7 @@ def serve(
     model: str | Path | None = None,
     draft_model: str | Path | None = None,
     *,
+    drafter: str | Drafter = "auto",
     host: str = "127.0.0.1",
     port: int = 0,
     api_key: str = "",
@@ -136,7 +138,7 @@ def serve(
 ) -> Server:
     """A server in a thread of its own; close it, or use it as a context manager.
 
-    model, draft_model and keywords: as for `edgespec.load`. host, port: where it is reached; 0 for
+    model, draft_model, drafter and keywords: as for `edgespec.load`. host, port: where it is reached; 0 for
     any port that is free. api_key: what who asks has to know; needed where `host` is not this
     machine alone. cors: origins whose pages may ask. name: of the model in requests.
     Raises: as `edgespec.load`; UsageError for a port that is taken.
@@ -144,7 +146,7 @@ def serve(
     access = Access(host, (api_key,) if api_key else (), tuple(cors))
     access.check()
     place = Place(port, access, limits or Limits(), name)
-    return over(load(model, draft_model, **keywords), place)
+    return over(load(model, draft_model, drafter=drafter, **keywords), place)
 
 
 def over(session: Session, place: Place) -> Server:

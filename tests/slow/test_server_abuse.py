@@ -67,11 +67,6 @@ anything = st.recursive(
 content = st.one_of(st.text(max_size=40), st.lists(st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "image_url", "input_text"]), "text": st.text(max_size=9)}
 ), max_size=2), anything)  # fmt: skip
-message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "system", "assistant", "tool", "developer", "x"]),
-     "content": content},
-    optional={"tool_calls": anything, "name": anything},
-)  # fmt: skip
 schema = st.recursive(
     st.sampled_from([{"type": "integer"}, {"type": "string"}, {"enum": [1, "a"]}, {}, {"type": 3}]),
     lambda inner: st.one_of(
@@ -83,11 +78,38 @@ schema = st.recursive(
     ),
     max_leaves=4,
 )
+bad_message = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "developer", "x"]), "content": content},
+    optional={"tool_calls": anything, "name": anything},
+)
+said = st.text(max_size=40)
+good_message = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "user", "system", "assistant"]), "content": said}
+)
+message = st.one_of(*[good_message] * 6, bad_message)
+some = st.sampled_from
 likely: dict[str, st.SearchStrategy[Any]] = {
-    "messages": st.lists(message, max_size=3),
-    "prompt": st.one_of(st.text(max_size=30), st.lists(st.integers(-1, 5000), max_size=5)),
-    "input": st.one_of(st.text(max_size=30), st.lists(message, max_size=2)),
-    "tokens": st.lists(st.integers(-1, 5000), max_size=5),
+    "messages": st.lists(message, min_size=1, max_size=3),
+    "model": some(["demo", "demo", "default"]),
+    "stream": st.booleans(),
+    "user": said, "instructions": said, "content": said, "top_p": st.floats(0.1, 1),
+    "seed": st.integers(-5, 1 << 40), "stop": st.one_of(said, st.lists(said, max_size=3)),
+    "presence_penalty": st.floats(-2, 2), "frequency_penalty": st.floats(-2, 2),
+    "top_k": st.integers(0, 99), "min_p": st.floats(0, 1), "repeat_penalty": st.floats(0.5, 2),
+    "verification": some(["match", "rejection", "block"]),
+    "speculative": some(["auto", "on", "off"]), "think": some(["auto", "on", "off"]),
+    "draft_tokens": some(["auto", 0, 1, 5, 64]), "show_drafted": st.booleans(),
+    "max_completion_tokens": st.integers(1, 6), "max_output_tokens": st.integers(1, 6),
+    "logprobs": st.booleans(), "parallel_tool_calls": st.booleans(), "echo": st.booleans(),
+    "reasoning_effort": some(["none", "low"]), "modalities": st.just(["text"]),
+    "chat_template_kwargs": st.dictionaries(said, leaf, max_size=2), "best_of": st.just(1),
+    "text": st.fixed_dictionaries({"format": st.fixed_dictionaries(
+        {"type": some(["text", "json_object", "json_schema"])}, optional={"schema": schema})}),
+    "reasoning": st.just({"effort": "none"}), "truncation": st.just("disabled"),
+    "add_special": st.booleans(),
+    "prompt": st.one_of(st.text(max_size=30), st.lists(st.integers(0, 4000), max_size=5)),
+    "input": st.one_of(said, st.lists(message, min_size=1, max_size=2)),
+    "tokens": st.lists(st.integers(0, 4100), max_size=5),
     "response_format": st.fixed_dictionaries(
         {"type": st.sampled_from(["json_schema", "json_object", "text"])},
         optional={"schema": schema, "json_schema": st.fixed_dictionaries({"schema": schema})},
@@ -113,9 +135,9 @@ def request(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     names += [name for name in ("messages", "prompt", "input", "tokens") if name in KNOWN[path]]
     body = {}
     for name in names:
-        wild = draw(st.integers(0, 4)) == 0
+        wild = draw(st.integers(0, 15)) == 15
         body[name] = draw(anything if wild or name not in likely else likely[name])
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 19)) == 19:
         body[draw(st.text(max_size=9))] = draw(anything)
     body.setdefault("model", "demo")
     return path, body
