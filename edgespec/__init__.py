@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from edgespec.option import LoadOptions, Options
+    from edgespec.server.running import Server, serve
     from edgespec.session.conversation import Conversation
     from edgespec.session.load import load
     from edgespec.session.session import Session
@@ -54,6 +55,7 @@ __all__ = [
     "Options",
     "Piece",
     "SamplingParams",
+    "Server",
     "Session",
     "ShapeError",
     "Stats",
@@ -63,12 +65,14 @@ __all__ = [
     "UsageError",
     "Verdict",
     "load",
+    "serve",
 ]
 
 _MODULES = {
     "option": ("LoadOptions", "Options"),
     "types": ("Draft", "ModelInfo", "Piece", "SamplingParams", "Stats", "Step", "TokenScore",
               "Verdict"),
+    "server.running": ("Server", "serve"),
     "session.session": ("Session",),
     "session.load": ("load",),
     "session.conversation": ("Conversation",),

@@ -40,7 +40,7 @@ ROWS = [
     {"backends", "drafters"},
     {"store"},
     {"session"},
-    {"check", "tune"},
+    {"check", "tune", "server"},
     {"cli"},
 ]
 MOST = {"decode": {"types", "errors", "protocols"}}  # a room that is held to less
@@ -50,6 +50,8 @@ ONLY_IN = {
     "onnxruntime": "edgespec/backends/onnx/",
     "torch": "models/",  # training
     "huggingface_hub": "edgespec/store/hub/",
+    "starlette": "edgespec/server/",
+    "uvicorn": "edgespec/server/",
     "rich": "edgespec/cli/",
     "prompt_toolkit": "edgespec/cli/",
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,31 @@ def test_a_drafter_of_another_vocabulary_answers_and_learns(tmp_path, monkeypatc
     done = run([sys.executable, "-m", *warm], tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("ngrams/*.bin"))
+
+
+@pytest.mark.slow
+def test_curl_gets_what_the_readme_asks_for(tmp_path, monkeypatch):
+    import edgespec
+
+    if not shutil.which("curl"):
+        pytest.skip("no curl here")
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    chat, tools, others = blocks("sh")
+    with edgespec.serve(threads=1) as server:
+
+        def said(block: str) -> str:
+            words = f"set -e\n{block}".replace("http://127.0.0.1:8088", server.url)
+            return run(["sh", "-c", words.replace("curl ", "curl -sS --fail ")], tmp_path).stdout
+
+        answer = json.loads(said(chat))
+        assert answer["choices"][0]["message"]["content"].startswith("Once upon a time")
+        assert answer["timings"]["draft_n_accepted"] > 0
+        streamed = said(tools)
+        assert '"name":"look"' in streamed and '"finish_reason":"tool_calls"' in streamed
+        assert streamed.endswith("data: [DONE]\n\n")
+        found = said(others)
+        assert '"text_completion"' in found and '"object":"response"' in found
+        assert "vllm:spec_decode_num_drafts_total" in found
 
 
 def test_the_test_commands_are_those_that_continuous_integration_reads():

@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "measure plain and speculative decoding on this device",
     "verify": "check on this device that speculation does not change the output",
     "tune": "find how a pair of models runs fastest here, and name it",
+    "serve": "answer programs over HTTP as OpenAI does, and people on a page",
     "devices": "list where models can run",
     "doctor": "judge a pair of models before you use it",
     "models": "list, fetch and remove models and known pairs",

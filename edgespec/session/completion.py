@@ -8,124 +8,34 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from itertools import zip_longest
+from typing import Protocol
 
 from edgespec.session.request import Request
+from edgespec.session.shape import (
+    AnswerMessage,
+    CallDelta,
+    ChatChunk,
+    ChatCompletion,
+    Choice,
+    ChunkChoice,
+    Chunks,
+    Delta,
+    Finish,
+    Function,
+    Logprobs,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    TopLogprob,
+    Usage,
+)
+from edgespec.text.calls import Called, Calls
 from edgespec.types import Piece, Stats, TokenScore
 
-FINISH: Mapping[str, Literal["stop", "length"]] = {"stop": "stop"}  # all else ended early
-
-
-class TopLogprob(TypedDict):
-    """One token, as text and bytes, and the natural logarithm of its probability."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(TopLogprob):
-    """An emitted token with the likeliest ones in its place."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class Logprobs(TypedDict):
-    """Log probabilities before the sampling chain."""
-
-    content: list[TokenLogprob]
-    refusal: None
-
-
-class Said(TypedDict):
-    """What the model said."""
-
-    role: Literal["assistant"]
-    content: str
-
-
-class AnswerMessage(Said, total=False):
-    """With its thoughts, if it had any."""
-
-    reasoning_content: str
-
-
-class Choice(TypedDict):
-    """One of n answers."""
-
-    index: int
-    message: AnswerMessage
-    logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length"]
-
-
-class Usage(TypedDict):
-    """Token counts of all answers; those of each end with what met a stop string or token."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Timings(TypedDict):
-    """How it went, by llama.cpp's names."""
-
-    prompt_n: int
-    predicted_n: int
-    predicted_ms: float
-    predicted_per_second: float
-    draft_n: int
-    draft_n_accepted: int
-
-
-class ChatCompletion(TypedDict):
-    """A whole answer."""
-
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage
-    timings: Timings
-
-
-class Delta(TypedDict, total=False):
-    """What a chunk adds."""
-
-    role: Literal["assistant"]
-    content: str
-    reasoning_content: str
-
-
-class ChunkChoice(TypedDict):
-    """The next part of one answer."""
-
-    index: int
-    delta: Delta
-    logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length"] | None
-
-
-class Chunk(TypedDict):
-    """A part of an answer."""
-
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    choices: list[ChunkChoice]
-
-
-class ChatChunk(Chunk, total=False):
-    """With the token counts, if asked for: None but in the last chunk, which has no choice."""
-
-    usage: Usage | None
-
-
-Chunks = Generator[ChatChunk, None, None]
+FINISH: Mapping[str, Finish] = {"stop": "stop"}  # all else ended early
 
 
 class Result(Protocol):
@@ -159,14 +69,20 @@ Begin = Callable[[int], Begun]
 """Begins the generation of the answer with this index."""
 
 
+Calling = Callable[[], Calls]
+"""Makes what tells calls from text in one answer."""
+
+
 class Answer:
     """All answers to a request. token_bytes: what a token spells, control tokens included."""
 
     def __init__(
-        self, model: str, n_prompt: int, asked: Request, token_bytes: Callable[[int], bytes]
-    ) -> None:
+        self, model: str, n_prompt: int, asked: Request, token_bytes: Callable[[int], bytes],
+        calls: Calling | None = None,
+    ) -> None:  # fmt: skip
+        """calls: of an answer that may have some."""
         self._model, self._n_prompt = model, n_prompt
-        self._asked, self._token_bytes = asked, token_bytes
+        self._asked, self._token_bytes, self._calls = asked, token_bytes, calls
         self._id = f"chatcmpl-{uuid.uuid4()}"
         self._created = int(time.time())
 
@@ -177,20 +93,15 @@ class Answer:
         n_tokens = 0
         for index in range(self._asked.n):
             begun = begin(index)
-            said = list(begun.pieces)
-            message: AnswerMessage = {
-                "role": "assistant",
-                "content": "".join(piece.text for piece in said if not piece.is_thought),
-            }
-            thought = "".join(piece.text for piece in said if piece.is_thought)
-            if thought.strip():
-                message["reasoning_content"] = thought
+            said = Saying(self._calls)
+            pieces = list(begun.pieces)
+            deltas = [delta for piece in pieces for delta in said.deltas(piece)]
             choices.append(
                 {
                     "index": index,
-                    "message": message,
-                    "logprobs": self._scores(said),
-                    "finish_reason": FINISH.get(begun.result.finish, "length"),
+                    "message": message_of([*deltas, *said.rest()]),
+                    "logprobs": self._scores(pieces),
+                    "finish_reason": said.finish(begun.result.finish),
                 }
             )
             stats.append(begun.counted())
@@ -214,23 +125,36 @@ class Answer:
         n_tokens = 0
         for index in range(self._asked.n):
             begun = begin(index) if index else begun
+            said = Saying(self._calls)
             yield self._part(index, {"role": "assistant"})
             for piece in begun.pieces:
-                delta: Delta = {"content": piece.text}
-                if piece.is_thought:
-                    delta = {"reasoning_content": piece.text}
-                yield self._part(index, delta, self._scores([piece]))
-            yield self._part(index, {}, finish=FINISH.get(begun.result.finish, "length"))
+                yield from self._pieces(index, said.deltas(piece), piece)
+            for delta in said.rest():
+                yield self._part(index, delta)
+            last = self._part(index, {}, finish=said.finish(begun.result.finish))
+            yield {**last, "timings": timings([begun.counted()])}
             n_tokens += len(begun.result.output)
         if self._asked.usage:
             yield self._chunk([], self._usage(n_tokens))
+
+    def _pieces(self, index: int, deltas: list[Delta], piece: Piece) -> Chunks:
+        """What a piece adds; its scores come with the first part of it."""
+        scores = self._scores([piece])
+        if scores is not None and not deltas:
+            deltas = [{}]  # text that waits for more, of tokens that are scored already
+        for delta in deltas:
+            part = self._part(index, delta, scores)
+            if self._asked.drafted:
+                part["edgespec"] = {"drafted": piece.from_draft}
+            yield part
+            scores = None
 
     def _part(
         self,
         index: int,
         delta: Delta,
         scores: Logprobs | None = None,
-        finish: Literal["stop", "length"] | None = None,
+        finish: Finish | None = None,
     ) -> ChatChunk:
         return self._chunk(
             [{"index": index, "delta": delta, "logprobs": scores, "finish_reason": finish}]
@@ -271,14 +195,85 @@ class Answer:
         return {"token": text, "logprob": logprob, "bytes": list(piece)}
 
 
+class Saying:
+    """One answer's pieces as deltas: thoughts, text and calls."""
+
+    def __init__(self, calls: Calling | None) -> None:
+        self._calls = None if calls is None else calls()
+
+    def deltas(self, piece: Piece) -> list[Delta]:
+        """What a piece adds, as far as it can be told."""
+        if piece.is_thought:
+            return [{"reasoning_content": piece.text}]
+        if self._calls is None:
+            return [{"content": piece.text}]
+        return list(map(delta_of, self._calls.feed(piece.text)))
+
+    def rest(self) -> list[Delta]:
+        """What was held back, once all pieces have come."""
+        return [] if self._calls is None else list(map(delta_of, self._calls.flush()))
+
+    def finish(self, why: str) -> Finish:
+        """Why it ended."""
+        known = FINISH.get(why, "length")
+        has_called = self._calls is not None and self._calls.n_calls
+        return "tool_calls" if has_called and known == "stop" else known
+
+
+def delta_of(part: str | Called) -> Delta:
+    """A part of the text, or of a call, which has an id where it begins."""
+    if isinstance(part, str):
+        return {"content": part}
+    if not part.name:
+        return {"tool_calls": [{"index": part.index, "function": {"arguments": part.arguments}}]}
+    call: CallDelta = {
+        "index": part.index,
+        "id": f"call_{uuid.uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": part.name, "arguments": part.arguments},
+    }
+    return {"tool_calls": [call]}
+
+
+def message_of(deltas: Sequence[Delta]) -> AnswerMessage:
+    """What deltas add up to."""
+    said = "".join(delta.get("content", "") for delta in deltas)
+    thought = "".join(delta.get("reasoning_content", "") for delta in deltas)
+    calls: list[ToolCall] = []
+    for part in (part for delta in deltas for part in delta.get("tool_calls", ())):
+        if "id" in part:
+            function: Function = {**part["function"]}
+            calls.append({"id": part["id"], "type": "function", "function": function})
+        else:
+            calls[-1]["function"]["arguments"] += part["function"]["arguments"]
+    message: AnswerMessage = {"role": "assistant", "content": said if said or not calls else None}
+    if thought.strip():
+        message["reasoning_content"] = thought
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
 def timings(stats: Sequence[Stats]) -> Timings:
     """How the generations went, all together."""
     n_tokens, decode_s = sum(one.n_tokens for one in stats), sum(one.decode_s for one in stats)
+    plain_s = [one.n_tokens * one.plain_token_s for one in stats]
     return {
         "prompt_n": sum(one.n_prompt for one in stats),
+        "prompt_ms": 1e3 * sum(one.ttft_s for one in stats),
         "predicted_n": n_tokens,
         "predicted_ms": 1e3 * decode_s,
         "predicted_per_second": n_tokens / decode_s if decode_s > 0 else 0.0,
         "draft_n": sum(one.n_drafted for one in stats),
         "draft_n_accepted": sum(one.n_accepted for one in stats),
+        "tested_n": sum(one.n_tested for one in stats),
+        "accepted_by_position": summed([one.accepted_by_position for one in stats]),
+        "tested_by_position": summed([one.tested_by_position for one in stats]),
+        "times_plain": sum(plain_s) / decode_s if decode_s > 0 and all(plain_s) else 0.0,
+        "paused": next((one.note for one in reversed(stats) if one.note), ""),
     }
+
+
+def summed(rows: Sequence[Sequence[int]]) -> list[int]:
+    """The sum in each place of rows of any length."""
+    return [sum(place) for place in zip_longest(*rows, fillvalue=0)]

@@ -15,6 +15,7 @@ from typing import Any, cast
 from edgespec.config import check_known
 from edgespec.errors import UsageError
 from edgespec.option import Options
+from edgespec.session.tools import Tools, tools_of
 
 Message = Mapping[str, Any]
 TYPES = ("text", "json_object", "json_schema")
@@ -28,8 +29,10 @@ class ChatOptions(Options, total=False):
     "json_schema": {"schema": ...}}. n: answers, with a seed one more for each. stream_options:
     {"include_usage": True} for the counts in a last chunk. max_completion_tokens: max_tokens.
     chat_template_kwargs: for the chat template besides, as in {"enable_thinking": False}.
-    typical_p: 1.0, which is off. model and user are ignored. Of llama-cpp-python's arguments tools,
-    functions, tfs_z, mirostat_* and logits_processor are not known.
+    tools: functions that the model may call; tool_choice: auto, none, required or one of them by
+    name, whose arguments then fit their schema. typical_p: 1.0, which is off. model, user and
+    parallel_tool_calls are ignored. Of llama-cpp-python's arguments functions, tfs_z, mirostat_*
+    and logits_processor are not known.
     """
 
     logprobs: bool | None
@@ -39,6 +42,9 @@ class ChatOptions(Options, total=False):
     max_completion_tokens: int | None
     stream_options: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
     typical_p: float | None
     model: str | None
     user: str | None
@@ -49,13 +55,18 @@ OWN = ChatOptions.__annotations__.keys() - Options.__annotations__.keys()
 
 @dataclass(frozen=True)
 class Request:
-    """A call in the terms of `Session.chat`, and the shape that its answers take."""
+    """A call in the terms of `Session.chat`, and the shape that its answers take.
+
+    drafted: each part of a stream says whether it was drafted. tools: that may be called.
+    """
 
     options: Options
     n: int = 1
     logprobs: bool = False
     usage: bool = False
+    drafted: bool = False
     template: Mapping[str, Any] = field(default_factory=dict)
+    tools: Tools | None = None
 
 
 def request_of(given: ChatOptions, *, stream: bool) -> Request:
@@ -72,6 +83,11 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
     form = given.get("response_format")
     if form is not None:
         out["json_schema"], out["grammar"] = schema_of(form), ""
+    tools = tools_of(given.get("tools"), given.get("tool_choice"))
+    if tools is not None and tools.forced:
+        if out.get("json_schema"):
+            raise UsageError("response_format with a tool that has to be called: expected one")
+        out["json_schema"], out["grammar"] = tools.schema, ""
     n_tokens, seed = limit_of(given), given.get("seed")
     if n_tokens is not None:
         out["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
@@ -90,7 +106,7 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
         )
     n = checked_count("n", 1 if given.get("n") is None else given["n"], 1)
     usage = wants_usage(given.get("stream_options"), stream=stream)
-    return Request(out, n, logprobs, usage, more)
+    return Request(out, n, logprobs, usage, template=more, tools=tools)
 
 
 def limit_of(given: ChatOptions) -> int | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 from edgespec.config import Config, with_values
@@ -23,11 +24,13 @@ from edgespec.option import Options, Unpack
 from edgespec.protocols import Drafter
 from edgespec.session import call
 from edgespec.session.call import thoughts
-from edgespec.session.completion import Answer, Begun, ChatCompletion, Chunks
+from edgespec.session.completion import Answer, Begun
 from edgespec.session.methods import Method
 from edgespec.session.pair import OpenPair
 from edgespec.session.prompt import Prompt
-from edgespec.session.request import ChatOptions, plain, request_of
+from edgespec.session.question import prompt_of
+from edgespec.session.request import ChatOptions, request_of
+from edgespec.session.shape import ChatCompletion, Chunks
 from edgespec.session.speech import Speech
 from edgespec.session.turns import Generations, PieceStream, Rounds, Run
 from edgespec.text.detokenizer import StopText
@@ -156,14 +159,15 @@ class Session:
         """
         asked = request_of(options, stream=stream)
         config = self.with_options(asked.options, self.template.stop)
-        ids = self.prompt(plain(messages), {**thoughts(config), **asked.template})
+        ids = prompt_of(self, messages, asked, config)
 
         def begin(index: int) -> Begun:
             seed = None if config.seed is None else config.seed + index
             run, pieces = self._begun(ids, replace(config, seed=seed), asked.options)
             return Begun(pieces, run, lambda: self.pair.priced(run.so_far()))
 
-        answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes)
+        calls = None if asked.tools is None else partial(asked.tools.reader, self.template)
+        answer = Answer(self.pair.path.name, len(ids), asked, self.token_bytes, calls)
         return answer.chunks(begin) if stream else answer.whole(begin)
 
     def prompt(self, messages: Sequence[Message], more: Mapping[str, Any] | None = None) -> Prompt:

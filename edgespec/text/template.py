@@ -26,8 +26,10 @@ log = logging.getLogger("edgespec")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MODEL = "the model's chat template"
 ENABLE = "enable_thinking"  # what templates call it
-OWN = ("messages", "add_generation_prompt", "bos_token", "eos_token", "tools", "documents")
+OWN = ("messages", "add_generation_prompt", "bos_token", "eos_token")
 NONE: Mapping[str, Any] = {}
+# Templates ask whether they are none, not only whether they are defined.
+UNSAID: Mapping[str, Any] = {"tools": None, "documents": None}
 TRIED = "Xyzzy"  # an unlikely word, looked for in what a template makes of it
 
 Message = Mapping[str, Any]
@@ -38,7 +40,8 @@ class ChatTemplate:
 
     name: "model" for its own template, a well-known format's, or a file's. stop: strings that end
     an answer where the vocabulary has no token that does. thinks: whether it tells thoughts from
-    answers; asks: whether it can be told not to think.
+    answers; asks: whether it can be told not to think. source: in Jinja.
+    settled: what it cannot write is refused, and no other takes its place.
     """
 
     def __init__(self, tokenizer: Tokenizer, override: str = "", *, own: bool = False) -> None:
@@ -49,6 +52,7 @@ class ChatTemplate:
         """
         self._tokenizer, self._own = tokenizer, own
         self._lead: str | None = None
+        self.settled = False
         source = tokenizer.chat_template or ""
         if override in FORMS:
             self._use_form(override)
@@ -81,7 +85,7 @@ class ChatTemplate:
         except Refused:
             raise
         except TokenizerError as error:
-            if self.name != "model":
+            if self.name != "model" or self.settled:
                 raise
             if not more:
                 self._fall_back(str(error))
@@ -100,9 +104,9 @@ class ChatTemplate:
         """
         ids = encode_rendered(self._tokenizer, self.text(messages, answer=answer, more=more))
         control = control_in(self._tokenizer, ids)
-        said = [dict(one) for one in messages]
-        apart = marked(said, control)
-        if apart == said:
+        said, told = [dict(one) for one in messages], dict(more)
+        apart, more = marked(said, control), marked(told, control)
+        if apart == said and more == told:
             return ids
         text = self.text(apart, answer=answer, more=more)
         return encode_rendered(self._tokenizer, text, control)
@@ -134,7 +138,7 @@ class ChatTemplate:
     def _use(self, name: str, source: str, whose: str, *, stop: tuple[str, ...] = ()) -> None:
         """Raises: TokenizerError if a simple conversation cannot be written with it."""
         self._render = compiled(source, whose)
-        self.name, self.stop = name, stop
+        self.name, self.stop, self.source = name, stop, source
         self._lead = None  # not known yet
         self._knows_developer = "developer" in source
         self.thinks, self.asks = CLOSE in source, ENABLE in source
@@ -211,9 +215,7 @@ class ChatTemplate:
             add_generation_prompt=answer,
             bos_token=self._tokenizer.bos_text,
             eos_token=spelling(self._tokenizer, self._tokenizer.eos),
-            tools=None,  # templates ask whether it is none, not only whether it is defined
-            documents=None,
-            **{name: value for name, value in more.items() if name not in OWN},
+            **{**UNSAID, **{name: one for name, one in more.items() if name not in OWN}},
         )
 
     def _say(self, text: str) -> None:

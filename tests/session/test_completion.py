@@ -265,7 +265,7 @@ def test_closing_a_stream_ends_its_generation(session: Session) -> None:
         ({"logit_bias": {5: float("nan")}}, "nan for token 5: expected a number"),
         ({"logit_bias": {"five": 1}}, "logit_bias 'five': 1: expected an id"),
         ({"temprature": 1}, "did you mean 'temperature'"),
-        ({"tools": []}, "unknown key 'tools'"),
+        ({"functions": []}, "unknown key 'functions'"),
         ({"typical_p": 0.9}, "typical_p is 0.9: expected 1.0, which is off; choose by temp"),
         ({"seed": "3"}, "seed is '3': expected a whole number"),
         ({"max_tokens": "5"}, "max_tokens is '5': expected a whole number"),

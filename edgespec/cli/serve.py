@@ -1,0 +1,86 @@
+"""`edgespec serve`: answers programs that speak OpenAI's interface, and a page for people."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from types import FrameType
+
+from edgespec.cli.output import show_progress
+from edgespec.cli.run import say
+from edgespec.config import Config
+from edgespec.errors import UsageError
+from edgespec.option import within
+from edgespec.session.session import Session
+
+ABOUT = "Answer programs that speak OpenAI's interface, and people, on a page at /."
+USAGE = "[--port N] [--host ADDRESS] [options]"
+EXAMPLE = "edgespec serve --port 8088"
+DEFAULTS = Config()
+RARE = ("--queue", "--timeout", "--max-body", "--most-tokens", "--most-n")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own flags."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="where it listens (127.0.0.1)")
+    add("--port", type=within(0, 65535), default=8088, metavar="N", help="... (8088, 0: any free)")
+    add("--api-key-file", default="", metavar="FILE", help="keys, one a line; or EDGESPEC_API_KEY")
+    add("--cors", action="append", metavar="ORIGIN", help="let in pages of it (repeatable)")
+    add("--alias", default="", metavar="NAME", help="the model's name in requests")
+    add("--queue", type=within(0, 4096), default=64, metavar="N", help="requests that may wait")
+    add("--timeout", type=within(1, 86400), default=600, metavar="S", help="most for an answer")
+    add("--max-body", type=within(1, 1 << 30), default=4 << 20, metavar="N", help="bytes of one")
+    add("--most-tokens", type=within(0, 1 << 30), default=0, metavar="N",
+        help="of an answer, whatever is asked for; 0: to the context's end")  # fmt: skip
+    add("--most-n", type=within(1, 128), default=8, metavar="N", help="answers to one request")
+
+
+def run(args: Namespace, config: Config) -> int:
+    """Serve until it is told to end."""
+    try:
+        from edgespec.server.limits import Access, Limits, keys_of
+        from edgespec.server.running import Place, over
+    except ModuleNotFoundError as error:
+        raise lacking(error) from error
+    limits = Limits(
+        body_bytes=args.max_body, n=args.most_n, n_tokens=args.most_tokens, queue=args.queue,
+        answer_s=float(args.timeout),
+    )  # fmt: skip
+    access = Access(args.host, keys_of(args.api_key_file), tuple(args.cors or ()))
+    access.check()
+    ended = threading.Event()
+    on_signals(ended)
+    with over(
+        Session(config, progress=show_progress), Place(args.port, access, limits, args.alias)
+    ) as server:
+        show_progress.clear()
+        say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
+        while not ended.wait(0.5):  # without a limit a signal would wait on Windows
+            pass
+        say("closing")
+    return 0
+
+
+def on_signals(ended: threading.Event) -> None:
+    """SIGTERM and Ctrl-C set `ended`; a second Ctrl-C interrupts."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        if ended.is_set():
+            raise KeyboardInterrupt
+        ended.set()
+
+    for name in ("SIGTERM", "SIGINT"):
+        signal.signal(getattr(signal, name), end)
+
+
+def lacking(error: ModuleNotFoundError) -> UsageError:
+    """What to install. Raises: the error, if it is a module of ours that is missing."""
+    if (error.name or "").split(".")[0] == "edgespec":
+        raise error
+    return UsageError(
+        f"the package {error.name} is not installed: expected it for serving; type "
+        f"`{sys.executable} -m pip install 'edgespec[serve]'`"
+    )

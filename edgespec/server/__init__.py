@@ -1,0 +1,1 @@
+"""HTTP over a session, as OpenAI's interface: `edgespec.serve` and `edgespec serve`."""

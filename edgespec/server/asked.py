@@ -1,0 +1,100 @@
+"""What the requests have in common, in the terms of a session: options, limits, seeds, models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from edgespec.config import Config
+from edgespec.option import Options
+from edgespec.server.answering import Answering
+from edgespec.server.limits import Limits
+from edgespec.server.refusal import Refusal
+from edgespec.server.work import Work
+from edgespec.session.completion import Begun
+
+PASSED = (
+    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "verification",
+    "presence_penalty", "frequency_penalty", "speculative", "draft_tokens", "think", "logit_bias",
+)  # fmt: skip
+OPEN_NAMES = ("", "default")  # who asks for these takes what is there
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served: the model's name, since when, and what a request may ask of it."""
+
+    answering: Answering
+    name: str
+    since: int
+    limits: Limits
+
+    def check_model(self, given: Mapping[str, Any]) -> None:
+        """Raises: Refusal for another model."""
+        name = given.get("model", "")
+        if name not in (*OPEN_NAMES, self.name):
+            raise no_model(name, self.name)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token spells, control tokens included."""
+        return self.answering.tokenizer.piece(token, special=True)
+
+    def limited(self, options: Options) -> Options:
+        """The options, with no more tokens than an answer may have. Raises: Refusal."""
+        most, asked = self.limits.n_tokens, options.get("max_tokens")
+        if not most:
+            return options
+        own = min(self.answering.config.max_tokens, most)
+        if asked is not None and most < asked < 1 << 30:
+            raise Refusal(
+                400, f"max_tokens is {asked}: expected at most {most}", param="max_tokens",
+                code="invalid_value",
+            )  # fmt: skip
+        return {**options, "max_tokens": own if asked is None else min(asked, most)}
+
+    def check_n(self, n: int, name: str = "n") -> None:
+        """Raises: Refusal for more answers than one request may ask for."""
+        if n > self.limits.n:
+            text = f"{name} is {n}: expected at most {self.limits.n}"
+            raise Refusal(400, text, param=name, code="invalid_value")
+
+
+def no_model(name: str, served: str) -> Refusal:
+    """A model that is not served."""
+    text = f"the model {name[:100]!r} is not served here: expected {served!r}, or 'default'"
+    return Refusal(404, text, param="model", code="model_not_found")
+
+
+def passed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that mean the same to a session. Raises: Refusal for a grammar that is a path."""
+    found = {name: given[name] for name in PASSED if name in given}
+    bias = found.get("logit_bias")
+    if bias is not None:
+        found["logit_bias"] = {int(token): value for token, value in bias.items()}
+    gbnf = given.get("grammar")
+    if gbnf:
+        if "::=" not in gbnf:  # a session would take it for a file's name
+            raise Refusal(
+                400, f"grammar is {gbnf[:40]!r}: expected GBNF, such as root ::= \"yes\" | \"no\"",
+                param="grammar", code="invalid_value",
+            )  # fmt: skip
+        found["grammar"] = gbnf
+    return found
+
+
+def beginner(
+    work: Work, ids: Sequence[int], config: Config, options: Options
+) -> Callable[[int], Begun]:
+    """Begins the answer with an index, with a seed one more for each."""
+
+    def begin(index: int) -> Begun:
+        seed = None if config.seed is None else config.seed + index
+        return work.begin(ids, replace(config, seed=seed), options)
+
+    return begin
+
+
+def options_of(found: Mapping[str, Any]) -> Options:
+    """As a session's options."""
+    return cast(Options, dict(found))

@@ -1,0 +1,181 @@
+"""A server that runs in a thread of its own, for `edgespec serve`, tests and applications.
+
+    import edgespec
+    with edgespec.serve() as server:
+        print(server.url)
+
+Knows sockets and signals to end; what is answered is app.py's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from edgespec.config import Config
+from edgespec.errors import UsageError
+from edgespec.files import why
+from edgespec.option import LoadOptions, Unpack
+from edgespec.protocols import Drafter
+from edgespec.server.answering import Answering, OneByOne
+from edgespec.server.app import application
+from edgespec.server.limits import Access, Limits
+from edgespec.session.load import load
+from edgespec.session.session import Session
+
+PORT = 8088
+START_S = 20.0
+END_S = 1.5  # for threads that are still in a round once everything was told to stop
+log = logging.getLogger("edgespec")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is reached, and by whom. name: of the model, "" for the configuration's.
+
+    port: 0 for any that is free.
+    """
+
+    port: int = PORT
+    access: Access = field(default_factory=Access)
+    limits: Limits = field(default_factory=Limits)
+    name: str = ""
+
+
+class Server:
+    """A server that answers until it is closed. url: where it is reached."""
+
+    def __init__(self, answering: Answering, place: Place) -> None:
+        """It closes `answering` when it is closed. Raises: UsageError for a port that is taken."""
+        place.access.check()
+        self._answering = answering
+        self._socket = bound(place.access.host, place.port)
+        host, port = self._socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{port}"
+        self.name = place.name or name_of(answering.config)
+        app = application(answering, self.name, limits=place.limits, access=place.access)
+        self._bench = app.state.bench
+        settings = uvicorn.Config(
+            app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
+            access_log=False, server_header=False, timeout_keep_alive=30,
+            timeout_graceful_shutdown=1, h11_max_incomplete_event_size=1 << 18,
+        )  # fmt: skip
+        self._server = uvicorn.Server(settings)
+        self._close_s = place.limits.close_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="edgespec-server", daemon=True)
+        self._closed = False
+        self._thread.start()
+        self._wait_until_started()
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._server.serve(sockets=[self._socket])
+
+        asyncio.run(serve())
+
+    def _wait_until_started(self) -> None:
+        until = time.monotonic() + START_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.005)
+        if not self._server.started:
+            self.close()
+            raise UsageError(f"the server at {self.url} did not start: -v says why")
+
+    def close(self) -> None:
+        """Let what is answered end for a while, end what is left, and free the models.
+
+        Closing twice is no error.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._loop is not None and self._thread.is_alive():
+            closed = asyncio.run_coroutine_threadsafe(self._bench.close(), self._loop)
+            try:
+                closed.result(self._close_s + END_S)
+            except Exception as error:  # it ends all the same
+                log.warning("closing the server: %r", error)
+        self._server.should_exit = True
+        self._thread.join(END_S)
+        self._server.force_exit = True
+        self._thread.join(END_S)
+        self._socket.close()
+        self._answering.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+
+def serve(
+    model: str | Path | None = None,
+    draft_model: str | Path | None = None,
+    *,
+    drafter: str | Drafter = "auto",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str = "",
+    cors: tuple[str, ...] = (),
+    name: str = "",
+    limits: Limits | None = None,
+    **keywords: Unpack[LoadOptions],
+) -> Server:
+    """A server in a thread of its own; close it, or use it as a context manager.
+
+    model, draft_model, drafter and keywords: as for `edgespec.load`. host, port: where it is reached; 0 for
+    any port that is free. api_key: what who asks has to know; needed where `host` is not this
+    machine alone. cors: origins whose pages may ask. name: of the model in requests.
+    Raises: as `edgespec.load`; UsageError for a port that is taken.
+    """
+    access = Access(host, (api_key,) if api_key else (), tuple(cors))
+    access.check()
+    place = Place(port, access, limits or Limits(), name)
+    return over(load(model, draft_model, drafter=drafter, **keywords), place)
+
+
+def over(session: Session, place: Place) -> Server:
+    """A server over a session, which it closes, also if it cannot start. Raises: UsageError."""
+    answering = OneByOne(session, most_waiting=place.limits.queue)
+    if not place.name:
+        place = replace(place, name=name_of(session.config))
+    try:
+        return Server(answering, place)
+    except BaseException:
+        answering.close()
+        raise
+
+
+def name_of(config: Config) -> str:
+    """What the configured model is called in requests."""
+    if config.model:
+        return Path(config.model).stem
+    return config.hf_repo or config.pair
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises: UsageError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, OverflowError) as error:
+        seen = why(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"{host} port {port}: {seen}: expected an address of this machine and a free port; "
+            "choose another with --host and --port"
+        ) from error

@@ -1,0 +1,267 @@
+"""One request's generations on a thread, and the way from there to a socket.
+
+Whoever leaves, or takes too long, ends them within a round. A slow reader holds nobody up: what is
+said waits for it, at most as much as its answer may be long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from edgespec.config import Config
+from edgespec.option import Options
+from edgespec.server.answering import Answering, Pieces
+from edgespec.server.limits import Limits
+from edgespec.server.metrics import Metrics
+from edgespec.server.refusal import Left, Refusal, refusal_of
+from edgespec.session.completion import Begun
+
+Found = TypeVar("Found")
+PING_S = 15.0  # of silence, after which a comment shows that the answer is still to come
+GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes"
+
+
+class Work:
+    """What is generated for one request. why: it was ended early, "" if it was not."""
+
+    def __init__(self, answering: Answering, metrics: Metrics) -> None:
+        self.answering, self._metrics = answering, metrics
+        self.begun: list[Begun] = []
+        self.why = ""
+        self._lock = threading.Lock()
+
+    def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
+        """As Answering.begin."""
+        begun = self.answering.begin(ids, config, options)
+        with self._lock:
+            self.begun.append(begun)
+            if self.why:
+                cast(Pieces, begun.pieces).close()
+        return begun
+
+    def leave(self, why: str) -> None:
+        """End what is generated, and what would be; from any thread."""
+        with self._lock:
+            self.why = self.why or why
+            for begun in self.begun:
+                cast(Pieces, begun.pieces).close()
+
+    def over(self) -> None:
+        """It is answered: count it."""
+        self.leave("it is over")
+        for begun in self.begun:
+            self._metrics.observe(begun.counted(), begun.result.finish)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a first token has come."""
+        return any(begun.counted().n_tokens for begun in list(self.begun))
+
+
+Whole = Callable[[Work], Found]
+Parts = Callable[[Work], Iterator[Mapping[str, Any] | str]]
+"""Gives what is sent as it comes: an object, or a text that is sent as it is."""
+
+
+class Bench:
+    """Where requests are worked on: threads, as many as may wait or be answered at once."""
+
+    def __init__(self, answering: Answering, limits: Limits, metrics: Metrics) -> None:
+        self.answering, self.limits, self._metrics = answering, limits, metrics
+        self._threads = ThreadPoolExecutor(limits.queue + 4, thread_name_prefix="edgespec-answer")
+        self._live: set[Work] = set()
+        self.is_closing = False
+        metrics.watch(self.counts)
+
+    def counts(self) -> tuple[int, int]:
+        """Requests that are answered, and those that wait."""
+        live = list(self._live)
+        n_running = sum(work.is_running for work in live)
+        return n_running, len(live) - n_running
+
+    async def whole(self, request: Request, job: Whole[Found]) -> Found:
+        """What `job` gives, on a thread. Raises: Refusal, Left, and what `job` raises."""
+        work = self._work()
+        done = self._run(work, lambda: job(work))
+        gone = asyncio.ensure_future(disconnected(request))
+        try:
+            await first_of(done, gone, self.limits.answer_s)
+            if done.done():
+                return done.result()
+            work.leave(GONE if gone.done() else LATE)
+            if gone.done():
+                raise Left
+            raise late(self.limits)
+        except Exception as error:
+            raise self._told(work, error) from error
+        finally:
+            gone.cancel()
+
+    async def stream(self, request: Request, job: Parts) -> Response:
+        """What `job` gives as server-sent events; refused if it fails before the first of them."""
+        work, loop = self._work(), asyncio.get_running_loop()
+        parts: asyncio.Queue[Part] = asyncio.Queue()
+
+        def put(part: Part) -> None:
+            loop.call_soon_threadsafe(parts.put_nowait, part)
+
+        def give() -> None:
+            try:
+                for part in job(work):
+                    put(event(part))
+                put(None)
+            except BaseException as error:
+                put(error)
+
+        self._run(work, give)
+        late_at = loop.call_later(self.limits.answer_s, work.leave, LATE)
+        gone = asyncio.ensure_future(disconnected(request))
+        first = asyncio.ensure_future(parts.get())
+        await first_of(first, gone)
+        if first.done() and not isinstance(first.result(), BaseException):
+            return Events(first.result(), parts, self, work, gone, late_at)
+        gone.cancel()
+        late_at.cancel()
+        if not first.done():
+            work.leave(GONE)
+            first.cancel()
+            raise Left
+        raise self._told(work, cast(Exception, first.result()))
+
+    def _work(self) -> Work:
+        if self.is_closing:
+            raise closing()
+        work = Work(self.answering, self._metrics)
+        self._live.add(work)
+        return work
+
+    def _run(self, work: Work, job: Callable[[], Found]) -> asyncio.Future[Found]:
+        def run() -> Found:
+            try:
+                return job()
+            finally:
+                self._live.discard(work)
+                work.over()
+
+        done = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        done.add_done_callback(lambda one: one.cancelled() or one.exception())  # perhaps unread
+        return done
+
+    def _told(self, work: Work, error: Exception) -> Exception:
+        """The error as what the client is told."""
+        if isinstance(error, Left) or work.why == GONE:
+            return Left()
+        if work.why == LATE:
+            return late(self.limits)
+        return closing() if work.why == CLOSING else refusal_of(error)
+
+    async def close(self) -> None:
+        """Take no more; let what is in progress end for a while, then end it."""
+        self.is_closing = True
+        until = asyncio.get_running_loop().time() + self.limits.close_s
+        while self._live and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.02)
+        for work in list(self._live):
+            work.leave(CLOSING)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+Part = bytes | BaseException | None
+"""What is sent, why there is no more, or that all was sent."""
+
+
+class Events(Response):
+    """Server-sent events, until the last one or until the reader leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, first: Part, parts: asyncio.Queue[Part], bench: Bench, work: Work,
+        gone: asyncio.Future[None], late_at: asyncio.TimerHandle,
+    ) -> None:  # fmt: skip
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=headers, media_type=self.media_type)
+        del self.headers["content-length"]
+        self._first, self._parts, self._bench, self._work = first, parts, bench, work
+        self._gone, self._late_at = gone, late_at
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: dict[str, Any]) -> None:
+            await asyncio.wait_for(send(message), self._bench.limits.read_s)
+
+        try:
+            head = {"type": "http.response.start", "status": self.status_code}
+            await sent({**head, "headers": self.raw_headers})
+            part = self._first
+            while not self._gone.done():
+                body = self._body(part)
+                more = isinstance(part, bytes)
+                await sent({"type": "http.response.body", "body": body, "more_body": more})
+                if not more:
+                    return
+                part = await self._next()
+        except (asyncio.TimeoutError, OSError):
+            return  # it does not read: the connection is dropped
+        finally:
+            self._late_at.cancel()
+            self._gone.cancel()
+            self._work.leave(GONE)
+
+    async def _next(self) -> Part:
+        """What has come by now, joined, or a comment if nothing does."""
+        found = asyncio.ensure_future(self._parts.get())
+        await first_of(found, self._gone, PING_S)
+        if not found.done():
+            found.cancel()
+            return b": still at it\n\n"
+        return found.result()
+
+    def _body(self, part: Part) -> bytes:
+        if isinstance(part, BaseException):
+            told = self._bench._told(self._work, cast(Exception, part))
+            return event(told.body()) if isinstance(told, Refusal) else b""
+        return part or b""
+
+
+def event(part: Mapping[str, Any] | str) -> bytes:
+    """One server-sent event."""
+    if isinstance(part, str):
+        return part.encode("utf-8", "replace")
+    text = json.dumps(part, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return f"data: {text}\n\n".encode("utf-8", "replace")
+
+
+async def first_of(
+    one: asyncio.Future[Any], other: asyncio.Future[Any], timeout_s: float | None = None
+) -> None:
+    """Returns once either is done, or after a while."""
+    await asyncio.wait({one, other}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def disconnected(request: Request) -> None:
+    """Returns once the client has left; after its body was read nothing else comes."""
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return
+
+
+def late(limits: Limits) -> Refusal:
+    """An answer that did not end in time."""
+    text = f"the answer took over {limits.answer_s:g} s: expected a shorter one; lower max_tokens"
+    return Refusal(503, text, kind="server_error", code="timeout")
+
+
+def closing() -> Refusal:
+    """A server that is about to end."""
+    text = "the server is closing: ask another, or this one when it is back"
+    return Refusal(503, text, kind="server_error", code="closing", headers={"Retry-After": "5"})

@@ -1,0 +1,131 @@
+"""Tools, texts that go on, and responses, as OpenAI's client asks for them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from serving import ASK, Call
+
+from edgespec.server.running import Server
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "look",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"enum": ["wood", "lake"]}},
+                "required": ["place"],
+            },
+        },
+    }
+]
+
+
+def test_a_function_is_called_whole_and_in_deltas(client: Any) -> None:
+    given = {"model": "demo", "messages": ASK, "tools": TOOLS, "tool_choice": "required"}
+    answer = client.chat.completions.create(**given, max_tokens=60)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "look"
+    assert json.loads(call.function.arguments)["place"] in ("wood", "lake")
+    assert answer.choices[0].finish_reason == "tool_calls"
+    parts = [
+        part
+        for chunk in client.chat.completions.create(**given, max_tokens=60, stream=True)
+        for part in chunk.choices[0].delta.tool_calls or ()
+    ]
+    assert parts[0].function.name == "look"
+    assert "".join(part.function.arguments for part in parts) == call.function.arguments
+    said = [
+        *ASK, answer.choices[0].message,
+        {"role": "tool", "tool_call_id": call.id, "content": "a fox"},
+    ]  # fmt: skip
+    after = client.chat.completions.create(model="demo", messages=said, tools=TOOLS, max_tokens=8)
+    assert after.choices[0].message.content
+
+
+def test_texts_go_on(client: Any, server: Server, ask: Call) -> None:
+    session = server._answering._session  # type: ignore[attr-defined]
+    text = "Once upon a time"
+    expected = "".join(p.text for p in session.generate(text, max_tokens=12))
+    given = {"model": "demo", "prompt": text, "max_tokens": 12}
+    answer = client.completions.create(**given)
+    assert (answer.object, answer.choices[0].text) == ("text_completion", expected)
+    assert answer.usage.completion_tokens == 12
+    chunks = list(client.completions.create(**given, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == expected
+    assert chunks[-1].choices[0].finish_reason == "length"
+    ids = session.encode(text)
+    many = client.completions.create(model="demo", prompt=[ids, ids], max_tokens=12, n=2)
+    assert [choice.index for choice in many.choices] == [0, 1, 2, 3]
+    assert {choice.text for choice in many.choices} == {expected}
+    echoed = client.completions.create(**given, echo=True).choices[0].text
+    assert echoed == text + expected
+    scored = client.completions.create(**given, logprobs=2).choices[0].logprobs
+    assert "".join(scored.tokens) == expected and len(scored.top_logprobs[0]) == 2
+    assert scored.text_offset[1] == len(scored.tokens[0])
+    streamed = {**given, "stream": True, "n": 2, "stream_options": {"include_usage": True}}
+    events = ask("/v1/completions", streamed).events()
+    assert events[-1] == "[DONE]" and json.loads(events[-2])["usage"]["completion_tokens"] == 24
+
+
+def test_texts_that_cannot_go_on_are_refused(ask: Call) -> None:
+    def refused(**given: Any) -> dict[str, Any]:
+        return ask("/v1/completions", given).error
+
+    assert refused()["param"] == "prompt"
+    assert refused(prompt=[])["param"] == refused(prompt=[[1 << 40]])["param"] == "prompt"
+    assert refused(prompt=[{"a": 1}])["param"] == "prompt"
+    assert refused(prompt=["x"] * 33)["param"] == "prompt"
+    assert "before a suffix" in refused(prompt="x", suffix="y")["message"]
+    assert refused(prompt="x", best_of=3)["param"] == "best_of"
+    assert refused(prompt="x", echo=True, logprobs=1)["param"] == "echo"
+    assert "context holds" in refused(prompt="fox " * 3000, stream=True)["message"]
+
+
+def test_a_response_is_whole_and_streamed(client: Any, server: Server) -> None:
+    answer = client.responses.create(
+        model="demo", input=ASK[0]["content"], max_output_tokens=12, temperature=0
+    )
+    session = server._answering._session  # type: ignore[attr-defined]
+    expected = "".join(p.text for p in session.chat(ASK, max_tokens=12))
+    assert answer.output_text == expected
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert answer.usage.output_tokens == 12
+    said = [{"role": "user", "content": [{"type": "input_text", "text": ASK[0]["content"]}]}]
+    events = list(client.responses.create(model="demo", input=said, stream=True, temperature=0,
+                                          max_output_tokens=12))  # fmt: skip
+    kinds = [event.type for event in events]
+    assert kinds[:4] == [
+        "response.created", "response.in_progress", "response.output_item.added",
+        "response.content_part.added",
+    ]  # fmt: skip
+    assert kinds[-4:] == [
+        "response.output_text.done", "response.content_part.done", "response.output_item.done",
+        "response.incomplete",
+    ]  # fmt: skip
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == expected == events[-1].response.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"type": "json_schema", "name": "it", "schema": schema}
+    answer = client.responses.create(
+        model="demo", instructions="Be brief.", input="A number?", text={"format": form},
+        max_output_tokens=40,
+    )  # fmt: skip
+    assert answer.status == "completed" and set(json.loads(answer.output_text)) == {"n"}
+    for given, expected in (
+        ({"previous_response_id": "resp_1"}, "no answer is kept here"),
+        ({"tools": [{"type": "web_search"}]}, "expected them in /v1/chat/completions"),
+        ({"input": [{"type": "image"}]}, "expected messages"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "no vision model"),
+        ({"input": []}, "messages is empty"),
+        ({"text": {"format": 3}}, "expected an object with a type"),
+    ):
+        refused = ask("/v1/responses", {"input": "x", **given})
+        assert refused.status == 400 and expected in refused.error["message"]
