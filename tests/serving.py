@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ASK = [{"role": "user", "content": "Tell me a story about a little fox."}]
+# One answer at a time, so that what waits is known.
 OPTIONS: dict[str, Any] = {"speculative": "on", "draft_tokens": 2, "threads": 1, "max_tokens": 24}
+OPTIONS["parallel"] = 1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from edgespec.cli.run import say
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import within
-from edgespec.session.session import Session
+from edgespec.session.many.opening import open_many
 
 ABOUT = "Answer programs that speak OpenAI's interface, and people, on a page at /."
 USAGE = "[--port N] [--host ADDRESS] [options]"
@@ -30,6 +30,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--api-key-file", default="", metavar="FILE", help="keys, one a line; or EDGESPEC_API_KEY")
     add("--cors", action="append", metavar="ORIGIN", help="let in pages of it (repeatable)")
     add("--alias", default="", metavar="NAME", help="the model's name in requests")
+    add(
+        "--parallel",
+        type=within(0, 64),
+        default=0,
+        metavar="N",
+        help="answers at once, 0: as memory allows",
+    )
     add("--queue", type=within(0, 4096), default=64, metavar="N", help="requests that may wait")
     add("--timeout", type=within(1, 86400), default=600, metavar="S", help="most for an answer")
     add("--max-body", type=within(1, 1 << 30), default=4 << 20, metavar="N", help="bytes of one")
@@ -53,9 +60,11 @@ def run(args: Namespace, config: Config) -> int:
     access.check()
     ended = threading.Event()
     on_signals(ended)
-    with over(
-        Session(config, progress=show_progress), Place(args.port, access, limits, args.alias)
-    ) as server:
+    place = Place(args.port, access, limits, args.alias)
+    answers = open_many(
+        config, n_parallel=args.parallel, n_queue=args.queue, progress=show_progress
+    )
+    with over(answers, place) as server:
         show_progress.clear()
         say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
         while not ended.wait(0.5):  # without a limit a signal would wait on Windows

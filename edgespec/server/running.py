@@ -25,13 +25,17 @@ from edgespec.errors import UsageError
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
-from edgespec.server.answering import Answering, OneByOne
+from edgespec.server.answering import Answering
 from edgespec.server.app import application
 from edgespec.server.limits import Access, Limits
-from edgespec.session.load import load
+from edgespec.session.load import config_of
+from edgespec.session.many.many import Answers
+from edgespec.session.many.opening import open_many
+from edgespec.session.many.solo import Solo
 from edgespec.session.session import Session
 
 PORT = 8088
+TURNS = [{"role": role, "content": "Hello."} for role in ("system", "user", "assistant", "user")]
 START_S = 20.0
 END_S = 1.5  # for threads that are still in a round once everything was told to stop
 log = logging.getLogger("edgespec")
@@ -134,30 +138,36 @@ def serve(
     cors: tuple[str, ...] = (),
     name: str = "",
     limits: Limits | None = None,
+    parallel: int = 0,
     **keywords: Unpack[LoadOptions],
 ) -> Server:
     """A server in a thread of its own; close it, or use it as a context manager.
 
-    model, draft_model, drafter and keywords: as for `edgespec.load`. host, port: where it is reached; 0 for
-    any port that is free. api_key: what who asks has to know; needed where `host` is not this
-    machine alone. cors: origins whose pages may ask. name: of the model in requests.
+    model, draft_model, drafter and keywords: as for `edgespec.load`; a drafter of yours serves one
+    request at a time. host, port: where it is reached; 0 for any port that is free. api_key: what
+    who asks has to know; needed where `host` is not this machine alone. cors: origins whose pages
+    may ask. name: of the model in requests. parallel: answers at once, 0: as memory allows.
     Raises: as `edgespec.load`; UsageError for a port that is taken.
     """
     access = Access(host, (api_key,) if api_key else (), tuple(cors))
     access.check()
     place = Place(port, access, limits or Limits(), name)
-    return over(load(model, draft_model, drafter=drafter, **keywords), place)
+    config, n_queue = config_of(model, draft_model, drafter, keywords), place.limits.queue
+    if isinstance(drafter, str):
+        return over(open_many(config, n_parallel=parallel, n_queue=n_queue), place)
+    return over(Solo(Session(config, drafter=drafter), n_queue=n_queue), place)
 
 
-def over(session: Session, place: Place) -> Server:
-    """A server over a session, which it closes, also if it cannot start. Raises: UsageError."""
-    answering = OneByOne(session, most_waiting=place.limits.queue)
-    if not place.name:
-        place = replace(place, name=name_of(session.config))
+def over(answers: Answers, place: Place) -> Server:
+    """A server over these, which it closes, also if it cannot start. Raises: UsageError."""
     try:
-        return Server(answering, place)
+        answers.prompt(TURNS)  # a template that cannot write this gives way to another, now
+        answers.template.settled = True  # and not because of what some request says
+        if not place.name:
+            place = replace(place, name=name_of(answers.config))
+        return Server(answers, place)
     except BaseException:
-        answering.close()
+        answers.close()
         raise
 
 

@@ -35,17 +35,26 @@ def load(
     Raises: UsageError, ModelFileError, ContextError, TokenizerError; BackendError where the hub or
     a library fails.
     """
+    own = None if isinstance(drafter, str) else drafter
+    return Session(config_of(model, draft_model, drafter, keywords), drafter=own, progress=progress)
+
+
+def config_of(
+    model: str | Path | None,
+    draft_model: str | Path | None,
+    drafter: str | Drafter,
+    keywords: LoadOptions,
+) -> Config:
+    """What `load` is told, as a configuration. Raises: UsageError."""
     check_known(keywords, [one.name for one, opt in options() if not opt.only], "load")
     values: dict[str, Any] = {name: v for name, v in keywords.items() if v is not None}
     paths = {"model": model, "draft_model": draft_model}
     values |= {name: str(path) for name, path in paths.items() if path}
-    own = None if isinstance(drafter, str) else drafter
-    if own is not None:
-        check_drafter(own)
+    if not isinstance(drafter, str):
+        check_drafter(drafter)
     elif drafter != "auto":  # which a tuned pair may settle
         values["drafter"] = drafter
-    config = tuned.applied(lambda base: with_values(base, values, "load"), Config())
-    return Session(config, drafter=own, progress=progress)
+    return tuned.applied(lambda base: with_values(base, values, "load"), Config())
 
 
 def check_drafter(own: object) -> None:

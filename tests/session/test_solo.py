@@ -1,4 +1,4 @@
-"""server/answering.py: one after another, in order, and whoever leaves makes room."""
+"""session/many/solo.py: one after another, in order, and whoever leaves makes room."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from collections.abc import Iterator
 import pytest
 
 from edgespec.errors import BusyError, Cancelled, ContextError, UsageError
-from edgespec.server.answering import OneByOne
 from edgespec.session.completion import Begun
 from edgespec.session.load import load
+from edgespec.session.many.solo import Solo
 
 TEXT = "Once upon a time"
 
 
 @pytest.fixture(scope="module")
-def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneByOne]:
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solo]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
         session = load(speculative="on", draft_tokens=2, threads=1, max_tokens=24)
-        one = OneByOne(session, most_waiting=2)
+        one = Solo(session, n_queue=2)
         yield one
         one.close()
 
 
-def begun(answering: OneByOne, n: int = 24) -> Begun:
+def begun(answering: Solo, n: int = 24) -> Begun:
     options = {"max_tokens": n}
     config = answering.with_options(options)  # type: ignore[arg-type]
     return answering.begin(answering.encode(TEXT), config, options)  # type: ignore[arg-type]
 
 
-def test_an_answer_is_the_sessions_own(answering: OneByOne) -> None:
+def test_an_answer_is_the_sessions_own(answering: Solo) -> None:
     one = begun(answering)
     said = "".join(piece.text for piece in one.pieces)
-    alone = "".join(p.text for p in answering._session.generate(TEXT, max_tokens=24))
+    alone = "".join(p.text for p in answering.session.generate(TEXT, max_tokens=24))
     assert said == alone
     assert (one.result.finish, len(one.result.output)) == ("length", 24)
     assert one.counted().n_tokens == 24
     assert list(one.pieces) == []  # over is over
 
 
-def test_they_are_answered_in_the_order_in_which_they_came(answering: OneByOne) -> None:
+def test_they_are_answered_in_the_order_in_which_they_came(answering: Solo) -> None:
     ended: list[int] = []
     waiting = [begun(answering, 60), begun(answering, 3), begun(answering, 3)]
 
@@ -58,9 +58,9 @@ def test_they_are_answered_in_the_order_in_which_they_came(answering: OneByOne) 
     assert ended == [0, 1, 2]
 
 
-def test_more_than_may_wait_are_refused_and_room_comes_back(answering: OneByOne) -> None:
+def test_more_than_may_wait_are_refused_and_room_comes_back(answering: Solo) -> None:
     waiting = [begun(answering) for _ in range(3)]
-    with pytest.raises(BusyError, match="3 requests wait or are answered: expected at most 2"):
+    with pytest.raises(BusyError, match="an answer is in progress and 2 wait: expected at most 2"):
         begun(answering)
     waiting[1].pieces.close()  # type: ignore[attr-defined]
     waiting.append(begun(answering, 2))
@@ -69,7 +69,7 @@ def test_more_than_may_wait_are_refused_and_room_comes_back(answering: OneByOne)
     assert len(list(begun(answering, 2).pieces)) > 0
 
 
-def test_who_leaves_while_waiting_is_told_at_once(answering: OneByOne) -> None:
+def test_who_leaves_while_waiting_is_told_at_once(answering: Solo) -> None:
     first, second = begun(answering), begun(answering)
     next(first.pieces)
     told: list[type[BaseException]] = []
@@ -90,7 +90,7 @@ def test_who_leaves_while_waiting_is_told_at_once(answering: OneByOne) -> None:
     assert len(list(first.pieces)) > 0  # nobody else is disturbed
 
 
-def test_closing_from_another_thread_ends_a_generation_within_a_round(answering: OneByOne) -> None:
+def test_closing_from_another_thread_ends_a_generation_within_a_round(answering: Solo) -> None:
     one = begun(answering, 900)
     seen = threading.Event()
     after: list[int] = []
@@ -113,7 +113,7 @@ def test_closing_from_another_thread_ends_a_generation_within_a_round(answering:
     assert len("".join(p.text for p in begun(answering, 4).pieces)) > 0
 
 
-def test_what_is_wrong_is_said_before_it_waits(answering: OneByOne) -> None:
+def test_what_is_wrong_is_said_before_it_waits(answering: Solo) -> None:
     config = answering.with_options({})
     with pytest.raises(ContextError, match="the context holds"):
         answering.begin([5] * 5000, config, {})
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_said_before_it_waits(answering: OneByOne) -> None:
 
 def test_closing_ends_what_waits(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
-    one = OneByOne(load(speculative="off", threads=1))
+    one = Solo(load(speculative="off", threads=1), n_queue=4)
     first, second = begun(one, 900), begun(one)
     next(first.pieces)
     one.close()
