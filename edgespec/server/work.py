@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from edgespec.config import Config
 from edgespec.option import Options
-from edgespec.server.answering import Answering, Pieces
+from edgespec.server.answering import Answering
 from edgespec.server.limits import Limits
 from edgespec.server.metrics import Metrics
 from edgespec.server.refusal import Left, Refusal, refusal_of
@@ -45,7 +45,7 @@ class Work:
         with self._lock:
             self.begun.append(begun)
             if self.why:
-                cast(Pieces, begun.pieces).close()
+                begun.pieces.close()
         return begun
 
     def leave(self, why: str) -> None:
@@ -53,7 +53,7 @@ class Work:
         with self._lock:
             self.why = self.why or why
             for begun in self.begun:
-                cast(Pieces, begun.pieces).close()
+                begun.pieces.close()
 
     def over(self) -> None:
         """It is answered: count it."""

@@ -15,7 +15,7 @@ PATH = "/v1/chat/completions"
 
 def said(server: Server, **options: Any) -> str:
     """What the model says if nobody serves it."""
-    session = server._answering._session  # type: ignore[attr-defined]
+    session = server._answering.session  # type: ignore[attr-defined]
     return "".join(piece.text for piece in session.chat(ASK, **options))
 
 

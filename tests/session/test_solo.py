@@ -60,7 +60,7 @@ def test_they_are_answered_in_the_order_in_which_they_came(answering: Solo) -> N
 
 def test_more_than_may_wait_are_refused_and_room_comes_back(answering: Solo) -> None:
     waiting = [begun(answering) for _ in range(3)]
-    with pytest.raises(BusyError, match="an answer is in progress and 2 wait: expected at most 2"):
+    with pytest.raises(BusyError, match="3 requests wait or are answered: expected at most 2"):
         begun(answering)
     waiting[1].pieces.close()  # type: ignore[attr-defined]
     waiting.append(begun(answering, 2))

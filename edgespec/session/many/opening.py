@@ -108,12 +108,22 @@ def open_shared(
     from edgespec.backends.llamacpp.shared import SharedModel
 
     options = replace(options, max_leaves=n, n_context=n * n_context, windows=False)
-    model = opening.told(path, options, progress)
+    its_log = logging.getLogger("edgespec.llamacpp")
+    its_log.addFilter(is_news)
+    try:
+        model = opening.told(path, options, progress)
+    finally:
+        its_log.removeFilter(is_news)
     try:
         return model, SharedModel(model, n)
     except BaseException:
         model.close()
         raise
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Not what llama.cpp says of all sequences' contexts, as if they were one text's."""
+    return "training context overflow" not in record.getMessage()
 
 
 def open_drafting(

@@ -111,14 +111,17 @@ class Solo:
             n_idle = int(self._current is None)
             if len(self._waiting) >= n_idle + self._n_queue:
                 raise BusyError(
-                    f"an answer is in progress and {len(self._waiting)} wait: expected at most "
-                    f"{self._n_queue} to wait; ask again later"
+                    f"{len(self._waiting) + 1 - n_idle} requests wait or are answered: expected at "
+                    f"most {self._n_queue} that wait; ask again later"
                 )
             self._waiting.append(errand)
             self._more.notify()
 
         def left() -> None:
             errand.pieces.leave()
+            with self._more:  # who waited makes room
+                if errand in self._waiting:
+                    self._waiting.remove(errand)
 
         return Begun(Reading(errand.pieces.all(), left), errand, errand.counted)
 
