@@ -138,9 +138,9 @@ def serve(
 ) -> Server:
     """A server in a thread of its own; close it, or use it as a context manager.
 
-    model, draft_model, drafter and keywords: as for `edgespec.load`. host, port: where it is reached; 0 for
-    any port that is free. api_key: what who asks has to know; needed where `host` is not this
-    machine alone. cors: origins whose pages may ask. name: of the model in requests.
+    model, draft_model, drafter and keywords: as for `edgespec.load`. host, port: where it is
+    reached; 0 for any port that is free. api_key: what who asks has to know; needed where `host` is
+    not this machine alone. cors: origins whose pages may ask. name: of the model in requests.
     Raises: as `edgespec.load`; UsageError for a port that is taken.
     """
     access = Access(host, (api_key,) if api_key else (), tuple(cors))
