@@ -18,8 +18,6 @@ from serving import ASK, call
 
 from edgespec.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     known = {**os.environ, "EDGESPEC_HOME": str(folder), **environment}
