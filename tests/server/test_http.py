@@ -125,6 +125,8 @@ def test_a_client_that_leaves_ends_its_generation(server: Server, ask: Call) -> 
             time.sleep(0.005)
         one.close()
         wait_until_idle(server)
+        finish = server._answering.session.turns.finish  # type: ignore[attr-defined]
+        assert finish in ("", "cancelled")  # neither stop nor length
     assert ask(PATH, {"messages": ASK, "max_tokens": 2}).status == 200
 
 

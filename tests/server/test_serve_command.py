@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from serving import ASK, call
 
-ROOT = Path(__file__).resolve().parents[2]
+from edgespec.cli import main
 
 
 def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
@@ -38,6 +38,7 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_what_is_answered_within_five_seconds(served: Any) -> None:
     process, url = served
     assert call(url, "/v1/models").body["data"][0]["id"] == "fox"
@@ -69,10 +70,10 @@ def test_sigterm_ends_what_is_answered_within_five_seconds(served: Any) -> None:
         (["--cors", "x"], "--cors x: expected an origin"),
     ],
 )
-def test_a_mistake_is_one_line_and_two(tmp_path: Path, words: list[str], expected: str) -> None:
-    process = start(tmp_path, *words, EDGESPEC_API_KEY="")
-    assert process.stderr is not None
-    said = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(20) == 2
+def test_a_mistake_is_one_line_and_two(
+    words: list[str], expected: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGESPEC_API_KEY", raising=False)
+    assert main(["serve", *words]) == 2
+    said = capsys.readouterr().err
     assert expected in said and said.count("\n") == 1
