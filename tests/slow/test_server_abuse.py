@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -279,7 +280,24 @@ class Unclosed:
         """Nothing."""
 
 
+@pytest.fixture
+def batching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One that answers four at once, by default's drafting."""
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with edgespec.serve(threads=1, parallel=4, ctx_size=512, temperature=0.0) as one:
+        yield one
+
+
 def test_many_at_once_are_all_answered_and_right(server: Server) -> None:
+    stormed(server)
+
+
+def test_several_at_once_are_all_answered_and_right(batching: Server) -> None:
+    stormed(batching)
+
+
+def stormed(server: Server) -> None:
+    """32 clients that read, stream, leave or send nonsense: every answer is the lone one."""
     given = {"messages": ASK, "max_tokens": 12}
     expected = call(server.url, PATH, given).body["choices"][0]["message"]["content"]
     found: list[tuple[int, str]] = []

@@ -15,8 +15,9 @@ from edgespec.store import hub, pairs, removal
 from edgespec.store.hub.names import quant_of, spec_of
 
 BUNDLED = [
-    "demo", "demo-foreign", "padded-f16", "padded-f16-foreign", "padded-int4", "padded-int4-b128",
-    "padded-q4_0", "padded-q4_0-fitted", "padded-q4_k_m", "padded-q8_0",
+    "demo", "demo-foreign", "demo-hybrid", "padded-f16", "padded-f16-foreign", "padded-hybrid",
+    "padded-int4", "padded-int4-b128", "padded-q4_0", "padded-q4_0-fitted", "padded-q4_k_m",
+    "padded-q8_0",
 ]  # fmt: skip
 PUBLIC = [
     "gemma-3-12b", "gemma-3-4b", "granite-4.0-h-1b", "lfm2-1.2b", "llama-3.1-8b", "llama-3.2-3b",
@@ -38,9 +39,8 @@ def test_every_manifest_reads_and_names_its_licence() -> None:
         assert pair.tried
         assert "CDLA" in pair.licence
         assert pair.target.file.endswith(".gguf")
-        assert pair.target.pad == (
-            name[7:].removesuffix("-foreign") if name.startswith("padded") else ""
-        )
+        pad = name[7:].removesuffix("-foreign") if name.startswith("padded") else ""
+        assert pair.target.pad == {"hybrid": "f16"}.get(pad, pad)
 
 
 def test_the_table_of_public_pairs_is_that_of_the_manifests() -> None:

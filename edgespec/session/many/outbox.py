@@ -89,10 +89,12 @@ class Reading(Iterator[Piece]):
         """Read no more; who asks for a piece from now on, or waits for one, is told so."""
         self._why = self._why or "stopped: nobody reads on"
         self._told()
-        try:
-            self._pieces.close()
-        except ValueError:  # another thread reads just now
-            return
+        # While another thread reads it is left alone: closing one that runs may crash CPython 3.11.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._pieces.close()
+            finally:
+                self._lock.release()
 
     def __del__(self) -> None:
         if hasattr(self, "_closed"):

@@ -122,6 +122,7 @@ class Solo:
             with self._more:  # who waited makes room
                 if errand in self._waiting:
                     self._waiting.remove(errand)
+                    errand.pieces.end(Cancelled(STOPPED))
 
         return Begun(Reading(errand.pieces.all(), left), errand, errand.counted)
 
