@@ -34,8 +34,11 @@ class Pieces(Protocol):
 class Answering(Protocol):
     """Begins generations; from any thread, several at once.
 
-    n_context: most tokens of a prompt with its answer. n_vocab: V.
+    n_slots: generations at once; others wait. n_context: most tokens of a prompt with its answer.
+    n_vocab: V.
     """
+
+    n_slots: int
 
     @property
     def template(self) -> ChatTemplate: ...

@@ -26,6 +26,7 @@ from edgespec.server.refusal import Left, Refusal, refusal_of
 from edgespec.session.completion import Begun
 
 Found = TypeVar("Found")
+MORE = 4  # threads beside those of requests that are answered or wait
 PING_S = 15.0  # of silence, after which a comment shows that the answer is still to come
 GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes"
 
@@ -77,7 +78,9 @@ class Bench:
 
     def __init__(self, answering: Answering, limits: Limits, metrics: Metrics) -> None:
         self.answering, self.limits, self._metrics = answering, limits, metrics
-        self._threads = ThreadPoolExecutor(limits.queue + 4, thread_name_prefix="edgespec-answer")
+        # A few more than may wait or be answered, so that whoever is too many is refused at once.
+        n = limits.queue + answering.n_slots + MORE
+        self._threads = ThreadPoolExecutor(n, thread_name_prefix="edgespec-answer")
         self._live: set[Work] = set()
         self.is_closing = False
         metrics.watch(self.counts)

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from serving import call
 
 import edgespec
+from edgespec.server.limits import Limits
 from edgespec.server.running import Server
 
 HEROES = ("fox", "bear", "girl", "boy", "cat", "king", "bird", "frog")
@@ -49,6 +51,18 @@ def test_each_hears_what_it_hears_alone(server: Server, stream: bool) -> None:
     differing = [hero for hero, a, b in zip(HEROES, alone, together, strict=True) if a != b]
     assert len(differing) <= 1, differing  # a numerical tie
     assert len(set(together)) > 4
+
+
+def test_more_than_are_answered_and_wait_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    options = {"threads": 1, "ctx_size": 512, "speculative": "off", "limits": Limits(queue=1)}
+    with edgespec.serve(parallel=3, **options) as one, ThreadPoolExecutor(12) as pool:
+        asked = [body(hero, max_tokens=100) for hero in (*HEROES, *HEROES[:4])]
+        answers = list(pool.map(lambda it: call(one.url, "/v1/chat/completions", it), asked))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {200, 429} and 4 <= statuses.count(200) < 12
 
 
 def test_who_leaves_ends_its_answer_and_hurts_nobody(server: Server) -> None:
