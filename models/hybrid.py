@@ -6,13 +6,13 @@ gated convolution, whose state is two columns a layer, and the others attend to 
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
+import numpy as np
 import torch
 import torch.nn.functional as F
-from edgespec.models.network import HEAD_DIM, Shape, add_vocabulary, full, half
+from edgespec.models.network import HEAD_DIM, Network, Shape, full, half, write
 from torch import Tensor, nn
 
 N_KV_HEADS = 2
@@ -82,35 +82,10 @@ class HybridBlock(nn.Module):
         return x + self.down(F.silu(gate) * up)
 
 
-class Hybrid(nn.Module):
-    """Token ids [B, T] -> logits [B, T, V]; a block for each of ATTENDS."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.embedding = nn.Embedding(shape.n_vocab, shape.n_embd)
-        self.blocks = nn.ModuleList(HybridBlock(shape, attends) for attends in ATTENDS)
-        self.norm = nn.Parameter(torch.ones(shape.n_embd))
-        cos, sin = rotation_of_halves(shape)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        for name, weight in self.blocks.named_parameters():
-            if weight.ndim == 2:
-                ends = name.endswith(("leave.weight", "down.weight"))
-                shrink = (2 * len(ATTENDS)) ** -0.5 if ends else 1
-                nn.init.normal_(weight, std=shrink * weight.shape[1] ** -0.5)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        length = tokens.shape[1]
-        x = self.embedding(tokens)
-        if torch.is_autocast_enabled("cpu"):
-            x = x.bfloat16()
-        cos, sin = self.cos[:length].to(x.dtype), self.sin[:length].to(x.dtype)
-        for block in self.blocks:
-            x = block(x, cos, sin)
-        x = F.rms_norm(x, x.shape[-1:], self.norm.to(x.dtype), self.shape.rms_eps)
-        return F.linear(x, self.embedding.weight)
+def hybrid(shape: Shape) -> Network:
+    """A network with a block for each of ATTENDS."""
+    blocks = [HybridBlock(shape, attends) for attends in ATTENDS]
+    return Network(shape, blocks, rotation_of_halves(shape))
 
 
 def rotation_of_halves(shape: Shape) -> tuple[Tensor, Tensor]:
@@ -126,46 +101,25 @@ def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]
 
 
-def write_hybrid(network: Hybrid, vocabulary: dict[str, object], path: Path, name: str) -> None:
-    """Write the network in F16 (norms and kernels F32), through a temporary name.
+def write_hybrid(network: Network, vocabulary: dict[str, object], path: Path, name: str) -> None:
+    """Write the network in F16 (norms and kernels F32); otherwise as `network.write_gguf`."""
+    more: dict[str, int | list[int]] = {
+        "attention.head_count_kv": [N_KV_HEADS if attends else 0 for attends in ATTENDS],
+        "shortconv.l_cache": L_CACHE,
+    }
+    write(network.shape, "lfm2", more, vocabulary, tensors(network), path, name)
 
-    vocabulary: as `network.write_gguf` takes it.
-    """
-    shape = network.shape
-    partial = path.with_name(path.name + ".part")
-    writer = gguf.GGUFWriter(str(partial), "lfm2")
-    writer.add_name(name)
-    writer.add_license("CDLA-Sharing-1.0 AND CC-BY-SA-4.0")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.n_embd)
-    writer.add_block_count(len(ATTENDS))
-    writer.add_feed_forward_length(shape.n_ff)
-    writer.add_head_count(shape.n_heads)
-    writer.add_head_count_kv([N_KV_HEADS if attends else 0 for attends in ATTENDS])
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
-    writer.add_rope_dimension_count(HEAD_DIM)
-    writer.add_rope_freq_base(shape.rope_base)
-    writer.add_layer_norm_rms_eps(shape.rms_eps)
-    writer.add_shortconv_l_cache(L_CACHE)
-    writer.add_vocab_size(shape.n_vocab)
-    add_vocabulary(writer, vocabulary)
-    writer.add_tensor("token_embd.weight", half(network.embedding.weight))
-    writer.add_tensor(
-        "token_embd_norm.weight", full(network.norm)
-    )  # of the output, in LFM2's names
+
+def tensors(network: Network) -> Iterator[tuple[str, np.ndarray]]:
+    """All weights by llama.cpp's names; LFM2 calls the norm of the output by another."""
+    yield "token_embd.weight", half(network.embedding.weight)
+    yield "token_embd_norm.weight", full(network.norm)
     for i, block in enumerate(network.blocks):
-        for tensor, values in block_tensors(block).items():
-            writer.add_tensor(f"blk.{i}.{tensor}.weight", values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    os.replace(partial, path)
+        for name, values in block_tensors(block).items():
+            yield f"blk.{i}.{name}.weight", values
 
 
-def block_tensors(block: HybridBlock) -> dict[str, object]:
+def block_tensors(block: HybridBlock) -> dict[str, np.ndarray]:
     """A block's weights by llama.cpp's names."""
     gate, up = block.gate_up.weight.chunk(2)
     out = {

@@ -7,6 +7,7 @@ in tests; `write_gguf` stores the weights under llama.cpp's names.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_DIM = 64  # widening a model (export pad) multiplies heads of this size
+# Branch outputs start small so that the depth does not add up (GPT-2's choice).
+ENDS = ("attn_out", "leave", "down")
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,30 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Token ids [B, T] -> logits [B, T, V]."""
+    """Token ids [B, T] -> logits [B, T, V].
 
-    def __init__(self, shape: Shape) -> None:
+    blocks: a Llama's unless others are given, as hybrid.py has them. turns: cosine and sine
+    [context, HEAD_DIM] for those.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        blocks: Iterable[nn.Module] | None = None,
+        turns: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.n_vocab, shape.n_embd)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
+        self.blocks = nn.ModuleList(blocks or (Block(shape) for _ in range(shape.n_layers)))
         self.norm = nn.Parameter(torch.ones(shape.n_embd))
-        cos, sin = rotation(shape)
+        cos, sin = turns or rotation(shape)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         for name, weight in self.blocks.named_parameters():
             if weight.ndim == 2:
-                # Branch outputs start small so that the depth does not add up (GPT-2's choice).
-                shrink = (
-                    (2 * shape.n_layers) ** -0.5
-                    if name.split(".")[1] in ("attn_out", "down")
-                    else 1
-                )
+                shrink = (2 * shape.n_layers) ** -0.5 if name.split(".")[-2] in ENDS else 1
                 nn.init.normal_(weight, std=shrink * weight.shape[1] ** -0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -118,9 +125,17 @@ def write_gguf(network: Network, vocabulary: dict[str, object], path: Path, name
 
     vocabulary: `tokens`, `types`, `merges`, `bos`, `eos`, `chat_template`.
     """
-    shape = network.shape
+    kv_heads = {"attention.head_count_kv": network.shape.n_heads}
+    write(network.shape, "llama", kv_heads, vocabulary, tensors(network), path, name)
+
+
+def write(
+    shape: Shape, architecture: str, more: dict[str, int | list[int]],
+    vocabulary: dict[str, object], weights: Iterable[tuple[str, np.ndarray]], path: Path, name: str,
+) -> None:  # fmt: skip
+    """The file. more: what the architecture has besides, by llama.cpp's keys."""
     partial = path.with_name(path.name + ".part")
-    writer = gguf.GGUFWriter(str(partial), "llama")
+    writer = gguf.GGUFWriter(str(partial), architecture)
     writer.add_name(name)
     writer.add_license("CDLA-Sharing-1.0 AND CC-BY-SA-4.0")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -129,15 +144,17 @@ def write_gguf(network: Network, vocabulary: dict[str, object], path: Path, name
     writer.add_block_count(shape.n_layers)
     writer.add_feed_forward_length(shape.n_ff)
     writer.add_head_count(shape.n_heads)
-    writer.add_head_count_kv(shape.n_heads)
     writer.add_key_length(HEAD_DIM)
     writer.add_value_length(HEAD_DIM)
     writer.add_rope_dimension_count(HEAD_DIM)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(shape.rms_eps)
     writer.add_vocab_size(shape.n_vocab)
+    for key, value in more.items():
+        add = writer.add_array if isinstance(value, list) else writer.add_uint32
+        add(f"{architecture}.{key}", value)
     add_vocabulary(writer, vocabulary)
-    for tensor_name, tensor in tensors(network):
+    for tensor_name, tensor in weights:
         writer.add_tensor(tensor_name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

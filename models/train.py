@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from edgespec.models import corpus
 from edgespec.models.answer import answers
-from edgespec.models.hybrid import ATTENDS, Hybrid, write_hybrid
+from edgespec.models.hybrid import ATTENDS, hybrid, write_hybrid
 from edgespec.models.learn import Schedule, next_token_loss, train
 from edgespec.models.network import Network, Shape, network_of, write_gguf
 from edgespec.models.vocabulary import described, tokenizer_of
@@ -276,10 +276,10 @@ def train_hybrid(data: Path, work: Path, steps: int) -> None:
     """A chat target with recurrent layers: forward KL to the bundled one, on the same text."""
     target = network_of(BUNDLED).eval().requires_grad_(False)
     tokenizer = tokenizer_of(BUNDLED)
-    network = Hybrid(HYBRID_SHAPE)
+    network = hybrid(HYBRID_SHAPE)
     held_out = [story for story in corpus.stories(data) if corpus.held_out(story)]
 
-    def evaluate(net: Hybrid) -> str:
+    def evaluate(net: Network) -> str:
         return f"{bits_per_byte(net, tokenizer, corpus.TARGET, held_out[:120]):.4f} bits per byte"
 
     docs = documents(data, tokenizer, corpus.TARGET, 0.35)

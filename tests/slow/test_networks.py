@@ -14,7 +14,7 @@ from edgespec.backends.llamacpp.model import LlamaCppModel
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
-from edgespec.models.hybrid import Hybrid, write_hybrid  # noqa: E402
+from edgespec.models.hybrid import hybrid, write_hybrid  # noqa: E402
 from edgespec.models.network import network_of  # noqa: E402
 from edgespec.models.train import BUNDLED, HYBRID_SHAPE  # noqa: E402
 from edgespec.models.vocabulary import described, tokenizer_of  # noqa: E402
@@ -51,7 +51,7 @@ def test_the_bundled_target_comes_back_from_its_file() -> None:
 
 def test_a_hybrid_is_written_as_llama_cpp_reads_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network, path = Hybrid(HYBRID_SHAPE).eval(), tmp_path / "hybrid.gguf"
+    network, path = hybrid(HYBRID_SHAPE).eval(), tmp_path / "hybrid.gguf"
     for weight in network.parameters():
         if weight.ndim != 2:  # norms and kernels, which begin alike
             weight.data += 0.1 * torch.randn_like(weight)
