@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from edgespec.config import Config
 from edgespec.option import Options
-from edgespec.server.answering import Answering
 from edgespec.server.limits import Limits
 from edgespec.server.refusal import Refusal
 from edgespec.server.work import Work
 from edgespec.session.completion import Begun
+from edgespec.session.many.many import Answers
 
 PASSED = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "verification",
@@ -25,7 +25,7 @@ OPEN_NAMES = ("", "default")  # who asks for these takes what is there
 class Served:
     """What is served: the model's name, since when, and what a request may ask of it."""
 
-    answering: Answering
+    answering: Answers
     name: str
     since: int
     limits: Limits

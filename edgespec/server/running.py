@@ -25,7 +25,6 @@ from edgespec.errors import UsageError
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
-from edgespec.server.answering import Answering
 from edgespec.server.app import application
 from edgespec.server.limits import Access, Limits
 from edgespec.session.load import config_of
@@ -57,7 +56,7 @@ class Place:
 class Server:
     """A server that answers until it is closed. url: where it is reached."""
 
-    def __init__(self, answering: Answering, place: Place) -> None:
+    def __init__(self, answering: Answers, place: Place) -> None:
         """It closes `answering` when it is closed. Raises: UsageError for a port that is taken."""
         place.access.check()
         self._answering = answering

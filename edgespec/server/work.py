@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from edgespec.config import Config
 from edgespec.option import Options
-from edgespec.server.answering import Answering
 from edgespec.server.limits import Limits
 from edgespec.server.metrics import Metrics
 from edgespec.server.refusal import Left, Refusal, refusal_of
 from edgespec.session.completion import Begun
+from edgespec.session.many.many import Answers
 
 Found = TypeVar("Found")
 MORE = 4  # threads beside those of requests that are answered or wait
@@ -34,14 +34,14 @@ GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes
 class Work:
     """What is generated for one request. why: it was ended early, "" if it was not."""
 
-    def __init__(self, answering: Answering, metrics: Metrics) -> None:
+    def __init__(self, answering: Answers, metrics: Metrics) -> None:
         self.answering, self._metrics = answering, metrics
         self.begun: list[Begun] = []
         self.why = ""
         self._lock = threading.Lock()
 
     def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
-        """As Answering.begin."""
+        """As Answers.begin."""
         begun = self.answering.begin(ids, config, options)
         with self._lock:
             self.begun.append(begun)
@@ -76,7 +76,7 @@ Parts = Callable[[Work], Iterator[Mapping[str, Any] | str]]
 class Bench:
     """Where requests are worked on: threads, as many as may wait or be answered at once."""
 
-    def __init__(self, answering: Answering, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, answering: Answers, limits: Limits, metrics: Metrics) -> None:
         self.answering, self.limits, self._metrics = answering, limits, metrics
         # A few more than may wait or be answered, so that whoever is too many is refused at once.
         n = limits.queue + answering.n_slots + MORE

@@ -30,12 +30,14 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves the demo pair, and where."""
     process = start(tmp_path, "--port", "0", "--alias", "fox", "-n", "900")
     assert process.stderr is not None
-    line = process.stderr.readline()
-    assert line.startswith("serving fox at http://127.0.0.1:"), line
-    yield process, line.split()[3]
-    process.kill()
-    process.wait(10)
-    process.stderr.close()
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("serving fox at http://127.0.0.1:"), line
+        yield process, line.split()[3]
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stderr.close()
 
 
 @pytest.mark.slow

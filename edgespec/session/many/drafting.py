@@ -23,7 +23,7 @@ from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.goodput import Widths, widths
 from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.planner import READ_PART, READS
+from edgespec.pace.planner import LOOK_SHARE, MOST_RESTS, READ_PART, READS
 from edgespec.pace.source import Source
 from edgespec.protocols import Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
@@ -33,7 +33,6 @@ log = logging.getLogger("edgespec")
 LENGTHS = (1, 2, 3, 4, 6, 8)  # of the model's drafts that are compared
 MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
 SCORED, SCORE_SHARE = 3, 0.01  # tokens drafted to be scored, and the time that may go to it
-LOOK_SHARE, MOST_RESTS = 0.01, 64  # see rest.Rest
 EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
 # What a draft may read first: tokens that are always read along, and the share of an answer's time
 # for more, as in pace/planner.py of what drafting promises.

@@ -42,6 +42,8 @@ N_QUEUE = 64  # requests that wait, unless told
 class Answers(Protocol):
     """What answers several requests, from any thread; see Many and solo.Solo.
 
+    All that the server knows of who generates.
+
     n_slots: generations at once. n_context: tokens of a prompt and its answer. n_vocab: V. path:
     the target's file.
     """
