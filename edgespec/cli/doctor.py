@@ -11,8 +11,9 @@
                     target_share, draft_share, text_share (of the target's in a text); or null
     special         template (same, different, target only, drafter only, none) and roles: bos, eos,
                     end_of_turn with target and drafter as written, null for none; or null
-    memory          target and drafter: weights_bytes, kv_bytes, logits_bytes, n_context; n_bytes,
-                    least_bytes (smallest context), free_bytes (null: cannot be told), fits,
+    memory          target and drafter: weights_bytes, kv_bytes, logits_bytes, n_context; n_bytes
+                    of both, program_bytes beside them, peak_bytes of all, least_bytes (smallest
+                    context), free_bytes (null: cannot be told), fits,
                     most_context (that fits, at most what is wanted; 0: none), asked (with -c)
     suited          files of drafters here that have the target's own vocabulary
     known_pairs     names of known pairs for a target of this file name
@@ -176,7 +177,10 @@ def memory_line(memory: Memory) -> str:
     taken = f"caches for {memory.target.n_context:,} tokens {caches}, rows of logits {rows}"
     if not all(side.weights_bytes for side in sides):
         return f"{taken}; the weights are not there"
-    line = f"weights {weights}, {taken}, in all {in_words(memory.n_bytes)}"
+    line = (
+        f"weights {weights}, {taken}, in all {in_words(memory.n_bytes)}, "
+        f"with the program {in_words(memory.peak_bytes)}"
+    )
     if memory.free_bytes is None:
         return f"{line}; what is free there is not known"
     word = "fits" if memory.fits else "does not fit"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from model_maker import Sizes, make
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import Header, Tensor
 from edgespec.backends.llamacpp.layout import patterns_of
+from edgespec.backends.llamacpp.model import LlamaCppModel
+from edgespec.backends.llamacpp.pages import ReadPages
 
 REAL = os.environ.get("EDGESPEC_REAL_MODELS", "")
 
@@ -43,11 +48,46 @@ def test_alike_matrices_share_a_pattern() -> None:
     assert len(patterns_of(model)) == 1
 
 
+def resident(path: Path) -> int:
+    """Bytes of a file that are mapped and in memory."""
+    parts = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    mine = [part for part in parts if part.partition("\n")[0].endswith(str(path.resolve()))]
+    return sum(1024 * int(n) for part in mine for n in re.findall(r"\nRss: +(\d+)", part))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system tells no pages")
+def test_what_was_reordered_is_not_held_twice(tmp_path: Path) -> None:
+    path = make(tmp_path / "m.gguf", "llama", kind="Q4_0", sizes=Sizes(n_embd=256, n_ff=4096))
+    options, shares = ModelOptions(n_context=64, device="cpu"), list[float]()
+    options = replace(options, progress=shares.append)
+    held = {}
+    for way in ("map", "cpu-repack"):
+        model = LlamaCppModel(path, options, loading=way)
+        held[way] = resident(path)
+        model.close()
+    assert held["map"] > 0.9 * path.stat().st_size
+    assert held["cpu-repack"] < 0.1 * path.stat().st_size
+    assert shares[-1] == 1.0  # who watched is told as before
+
+
+def test_pages_are_given_back_a_few_times_while_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights with a space.bin"
+    path.write_bytes(b"x" * (1 << 20))
+    seen = list[int]()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        pages = ReadPages([path], lambda _: seen.append(resident(path)))
+        for at in range(1, 257):
+            assert mapped[at * 4096 - 1] == ord("x")
+            pages(at / 256)
+        assert mapped[:] == b"x" * (1 << 20)
+    assert len(seen) == 256
+    assert max(seen) < 1 << 18
+    assert seen[-1] == 0
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not REAL, reason="needs EDGESPEC_REAL_MODELS")
 def test_reordered_weights_say_what_mapped_ones_say() -> None:
-    from edgespec.backends.llamacpp.model import LlamaCppModel
-
     path = Path(REAL) / "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
     ids, said = [1000 + 37 * i for i in range(24)], []
     for way in ("map", "cpu-repack"):

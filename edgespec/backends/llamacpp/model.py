@@ -74,7 +74,7 @@ class LlamaCppModel:
 
     def _open(self, loading: str, held: HeldInterrupts) -> None:
         api = self._lib.api
-        told = opening.Loading(self._options.progress, held)
+        told = opening.Loading(opening.telling(self._options, self._header, loading), held)
         params, kept = opening.model_params(self._lib, self._options, self._header, loading, told)
         try:
             self._weights = Weights(self._header.path, params)

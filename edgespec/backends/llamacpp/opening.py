@@ -25,8 +25,9 @@ from edgespec.backends.gguf.seen import Seen
 from edgespec.backends.gguf.trial import best_way
 from edgespec.backends.gguf.windows import n_with_keys, window_of, windowed_layers
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts
-from edgespec.backends.llamacpp.layout import MAP, set_layout, ways_of
+from edgespec.backends.llamacpp.layout import CPU_REPACK, MAP, set_layout, ways_of
 from edgespec.backends.llamacpp.library import Library, library
+from edgespec.backends.llamacpp.pages import ReadPages
 from edgespec.backends.llamacpp.past import Past, n_kept
 from edgespec.backends.llamacpp.tokenizer import Weights
 from edgespec.backends.llamacpp.waiting import Places
@@ -199,6 +200,12 @@ class Loading:
         except BaseException as error:  # it cannot pass through C
             self.stopped = error
         return self.stopped is None and not self._held.pressed
+
+
+def telling(options: ModelOptions, header: Header, loading: str) -> Callable[[float], None] | None:
+    """Who is told how far loading is; while it reorders, what was read is given back as well."""
+    told = options.progress
+    return ReadPages(parts(header), told) if loading == CPU_REPACK else told
 
 
 def model_params(
