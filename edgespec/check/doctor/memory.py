@@ -11,8 +11,8 @@ from edgespec.backends.preview import Preview
 STEP = 256  # tokens by which a smaller context is looked for
 # What a session holds beside its models: Python and libraries, of every vocabulary what a backend
 # keeps of a token, and to translate between two the bytes of each. Fitted to the peaks of six pairs
-# on their first start, of 95 to 2,329 MB: five are foretold within 5 %, a lone graph within 7. Later
-# starts, which measure no widths, took up to 10 % less.
+# on their first start, of 95 to 2,329 MB: five are foretold within 5 %, a lone graph within 7.
+# Later starts, which measure no widths, took up to 10 % less.
 PROGRAM_BYTES, TOKEN_BYTES, SPELLED_BYTES = 60_000_000, 200, 350
 
 
