@@ -1,0 +1,96 @@
+"""How near `edgespec tune` comes to the best of everything it could have chosen.
+
+`python tests/tune/sweep.py PAIR TUNED.json [minutes=10] [sets=questions,code] [after=8]` takes
+what `edgespec tune --pair PAIR --json TUNED.json` wrote, opens the pair with every number of
+threads that tune considers, and has every way to decode answer the same prompts in turns, those of
+each set after the first 8. What is 1.15 times behind the best is left out after each pass, the
+choice never.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from edgespec.cli.prompts import built_in
+from edgespec.config import Config, with_values
+from edgespec.device import n_cores
+from edgespec.session.methods import Method
+from edgespec.session.session import Session
+from edgespec.text.template import Message
+from edgespec.tune.flow import DRAFTS
+from edgespec.tune.search import Race
+from edgespec.tune.threads import candidates
+from edgespec.types import Stats
+
+THREADS = ("threads", "threads_draft")
+Messages = Sequence[Message]
+
+
+def chosen(path: Path, usual: Config) -> str:
+    """The way that tune chose, named as here."""
+    found = json.loads(path.read_text())
+    threads = [found["values"].get(name, getattr(usual, name)) or n_cores() for name in THREADS]
+    return named(found["choice"]["way"], *threads)
+
+
+def named(way: str, n_target: int, n_draft: int) -> str:
+    return f"{way}, {n_target} threads" + (f" and {n_draft}" if "model" in way else "")
+
+
+def main(words: list[str]) -> None:
+    """Print every way's gain over the choice, the best one last."""
+    given = dict(word.split("=", 1) for word in words[3:])
+    sets = given.get("sets", "questions,code").split(",")
+    config = with_values(
+        Config(), {"pair": words[1], "temperature": 0.0, "max_tokens": 48}, "sweep"
+    )
+    choice = chosen(Path(words[2]), config)
+    numbers = candidates(n_cores())
+    with ExitStack() as opened:
+        methods: dict[str, tuple[Session, Method]] = {}
+        for n_target, n_draft in product(numbers, numbers):
+            values = dict(zip(THREADS, (n_target, n_draft), strict=True))
+            session = opened.enter_context(Session(with_values(config, values, "sweep")))
+            for way, drafter in DRAFTS.items():
+                kind = "plain" if way == "plain" else "auto"
+                name = named(way, n_target, n_draft)
+                methods.setdefault(name, (session, session.pair.method(kind, drafter)))
+
+        def answer(name: str, messages: Messages) -> Stats:
+            session, method = methods[name]
+            session.use(method)
+            for _ in session.steps(session.prompt(messages), session.params()):
+                pass
+            return session.stats
+
+        first = int(given.get("after", 8))
+        questions = {one: [p.messages for p in built_in(one)[first:]] for one in sets}
+        for name in methods:  # costs and graphs are made once
+            answer(name, questions[sets[0]][0])
+        names = [choice, *(name for name in methods if name != choice)]
+        ways = Race(questions, answer, told).run(names, 60 * float(given.get("minutes", 10)))
+    rows: list[dict[str, Any]] = [
+        {
+            "way": way.name,
+            "over_choice": round(way.gains(ways[0]), 3),
+            "by_kind": {kind: round(way.gain(ways[0], kind), 3) for kind in sets},
+            "n_prompts": sum(len(runs) for runs in way.stats.values()),
+        }
+        for way in ways
+    ]
+    for row in sorted(rows, key=lambda row: row["over_choice"]):
+        print(json.dumps(row))
+
+
+def told(share: float) -> None:
+    print(f"\r{share:.0%} of the time", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv)
