@@ -8,7 +8,8 @@ which is the fastest here.
 Qwen 1.5B in Q4_K_M on two cores with AVX-512 (three interleaved runs, each the best of four),
 mapped and reordered without AMX: one token 89 and 95 ms, 4 tokens 248 and 163, 8 tokens 385 and
 293, 256 tokens of a prompt 2.9 and 4.2 s, loading 0.8 and 1.8 s. The reordered copy is private
-memory (0.8 GB instead of 0.2); read without mapping it was 1.3 GB and loaded in 2.5 s.
+memory (0.8 GB instead of 0.2); what it was made of is given back (pages.py). Read without mapping
+it was 1.3 GB and loaded in 2.5 s.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ MAP, REPACK, CPU_REPACK = "map", "repack", "cpu-repack"
 LOAD_READ, LOAD_MMAP = 0, 1  # LLAMA_LOAD_MODE_NONE, _MMAP
 # Types whose rows llama.cpp reorders for its CPU kernels. Measured on one core, 16 layers of
 # 1024: Q4_0 4 tokens 44.8 -> 32.6 ms, 16 tokens 125 -> 81; Q4_K_M 4 tokens 52 -> 36; Q8_0 and
-# F16 gain nothing and stay mapped. The reordered copy is private memory: beside a mapped file
-# a 141 MB model took 315 MB, read without mapping 209, as much as mapped and not reordered.
+# F16 gain nothing and stay mapped. With REPACK the copy is made of what is read, not mapped: beside
+# a mapped file a 141 MB model took 315 MB, so 209, as much as mapped and not reordered.
 REPACKED = ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "IQ4_NL")
 # Those that it reorders on x86 by itself (Q2_K with AVX-512). It is not asked whether it can: any
 # other type, or a table that rows are looked up in, would end the process.
