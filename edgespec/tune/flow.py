@@ -230,8 +230,12 @@ def answered(
         def answered_by(name: str, messages: Messages) -> Stats:
             return answer(methods[name], messages)
 
+        def forget() -> None:
+            methods.update({name: method(name) for name in names})
+
         left_s = budget_s - (perf_counter() - start)
-        return Race(fitting, answered_by, lambda _: told("ways to draft")).run(names, left_s)
+        race = Race(fitting, answered_by, lambda _: told("ways to draft"), forget=forget)
+        return race.run(names, left_s)
 
 
 def fits(session: Session, messages: Messages) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from edgespec.tune.search import Race, Way, best
@@ -31,11 +33,28 @@ class Device:
         return Stats(n_tokens=10, decode_s=took)
 
 
+class Wavering(Device):
+    """Whose answers take 5 % more or less."""
+
+    def __init__(self, speeds: dict[str, dict[str, float]]) -> None:
+        super().__init__(speeds)
+        self.n_forgotten, self._chance = 0, Random(0)
+
+    def answer(self, name: str, question: tuple[str, int]) -> Stats:
+        took = super().answer(name, question).decode_s
+        off = took * self._chance.gauss(0, 0.05)
+        self.now += off
+        return Stats(n_tokens=10, decode_s=took + off)
+
+    def forget(self) -> None:
+        self.n_forgotten += 1
+
+
 def raced(device: Device, budget_s: float, n: int = 5) -> list[Way]:
     questions = {kind: [(kind, number) for number in range(n)] for kind in ("talk", "code")}
-    return Race(questions, device.answer, lambda _: None, device.clock).run(
-        list(device.speeds), budget_s
-    )
+    forget = device.forget if isinstance(device, Wavering) else None
+    race = Race(questions, device.answer, lambda _: None, device.clock, forget)
+    return race.run(list(device.speeds), budget_s)
 
 
 def test_the_fastest_over_all_kinds_is_chosen_if_it_is_slower_on_none() -> None:
@@ -78,3 +97,30 @@ def test_the_budget_ends_a_race_before_the_pass_that_would_exceed_it() -> None:
     device = Device({"plain": SPEEDS["plain"], "lookup": SPEEDS["lookup"]})
     raced(device, 80)  # a pass takes 35
     assert device.now == 70
+
+
+def test_prompts_are_asked_again_while_a_difference_is_in_doubt() -> None:
+    device = Wavering({"plain": SPEEDS["plain"], "lookup": {"talk": 0.96, "code": 0.96}})
+    ways = raced(device, 8000)
+    assert device.n_forgotten > 1
+    assert device.now < 2000  # no longer than needed
+    assert ways[1].doubt(ways[0]) < 0.015
+    assert best(ways).name == "lookup"
+
+
+def test_what_may_be_faster_by_chance_is_not_chosen_before_what_is_simpler() -> None:
+    ways = [Way("plain"), Way("lookup")]
+    for kind in ("talk", "code"):
+        ways[0].stats[kind] = [Stats(n_tokens=10, decode_s=1.0)] * 4
+        ways[1].stats[kind] = [Stats(n_tokens=10, decode_s=x) for x in (0.8, 0.9, 1.0, 1.15)]
+    assert ways[1].gains(ways[0]) == pytest.approx(1 / 0.9625)
+    assert best(ways).name == "plain"
+    for kind in ("talk", "code"):
+        ways[1].stats[kind] = [Stats(n_tokens=10, decode_s=0.9625)] * 4
+    assert best(ways).name == "lookup"
+
+
+def test_without_a_way_to_forget_every_prompt_is_asked_once() -> None:
+    device = Device({"plain": SPEEDS["plain"], "lookup": {"talk": 0.96, "code": 0.96}})
+    raced(device, 8000)
+    assert len(device.asked) == len(set(device.asked)) == 20
