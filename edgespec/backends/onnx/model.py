@@ -164,6 +164,9 @@ class OnnxModel:
         if graph is not None:
             graph.stop()  # each call begins by undoing it
 
+    def use_threads(self, n: int) -> None:
+        """Nothing: a session of ONNX Runtime keeps the threads that it was opened with."""
+
     def info(self) -> ModelInfo:
         """What the model is; reads its files for the hash."""
         return ModelInfo(
