@@ -5,8 +5,8 @@
     engine.generate('[{"role": "user", "content": "Tell me a story."}]', sink)
 
 A sink is an object of the app's own language with `onToken(text, from_draft)`, which says whether
-to go on. Nothing is raised: what went wrong is {"error": kind, "message": one line}. `cancel` and
-`stats` may be called from any thread, all else from one. It starts no process and prints nothing.
+to go on. Nothing is raised: what went wrong is {"error": kind, "message": one line}. `cancel`,
+`stats`, `adjust` may be called from any thread, all else from one. It starts no process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgespec.config import Config
 from edgespec.errors import Cancelled, EdgeSpecError, UsageError
 from edgespec.files import place
 from edgespec.phone import bench
-from edgespec.phone.device import Limits, Place, check_fits, fast_threads, limits
+from edgespec.phone.device import Limits, Place, check_fits, fast_threads, give_back, limits
 from edgespec.session.conversation import (
     SCHEMA,
     Conversation,
@@ -182,8 +182,7 @@ class Engine:
     def unload(self) -> Reply:
         """Free the models until they are needed again, unless they are being served."""
         if self._server is None and self._session is not None:
-            session, self._session = self._session, None
-            session.close()
+            self._end()
         return {"loaded": self._session is not None}
 
     @answered
@@ -221,6 +220,8 @@ class Engine:
         if self._session is not None:
             session, self._session = self._session, None
             session.close()
+            del session
+            give_back()
 
     def _apply(self, session: Session) -> None:
         """Between rounds: the limits that were asked for meanwhile."""

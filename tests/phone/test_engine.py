@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -130,8 +133,6 @@ def test_a_conversation_that_is_too_long_loses_its_beginning(shared: Engine) -> 
 def test_what_goes_wrong_is_a_reply(
     shared: Engine, call: Callable[[Engine], Any], kind: str, message: str
 ) -> None:
-    import re
-
     reply = call(shared)
     assert reply["error"] == kind
     assert re.search(message, reply["message"])
@@ -186,6 +187,7 @@ def test_a_warm_device_drafts_less_from_the_next_round_on(shared: Engine) -> Non
     assert shared.generate(conversation(QUESTION), Sink())["note"] != "the device is hot"
 
 
+@pytest.mark.slow
 def test_both_ways_are_measured_in_turns_and_say_the_same(shared: Engine) -> None:
     class Progress:
         def __init__(self) -> None:
@@ -243,10 +245,11 @@ def test_a_saved_conversation_comes_back_message_by_message(tmp_path: Path) -> N
 # As in the app: Android's name, no interpreter to start, and none of the packages it goes without.
 IN_AN_APP = """
 import sys, subprocess, builtins, json
-ABSENT = ("onnxruntime", "huggingface_hub", "rich", "pygments", "prompt_toolkit", "psutil", "gguf")
+ABSENT = ("onnxruntime", "huggingface_hub", "rich", "pygments", "prompt_toolkit", "psutil", "gguf",
+          "edgespec.models", "edgespec.export")
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ABSENT:
+        if name in ABSENT or name.split(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Finder())
 def refuse(*args, **more):
@@ -275,6 +278,7 @@ def in_an_app(settings: dict[str, Any], path: Path = ROOT) -> list[Any]:
     done = subprocess.run(
         [sys.executable, "-c", IN_AN_APP, json.dumps(settings)],
         capture_output=True, text=True, cwd=path, check=False,
+        env={**os.environ, "PYTHONPATH": str(path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout))
@@ -293,3 +297,19 @@ def test_in_an_app_it_starts_no_process_and_prints_nothing(
     known = json.loads((tmp_path / "edgespec" / "models-tried.json").read_text())
     assert known[str(stories260k.resolve())]["ways"] == {"map": {}}
     assert list((tmp_path / "edgespec" / "opening").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_files_that_the_app_takes_are_enough(tmp_path: Path) -> None:
+    build = (ROOT / "android_demo" / "app" / "build.gradle.kts").read_text(encoding="utf-8")
+    patterns = [p for call in re.findall(r" include\((.*)\)", build) for p in call.split(", ")]
+    assert len(patterns) == 4
+    for pattern in patterns:
+        for source in ROOT.glob(pattern.strip('"').replace("/**", "/**/*")):
+            if source.is_file() and "__pycache__" not in source.parts:
+                target = tmp_path / source.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+    opened, said = in_an_app({"files": str(tmp_path / "files"), "threads": 1}, tmp_path)
+    assert opened["name"] == "target"
+    assert said
