@@ -165,8 +165,10 @@ class Engine:
         if not key.strip():
             raise UsageError("the key is empty: expected one that other apps do not know")
         if self._server is None:
-            answers = Solo(self._opened(), n_queue=4)
-            self._server = over(answers, Where(port, Access(keys=(key.strip(),))))
+            session, self._session = self._opened(), None  # closed if no server can start
+            where = Where(port, Access(keys=(key.strip(),)))
+            self._server = over(Solo(session, n_queue=4), where)
+            self._session = session
         return {"url": f"{self._server.url}/v1", "model": self._server.name}
 
     @answered
@@ -176,6 +178,7 @@ class Engine:
         if server is not None:
             self._session = None
             server.close()
+            give_back()
         return {}
 
     @answered

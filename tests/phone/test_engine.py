@@ -223,6 +223,12 @@ def test_others_on_the_device_are_served_who_know_the_key(shared: Engine) -> Non
         ask("guess")
     assert shared.generate(conversation(QUESTION), Sink())["finish"] == "length"
     assert shared.unload() == {"loaded": True}
+    taken = Engine()
+    taken.open_session(json.dumps({**SETTINGS, "speculative": "off"}))
+    port = int(str(reply["url"]).rsplit(":", 1)[1].split("/")[0])
+    assert f"port {port}" in str(taken.serve("secret", port)["message"])
+    assert taken.generate(conversation(QUESTION), Sink())["finish"] == "length"
+    taken.close()
     assert shared.stop_serving() == {}
     assert shared.generate(conversation(QUESTION), Sink())["finish"] == "length"
 
