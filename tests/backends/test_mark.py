@@ -82,3 +82,11 @@ def test_a_model_runs_a_few_tokens_before_it_is_trusted(stories260k: Path) -> No
         assert is_known([stories260k], model._lib.version)
         again = open_model(stories260k, ModelOptions(n_threads=1))
         again.close()
+
+
+def test_where_nothing_can_be_written_a_file_is_opened_all_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(file / "within-a-file"))
+    with marked([file], "map", "1"):
+        pass

@@ -8,22 +8,26 @@ mark and refuses the file once, in words. A file that was survived is remembered
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgespec.backends.gguf.file import refusal
 from edgespec.backends.gguf.tried import Tried, is_known, remember
 from edgespec.config import cache_folder
+from edgespec.errors import UsageError
 from edgespec.files import write_whole
+
+log = logging.getLogger("edgespec.llamacpp")
 
 
 @contextmanager
 def marked(files: Sequence[Path], way: str, version: str) -> Iterator[None]:
     """Around opening a model's files by `way` (llamacpp/layout.py) and running a few tokens.
 
-    Raises: ModelFileError if that ended the process the last time, UsageError where nothing can be
-    written.
+    Where nothing can be written there is none. Raises: ModelFileError if opening them ended the
+    process the last time.
     """
     if is_known(files, version):
         yield
@@ -35,11 +39,15 @@ def marked(files: Sequence[Path], way: str, version: str) -> Iterator[None]:
             files[0], "ended the app when it was opened the last time",
             "a sound model that fits this device's memory", "open it again to try once more",
         )  # fmt: skip
-    write_whole(mark, str(files[0]).encode(), ours=True)
+    try:
+        write_whole(mark, str(files[0]).encode(), ours=True)
+    except UsageError as error:
+        log.info("%s; %s is opened without a mark", error, files[0].name)
     try:
         yield
     finally:
-        mark.unlink(missing_ok=True)
+        with suppress(OSError):
+            mark.unlink()
     remember(files, version, Tried({way: {}}))
 
 

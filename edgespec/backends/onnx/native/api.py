@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from functools import cache, partial
@@ -88,7 +89,9 @@ class Api:
     """The library, its environment, and its functions as methods: api("BindInput", ...)."""
 
     def __init__(self, path: str) -> None:
-        """Raises: OSError for a library that is not there or is too old."""
+        """Raises: OSError for a library that is not there or is too old, or on Windows."""
+        if sys.platform == "win32":
+            raise OSError("on Windows the library takes other texts: install its package")
         base = ctypes.CDLL(path).OrtGetApiBase
         base.restype = POINTER(c_void_p * 2)
         get_api, get_version = map(int, base().contents)
