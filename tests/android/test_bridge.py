@@ -96,6 +96,7 @@ def test_a_screen_sees_the_states_of_a_conversation(said: dict[str, Figures]) ->
     assert figures["loaded"] == figures["stopped"]
     assert figures["regenerated"] == "2"
     assert figures["hot"] == "the device is hot"
+    assert figures["tooLong"] == "ContextError"  # what was kept since has not hidden it
     assert figures["last"] == "READY"
     assert figures["seen"] == "[LOADING, CLOSED, READY, ANSWERING]"
 

@@ -161,7 +161,11 @@ public final class Scenarios {
         idle();
         String hot = chat.figures().note;
         chat.adjust(Map.of());
-        print("conversation", "failed", failed, "refused", refused, "busy", busy, "spans", spans,
+        chat.ask("word ".repeat(2000));
+        chat.save(folder.resolve("talk.json").toString());
+        idle();
+        String tooLong = chat.error().kind;
+        print("conversation", "tooLong", tooLong, "failed", failed, "refused", refused, "busy", busy, "spans", spans,
                 "line", line, "stopped", stopped, "same", same, "regenerated", regenerated,
                 "loaded", loaded, "hot", hot, "last", chat.state(), "seen", seen);
     }

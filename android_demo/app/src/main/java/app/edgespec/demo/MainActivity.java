@@ -114,7 +114,7 @@ public final class MainActivity extends Activity {
     /** Shows the model as it is now; keeps the conversation once an answer is over. */
     private void show() {
         State state = chat.state();
-        if (shown == State.ANSWERING && state == State.READY) {
+        if (shown == State.ANSWERING && state == State.READY && chat.figures() != null) {
             chat.save(storage.talk().getPath());
         }
         if (shown == State.MEASURING && state == State.READY && chat.comparison() != null) {

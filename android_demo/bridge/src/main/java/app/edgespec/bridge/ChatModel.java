@@ -177,7 +177,12 @@ public final class ChatModel {
     /** Writes the conversation to a file. */
     public void save(String path) {
         List<Message> said = messages();
-        thread.execute(() -> note(engine.save(path, said).error));
+        thread.execute(() -> {
+            EngineError failed = engine.save(path, said).error;
+            if (failed != null) { // else what went wrong before stays to be read
+                note(failed);
+            }
+        });
     }
 
     /** Goes on with a conversation that was saved. */
