@@ -43,7 +43,7 @@ class Debian:
         ]
 
     def newest(self, package: str) -> str:
-        """The package of the release's backports, where that is newer than the release's own."""
+        """The package of the release's backports, as `root` takes it."""
         return f"{package}/{self._codename}-backports"
 
     def root(self, name: str, *packages: str, more: bool = True) -> Path:

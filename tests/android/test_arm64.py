@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from arm64 import Arm64, arm64
+from edgespec.export.npu.export import StaticOptions, export_static
+from edgespec.export.read.gguf import open_gguf_checkpoint
+from npu_maker import CONTEXT, quiet, some_text
 
 pytestmark = pytest.mark.arm64
 
@@ -68,12 +72,14 @@ def test_the_demo_pair_says_what_plain_decoding_says(there: Arm64, tmp_path: Pat
     assert found["n_accepted"] > 10
 
 
-def test_the_exported_drafter_runs_by_the_c_library(
+def test_a_trimmed_drafter_exported_for_an_npu_runs_by_the_c_library(
     there: Arm64, data_folder: Path, stories260k: Path, tmp_path: Path
 ) -> None:
-    from npu_maker import static_folder
-
-    words = str(stories260k), str(static_folder(data_folder))
+    kept = np.arange(259, 512, dtype=np.int32)  # no bytes and no control tokens
+    checkpoint = open_gguf_checkpoint(stories260k).with_head(kept)
+    options, text = StaticOptions(CONTEXT, 4, "fp32"), some_text(data_folder, 6000)
+    export_static(checkpoint, tmp_path / "drafter", options, text, quiet)
+    words = str(stories260k), str(tmp_path / "drafter")
     found = json.loads(there.run(DRAFTER, variables(there, tmp_path), *words))
     assert found["by"] == "edgespec.backends.onnx.native.package"
     assert found["on"] == found["off"] != ""
