@@ -5,9 +5,12 @@ They are kept in the cache folder of the tests from run to run.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,18 +49,19 @@ class Debian:
         """The package of the release's backports, as `root` takes it."""
         return f"{package}/{self._codename}-backports"
 
-    def root(self, name: str, *packages: str, more: bool = True) -> Path:
-        """A folder that holds the packages, as in "qemu-user/bookworm-backports".
-
-        more: with all they depend on that is not installed.
-        """
+    def root(self, name: str, *packages: str) -> Path:
+        """A folder that holds the packages, and all they depend on that is not installed."""
         target = CACHE / name
-        if (target / ".whole").exists():
-            return target
+        with alone():
+            if not (target / ".whole").exists():
+                self._lay(target, packages)
+        return target
+
+    def _lay(self, target: Path, packages: tuple[str, ...]) -> None:
         said("apt-get", *self._options, "update")
         names = [package.split("/")[0] for package in packages]
-        wanted = [*packages, *(sorted(self._missing(names) - set(names)) if more else ())]
-        archives = target.with_name(f"{name}-archives")
+        wanted = [*packages, *sorted(self._missing(names) - set(names))]
+        archives = target.with_name(f"{target.name}-archives")
         shutil.rmtree(archives, ignore_errors=True)
         archives.mkdir()
         said("apt-get", *self._options, "download", *wanted, folder=archives)
@@ -65,7 +69,6 @@ class Debian:
             said("dpkg-deb", "-x", str(archive), str(target))
         shutil.rmtree(archives)
         (target / ".whole").touch()
-        return target
 
     def _missing(self, packages: list[str]) -> set[str]:
         """What the packages need, and is not installed."""
@@ -81,6 +84,14 @@ class Debian:
         mains = {line for line in found.splitlines() if line and "-" not in line.split()[-1]}
         self._codename = next(iter(mains)).split()[-1]
         file.write_text("".join(f"deb {one} main\ndeb {one}-backports main\n" for one in mains))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it no other worker of the tests changes the cache folder."""
+    with (CACHE / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def option(name: str, value: object) -> list[str]:
