@@ -103,6 +103,7 @@ def test_a_tensor_lies_in_its_arrays_own_memory() -> None:
             package.OrtValue.ortvalue_from_numpy(array.T)
 
 
+@pytest.mark.slow
 def test_the_drafter_of_an_npu_drafts_for_a_gguf_target(
     data_folder: Path, stories260k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
