@@ -14,6 +14,7 @@ from typing import Any
 ISA = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni",
        "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve", "sve2", "bf16")  # fmt: skip
 LIBRARIES = ("numpy", "llama-cpp-python", "onnxruntime")
+CHILDLESS = ("android", "ios")  # an app there cannot start another program
 BUSY = 0.15  # share of the time for which threads wait for a core: more, and others compute too
 # What OpenMP reads of the environment, once, about how its threads wait for each other.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -39,7 +40,7 @@ def device_card() -> dict[str, Any]:
     flagged = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
     flags = set(flagged[1].split()) if flagged else set()
     return {
-        "cpu": named[1].strip() if named else platform.processor() or platform.machine(),
+        "cpu": named[1].strip() if named else processor(),
         "machine": platform.machine(),
         "n_cores": n_cores(),
         "isa": [name for name in ISA if name in flags],
@@ -48,6 +49,12 @@ def device_card() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": library_versions(),
     }
+
+
+def processor() -> str:
+    """The kind of processor in a word or a line, as far as no process has to be started to ask."""
+    named = "" if sys.platform in CHILDLESS else platform.processor()
+    return named or platform.machine()
 
 
 def n_cores() -> int:

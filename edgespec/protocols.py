@@ -210,6 +210,12 @@ class OpenModel(LanguageModel, Protocol):
         """End the forward in progress with Cancelled; callable from any thread."""
         ...
 
+    def use_threads(self, n: int) -> None:
+        """Compute with at most n threads from the next call on, where the backend can; 0: with as
+        many as it was opened with. From any thread.
+        """
+        ...
+
 
 class Speculator(Protocol):
     """Drafting as the engine sees it: who drafts, and how much. n_leaves: as of a Drafter.

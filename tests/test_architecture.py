@@ -41,7 +41,7 @@ ROWS = [
     {"store"},
     {"session"},
     {"check", "tune", "server"},
-    {"cli"},
+    {"cli", "phone"},
 ]
 MOST = {"decode": {"types", "errors", "protocols"}}  # a room that is held to less
 FREE = {"__init__", "__main__"}  # the package's own door and `python -m edgespec`

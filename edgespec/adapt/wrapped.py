@@ -43,6 +43,10 @@ class Wrapped:
         """See protocols.OpenModel."""
         self.model.cancel()
 
+    def use_threads(self, n: int) -> None:
+        """See protocols.OpenModel."""
+        self.model.use_threads(n)
+
     def info(self) -> ModelInfo:
         """See protocols.OpenModel."""
         return self.model.info()

@@ -114,6 +114,10 @@ class Exact:
         """Make the call in flight, in whatever thread, raise Cancelled."""
         self.model.cancel()
 
+    def use_threads(self, n: int) -> None:
+        """See protocols.OpenModel."""
+        self.model.use_threads(n)
+
     def info(self) -> ModelInfo:
         """What the model is."""
         info = self.model.info()

@@ -11,12 +11,11 @@ import hashlib
 import json
 import logging
 import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 
 from edgespec.config import Config
-from edgespec.device import WAITING, library_versions
+from edgespec.device import WAITING, library_versions, processor
 from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.files import write_whole
 from edgespec.pace.cost import WIDTHS, CostTable, measure_costs
@@ -39,7 +38,7 @@ def key_of(model: Path, config: Config, *, device: str = "") -> str:
         status.st_mtime_ns,
         (config.threads, config.device, config.n_gpu_layers, config.kv_type),
         device,
-        platform.processor() or platform.machine(),
+        processor(),
         os.cpu_count(),
         [os.environ.get(name) for name in WAITING],
         sorted(library_versions().items()),

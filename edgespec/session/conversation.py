@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from weakref import ref
 
@@ -108,13 +108,7 @@ class Conversation:
 
     def save(self, path: str | Path) -> None:
         """Write the transcript as JSON, whole or not at all. Raises: UsageError, TokenizerError."""
-        data = {"schema": SCHEMA, "messages": self.messages}
-        try:
-            checked(data)
-        except ValueError as error:
-            raise UsageError(f"nothing is saved: {error}: expected what can be loaded") from error
-        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-        write_whole(place(path), utf8(text))
+        write_messages(place(path), self.messages)
 
     def load(self, path: str | Path) -> None:
         """Go on with a saved transcript, its system message included.
@@ -221,6 +215,17 @@ def warn(n_left_out: int) -> None:
 def turn_of(role: str, text: str) -> Turn:
     """A message."""
     return {"role": role, "content": text}
+
+
+def write_messages(path: Path, messages: Sequence[Turn]) -> None:
+    """Save a conversation, whole or not at all. Raises: UsageError, TokenizerError."""
+    data = {"schema": SCHEMA, "messages": list(messages)}
+    try:
+        checked(data)
+    except ValueError as error:
+        raise UsageError(f"nothing is saved: {error}: expected what can be loaded") from error
+    text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+    write_whole(path, utf8(text))
 
 
 def read_messages(path: Path) -> list[Turn]:

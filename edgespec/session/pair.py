@@ -209,6 +209,12 @@ class OpenPair:
         if self.draft_model is not None:
             self.draft_model.cancel()
 
+    def use_threads(self, n: int) -> None:
+        """Both models compute with at most n threads from now on, 0: as configured."""
+        self.target.use_threads(n)
+        if self.draft_model is not None:
+            self.draft_model.use_threads(n)
+
     def where(self, method: Method) -> str:
         """What runs where by this method, in a line."""
         words = f"target on {self.target.device}"

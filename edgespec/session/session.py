@@ -59,6 +59,7 @@ class Session:
         StopText(config.stop)
         self.config, self._progress = config, progress
         self.turns, self._closed = Generations(), False
+        self._most: int | None = None  # tokens drafted a round, by `limit`
         self.pair = OpenPair(config, drafter, progress, self.turns.undisturbed)
         self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
         self.speech = Speech(self.tokenizer, config)
@@ -100,6 +101,17 @@ class Session:
             self.turns.take_over()
             self._adopt(self.pair.way(how))
             self.config, self._default = config, self.method
+
+    def limit(self, *, threads: int = 0, draft_tokens: int | None = None) -> None:
+        """Use at most so many threads and draft at most so many tokens, from the next round on.
+
+        0 and None: as configured. For who watches heat and battery; between rounds of whoever
+        generates, or while nobody does.
+        """
+        self._check_open()
+        self._most = draft_tokens
+        self.pair.use_threads(threads)
+        self.method.limit(draft_tokens)
 
     def _adopt(self, method: Method) -> None:
         """Decode the next generation by `method`."""
@@ -209,7 +221,7 @@ class Session:
             self.engine.check_prompt(ids)
             messages = ids.messages if isinstance(ids, Prompt) else ()
             self.pair.anchor(self.method, ids, messages)
-            self.method.limit(most)
+            self.method.limit(min((n for n in (most, self._most) if n is not None), default=None))
             engine, method = self.engine, self.method
 
             def end() -> None:

@@ -254,7 +254,7 @@ def placements(config: Config) -> list[dict[str, str]]:
 
 def accelerators() -> list[str]:
     """Names of this machine's devices for GGUF models that are no CPU."""
-    from edgespec.backends.llamacpp.model import devices
+    from edgespec.backends.llamacpp.library import devices
 
     return [device.name for device in devices() if device.kind != "cpu"]
 

@@ -40,7 +40,7 @@ from edgespec.backends.gguf.seen import ENOUGH  # noqa: E402
 from edgespec.backends.gguf.tried import Tried, remember, remembered  # noqa: E402
 from edgespec.backends.llamacpp import library  # noqa: E402
 from edgespec.backends.llamacpp import opening as llamacpp_opening  # noqa: E402
-from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer, devices  # noqa: E402
+from edgespec.backends.llamacpp.model import LlamaCppModel, LlamaCppTokenizer  # noqa: E402
 
 PROMPT = [1, 403, 407, 261, 378, 383, 286, 261, 376, 298]
 ROOT = Path(__file__).resolve().parents[2]
@@ -566,10 +566,24 @@ def test_the_log_goes_to_pythons(stories260k: Path, caplog: pytest.LogCaptureFix
 
 
 def test_the_cpu_is_among_the_devices() -> None:
-    kinds = {device.kind: device for device in devices()}
+    kinds = {device.kind: device for device in library.devices()}
     assert kinds["cpu"].name == "CPU"
     assert kinds["cpu"].memory > 1 << 28
     assert kinds["cpu"].description
+
+
+def test_fewer_threads_may_compute_from_the_next_call_on(stories260k: Path) -> None:
+    model = opened(stories260k, n_threads=2)
+    count = model._lib.api.llama_n_threads
+    expected = model.forward(PROMPT)[-1].copy()
+    for asked, used in ((1, 1), (9, 2), (0, 2)):
+        model.use_threads(asked)
+        assert count(model._context) == used
+        model.truncate(0)
+        assert np.allclose(model.forward(PROMPT)[-1], expected, atol=0.02)
+    model.close()
+    with pytest.raises(BackendError, match="closed"):
+        model.use_threads(1)
 
 
 # --- tokenizer

@@ -213,6 +213,10 @@ def test_refusals_become_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_onnxruntime_itself_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise OSError("no such file")
+
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setattr(providers.native, "load", fails)
     with pytest.raises(UsageError, match="type `pip install onnxruntime`"):
         providers.runtime()

@@ -76,6 +76,18 @@ def onnx_dynamic(_: Path, *, n_context: int = N_CONTEXT) -> Any:
     return OnnxModel(dynamic_folder(DEMO), ModelOptions(n_context=n_context, n_threads=1))
 
 
+def by_the_c_library(opener: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Opens an ONNX model without ONNX Runtime's Python package."""
+
+    def opened(data_folder: Path) -> Any:
+        from native_library import without_the_package
+
+        with without_the_package():
+            return opener(data_folder)
+
+    return opened
+
+
 def exact(data_folder: Path) -> Any:
     from edgespec.backends.exact import Exact
 
@@ -111,6 +123,8 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "llamacpp-trimmed": llamacpp_trimmed,
     "onnx_static": onnx_static,
     "onnx_dynamic": onnx_dynamic,
+    "onnx_static_native": by_the_c_library(onnx_static),
+    "onnx_dynamic_native": by_the_c_library(onnx_dynamic),
     "exact": exact,
     "exact_onnx": exact_onnx,
     **{kind: recurrent(kind) for kind in KINDS},

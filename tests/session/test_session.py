@@ -355,6 +355,19 @@ def test_a_call_may_draft_less_and_the_next_one_as_much_as_ever(
             text_of(one, draft_tokens="few")
 
 
+def test_what_is_limited_holds_for_all_answers_until_it_is_lifted(session: Session) -> None:
+    def widest(**options: Any) -> int:
+        assert len(list(session.generate(PROMPT, max_tokens=60, **options))) > 30
+        return len(session.stats.rounds_by_length) - 1
+
+    assert widest() == 2
+    session.limit(threads=1, draft_tokens=1)
+    assert widest() == widest(draft_tokens=2) == 1
+    assert widest(draft_tokens=0) == 0
+    session.limit()
+    assert widest() == 2
+
+
 def test_what_was_drafted_and_why_not_is_logged(
     session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:

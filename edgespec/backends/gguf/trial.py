@@ -23,7 +23,7 @@ from typing import Any
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.file import refusal
 from edgespec.backends.gguf.tried import Times, Tried, remember, remembered
-from edgespec.device import is_busy, n_cores
+from edgespec.device import CHILDLESS, is_busy, n_cores
 from edgespec.errors import ModelFileError
 from edgespec.pace.doubt import Doubt
 
@@ -48,13 +48,20 @@ PLAINEST = 0.97  # how much faster a way must be to be worth its loading and its
 CHILD = "import sys; from edgespec.backends.llamacpp.trial import trial; trial(*sys.argv[1:])"
 
 
+def can_try() -> bool:
+    """Whether an interpreter can be started here that opens a file first."""
+    is_whole = bool(sys.executable) and not getattr(sys, "frozen", False)
+    return is_whole and sys.platform not in CHILDLESS
+
+
 def best_way(
     files: Sequence[Path], ways: Sequence[str], version: str, options: ModelOptions
 ) -> str:
     """The fastest of `ways` to load a model, given by its files, that a child process survived.
 
     The last way is the plainest and is preferred where another gains little. Exact options have the
-    first one that lives. Without child processes (a phone, a frozen program) it is taken unproven.
+    first one that lives. Without child processes (a phone, a frozen program) the last is taken
+    unproven; mark.py has what a phone does instead.
     Raises: ModelFileError when none works.
     """
     known = remembered(files, version)
@@ -232,7 +239,7 @@ def _child(
     Raises: _DiedError; ModelFileError if it refused the file in good order, OSError if there is
     no child.
     """
-    if not sys.executable or getattr(sys, "frozen", False):
+    if not can_try():
         raise OSError("no interpreter to start")
     n_bytes = sum(f.stat().st_size for f in files)
     limit, usual = START_S + n_bytes / BYTES_PER_S, USUAL_S + n_bytes / USUAL_BYTES_PER_S

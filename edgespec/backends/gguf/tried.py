@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import exp, log
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.config import cache_folder
+from edgespec.device import processor
 from edgespec.errors import UsageError
 from edgespec.files import write_whole
 from edgespec.pace.doubt import Doubt
@@ -111,7 +111,7 @@ def _key(files: Sequence[Path]) -> str:
 
 def _state(files: Sequence[Path], version: str) -> list[Any]:
     """What a trial depends on: library, processor, and the files' sizes and times."""
-    device = [version, platform.processor() or platform.machine(), os.cpu_count()]
+    device = [version, processor(), os.cpu_count()]
     return [*device, *([f.stat().st_size, f.stat().st_mtime_ns] for f in files)]
 
 

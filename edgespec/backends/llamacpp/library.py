@@ -13,11 +13,11 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from edgespec.backends.llamacpp.interrupts import held_interrupts
@@ -84,14 +84,15 @@ class Library:
     def __init__(self) -> None:
         self.waiting = settle()
         try:
-            import llama_cpp
+            with _as_linux():
+                import llama_cpp
         except (ImportError, OSError, RuntimeError) as error:
             raise UsageError(
                 f"llama-cpp-python cannot be loaded ({str(error)[:120]}): GGUF models need it; "
                 "type `pip install llama-cpp-python`"
             ) from error
         self.api: Any = llama_cpp
-        self._native: Any = _native(llama_cpp)
+        self._native: Any = _native()
         self._errors = _Errors()
         self._open_line = ""
         self._level = 0
@@ -102,6 +103,7 @@ class Library:
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
         atexit.register(self._silence)
         llama_cpp.llama_backend_init()
+        self._load_variants()
         # Any C function bool(*)(void *) that reads a flag serves as abort callback: strlen of
         # "" is false, of "\1" true. A Python function would wait for the GIL at every graph node.
         self.abort_callback = ctypes.cast(
@@ -150,6 +152,12 @@ class Library:
         row_of_n = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         function: ToFloat = ctypes.CFUNCTYPE(None, *row_of_n)(traits.to_float)
         return function
+
+    def _load_variants(self) -> None:
+        """Where each kind of CPU has a library of its own, load the best one that runs here."""
+        if not self.devices():
+            load = self.bind("ggml_backend_load_all_from_path", None, (ctypes.c_char_p,))
+            load(str(_folder()).encode())
 
     @property
     def version(self) -> str:
@@ -260,18 +268,37 @@ def devices() -> list[GgmlDevice]:
     return library().devices()
 
 
-def _native(package: ModuleType) -> list[Any]:
+@contextmanager
+def _as_linux() -> Iterator[None]:
+    """llama_cpp chooses its library by the system's name and does not know Android's."""
+    name: str = sys.platform
+    if name == "android":
+        sys.platform = "linux"
+    try:
+        yield
+    finally:
+        sys.platform = name
+
+
+def _native() -> list[Any]:
     """The shared libraries to look symbols up in; on Windows each holds only its own."""
     from llama_cpp import _ctypes_extensions, llama_cpp
 
-    folder = Path(str(package.__file__)).parent / "lib"
     found: list[Any] = [llama_cpp._lib]
     for name in ("ggml", "ggml-base"):
         try:
-            found.append(_ctypes_extensions.load_shared_library(name, folder))
+            with _as_linux():
+                found.append(_ctypes_extensions.load_shared_library(name, _folder()))
         except (FileNotFoundError, RuntimeError):
             continue  # linked into the first one
     return found
+
+
+def _folder() -> Path:
+    """Where llama_cpp found its library: LLAMA_CPP_LIB_PATH, or within the package."""
+    from llama_cpp import llama_cpp
+
+    return Path(llama_cpp._base_path)
 
 
 def _copy_floats(row: int, floats: int, n: int) -> None:

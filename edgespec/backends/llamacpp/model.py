@@ -23,7 +23,7 @@ from edgespec.backends.gguf.tried import is_known
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import HeldInterrupts, held_interrupts
-from edgespec.backends.llamacpp.library import devices, library
+from edgespec.backends.llamacpp.library import library
 from edgespec.backends.llamacpp.rows import Rows
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import Tree, ids_of, tree_of
@@ -31,8 +31,6 @@ from edgespec.errors import BackendError, Cancelled, ContextError, ModelFileErro
 from edgespec.files import sha256_of
 from edgespec.process import OwnLock
 from edgespec.types import Capabilities, FloatArray, ModelInfo
-
-__all__ = ["LlamaCppModel", "LlamaCppTokenizer", "devices"]
 
 ABORTED, NO_ROOM = 2, 1  # what llama_decode returns
 
@@ -75,7 +73,7 @@ class LlamaCppModel:
     def _open(self, loading: str, held: HeldInterrupts) -> None:
         api = self._lib.api
         told = opening.Loading(opening.telling(self._options, self._header, loading), held)
-        params, kept = opening.model_params(self._lib, self._options, self._header, loading, told)
+        params, _kept = opening.model_params(self._lib, self._options, self._header, loading, told)
         try:
             self._weights = Weights(self._header.path, params)
         except ModelFileError:
@@ -84,20 +82,18 @@ class LlamaCppModel:
             if held.pressed:  # whose handler need not raise
                 raise Cancelled("stopped while loading") from None
             raise
-        del kept  # only read while loading
         opening.refuse_unfit(self._weights, self._header)
         self.tokenizer = LlamaCppTokenizer(self._weights)
         self.n_vocab = self.tokenizer.n_vocab
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
         self.n_params = int(api.llama_model_n_params(self._weights.handle))
         self._rows = opening.rows_of(self.n_vocab, self._options)
-        width = self.n_embd if self._options.hidden_states else 0
+        width, most_leaves = self.n_embd * self._options.hidden_states, self._options.max_leaves
         params = opening.context_params(self._lib, self._options, self.n_context, self.n_vocab)
         self.is_recurrent = opening.is_recurrent(self._weights)
         forgets = opening.forgets(self.is_recurrent, self._options, self._header)
         opening.for_memory(params, forgets, self._options, self._header)
-        leaves = 1 if forgets else self._options.max_leaves
-        self.capabilities = Capabilities(leaves, self._rows, width)
+        self.capabilities = Capabilities(1 if forgets else most_leaves, self._rows, width)
         params.abort_callback_data = ctypes.addressof(self._stop_flag)
         self._lib.forget_errors()
         self._context = api.llama_init_from_model(self._weights.handle, params)
@@ -119,9 +115,8 @@ class LlamaCppModel:
         self._tree: Tree | None = None  # of a forking forward until keep
         self._forked = False  # whether leaves may be in the cache
         self._with_states = self._options.hidden_states
-        if self._options.lora:
-            lora = Path(self._options.lora)
-            opening.put_adapter(self._lib, self._weights, self._context, lora)
+        if lora := self._options.lora:
+            opening.put_adapter(self._lib, self._weights, self._context, Path(lora))
 
     @property
     def n_batch(self) -> int:
@@ -245,6 +240,12 @@ class LlamaCppModel:
         On the CPU it ends within one graph node; on a GPU after the batch in flight.
         """
         self._stop_flag[0] = b"\1"  # each call begins by clearing it
+
+    def use_threads(self, n: int) -> None:
+        """See protocols.OpenModel; waits for a call in flight."""
+        with self._lock:
+            self._check_open()
+            opening.use_threads(self._lib, self._options, self._context, n)
 
     def info(self) -> ModelInfo:
         """What the model is; reads the whole file for its hash."""

@@ -156,8 +156,7 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
     """
     if options.loading != "auto":
         return best_way(parts(header), [options.loading], library.version, options)
-    package = Path(__file__).resolve().parents[2]
-    if any(header.path.resolve().is_relative_to(p) for p in (package, package.parent / "models")):
+    if is_bundled(header.path):
         return MAP
     ways: tuple[str, ...] = (MAP,)
     if options.device == "cpu" or not library.has_gpu():
@@ -167,6 +166,12 @@ def safe_loading(header: Header, options: ModelOptions, library: Library) -> str
     if options.exact:
         ways = ways[-2:]
     return best_way(parts(header), ways, library.version, options)
+
+
+def is_bundled(path: Path) -> bool:
+    """Whether a file comes with EdgeSpec."""
+    package = Path(__file__).resolve().parents[2]
+    return any(path.resolve().is_relative_to(p) for p in (package, package.parent / "models"))
 
 
 def chosen_loading(
@@ -320,6 +325,13 @@ def put_adapter(library: Library, weights: Weights, context: int, path: Path) ->
         )
     adapters = (api.llama_adapter_lora_p_ctypes * 1)(adapter)
     api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0))
+
+
+def use_threads(library: Library, options: ModelOptions, context: int, n: int) -> None:
+    """Compute with at most n threads from the next call on, 0: with as many as asked for."""
+    most = options.n_threads or n_cores()
+    n = min(n, most) or most
+    library.api.llama_set_n_threads(context, n, n)
 
 
 def places(library: Library, options: ModelOptions, context: int) -> Places:

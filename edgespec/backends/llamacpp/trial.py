@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.trial import PROMPT, REFUSED
@@ -25,18 +26,23 @@ def trial(path: str, loading: str, n_threads: str, timed: str) -> None:
     options = ModelOptions(n_context=512, device="cpu", n_threads=int(n_threads))
     try:
         model = LlamaCppModel(Path(path), options, loading=loading)
-        n_vocab = model.n_vocab
-        # One row, a draft's worth and a prompt's worth take different kernels.
-        for n in (1, 9, PROMPT):
-            model.truncate(0)
-            model.extend([i % n_vocab for i in range(n)])
-            model.forward([i % n_vocab for i in range(n)])
+        run_few(model)
         if timed:
             print(json.dumps(_measured(model)))
         model.close()
     except EdgeSpecError as error:
         print(error)
         sys.exit(REFUSED)
+
+
+def run_few(model: Any) -> None:
+    """Read a few tokens, for the kernels to be met: one row's, a draft's, a prompt's."""
+    for n in (1, 9, PROMPT):
+        ids = [i % model.n_vocab for i in range(min(n, model.n_context // 2))]
+        model.truncate(0)
+        model.extend(ids)
+        model.forward(ids)
+    model.truncate(0)
 
 
 def _measured(model: LlamaCppModel) -> dict[str, Times | bool]:

@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 from edgespec.backends import ModelOptions
 from edgespec.backends.gguf.check import check_vocabulary
 from edgespec.backends.gguf.file import BLOCKS, Array, Header, read_header, refusal
+from edgespec.backends.gguf.mark import marked
+from edgespec.backends.gguf.trial import can_try
+from edgespec.backends.llamacpp.layout import MAP
 from edgespec.backends.llamacpp.library import library
 from edgespec.backends.llamacpp.model import LlamaCppModel
+from edgespec.backends.llamacpp.opening import is_bundled
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from edgespec.backends.llamacpp.trial import run_few
 from edgespec.backends.tokens import tree_of
 from edgespec.errors import BackendError, ShapeError
 from edgespec.types import Capabilities, FloatArray, ModelInfo
@@ -51,6 +56,20 @@ class Trim:
 
 def open_gguf(path: Path, options: ModelOptions) -> LlamaCppModel | LlamaCppTrimmedModel:
     """The model in a GGUF file, trimmed or whole. Raises: as LlamaCppModel."""
+    if can_try() or not path.is_file() or is_bundled(path):
+        return _opened(path, options)
+    way = MAP if options.loading == "auto" else options.loading
+    with marked([path], way, library().version):
+        model = _opened(path, options)
+        try:
+            run_few(model)
+        except BaseException:
+            model.close()
+            raise
+    return model
+
+
+def _opened(path: Path, options: ModelOptions) -> LlamaCppModel | LlamaCppTrimmedModel:
     if is_trimmed(path):
         return LlamaCppTrimmedModel(path, options)
     return LlamaCppModel(path, options)
@@ -194,6 +213,10 @@ class LlamaCppTrimmedModel:
     def cancel(self) -> None:
         """See LlamaCppModel."""
         self._model.cancel()
+
+    def use_threads(self, n: int) -> None:
+        """See LlamaCppModel."""
+        self._model.use_threads(n)
 
     def info(self) -> ModelInfo:
         """What the model is; n_bytes counts the vocabulary file too."""

@@ -53,6 +53,7 @@ class DynamicGraph:
     def __init__(self, path: Path, sizes: Sizes, options: ModelOptions) -> None:
         """Raises: ModelFileError, UsageError, BackendError."""
         device = "cpu" if options.device == "auto" else options.device
+        self._ort = onnx_providers.runtime()
         self._session = onnx_providers.session(path, device, n_threads=options.n_threads)
         self.placement = onnx_providers.placement(self._session)
         inputs = {value.name: value for value in self._session.get_inputs()}
@@ -75,7 +76,7 @@ class DynamicGraph:
         self._lowest = float(np.finfo(self._dtype).min)
         self._logits_type = DTYPES[outputs["logits"].type]
         self._binding = self._session.io_binding()
-        self._run_options = onnx_providers.runtime().RunOptions()
+        self._run_options = self._ort.RunOptions()
         # No graph capture; looking for an entry that is not there takes 0.06 ms of a run.
         self._run_options.add_run_config_entry("gpu_graph_id", "-1")
         self._adapter: Any = None
@@ -101,7 +102,7 @@ class DynamicGraph:
         if not path.is_file():
             raise UsageError(f"{path} is not there: expected an adapter; check --lora-draft")
         try:
-            found = onnx_providers.runtime().AdapterFormat.read_adapter(str(path))
+            found = self._ort.AdapterFormat.read_adapter(str(path))
             self._adapter = found, found.get_parameters()  # whose memory the bindings read
             for name, value in self._adapter[1].items():
                 self._binding.bind_ortvalue_input(name, value)
@@ -113,7 +114,7 @@ class DynamicGraph:
 
     def _bind_cache(self, name: str, shape: list[int]) -> None:
         """One buffer for what a layer reads and for what it gives back."""
-        value_type = onnx_providers.runtime().OrtValue
+        value_type = self._ort.OrtValue
         if self._memory == "cpu":
             cache = np.zeros(shape, self._dtype)
             self._caches.append(cache)
@@ -152,7 +153,7 @@ class DynamicGraph:
         n, n_rows = len(ids), len(ids) if rows or not self._with_rows else 1
         small = self._kept.get(n) if rows else None
         if small is None:
-            small = Small(n, n_rows, self._shapes(n_rows))
+            small = Small(n, n_rows, self._shapes(n_rows), self._ort.OrtValue)
             if rows and n <= KEPT_WIDTHS:
                 self._kept[n] = small
         total = base + n + self._first
@@ -248,10 +249,10 @@ class Small:
     """Arrays of one run of n tokens, and the same memory as ONNX Runtime's values."""
 
     def __init__(
-        self, n: int, n_rows: int, outputs: dict[str, tuple[tuple[int, ...], Any]]
+        self, n: int, n_rows: int, outputs: dict[str, tuple[tuple[int, ...], Any]], values: Any
     ) -> None:
-        """n_rows: rows of logits; fewer than n are those of the first tokens."""
-        value_of = onnx_providers.runtime().OrtValue.ortvalue_from_numpy
+        """n_rows: rows of logits; fewer than n are those of the first tokens. values: OrtValue."""
+        value_of = values.ortvalue_from_numpy
         self.ids, self.positions = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
         self.seqlens, self.total = np.zeros(1, np.int32), np.zeros((), np.int32)
         self.rows = np.arange(n_rows, dtype=np.int64)

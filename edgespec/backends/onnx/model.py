@@ -17,6 +17,7 @@ import numpy as np
 
 from edgespec.backends import ModelOptions
 from edgespec.backends.onnx import folder as onnx_folder
+from edgespec.backends.onnx import providers as onnx_providers
 from edgespec.backends.onnx.dynamic import DynamicGraph, Sizes
 from edgespec.backends.onnx.static import StaticGraph
 from edgespec.backends.tokens import Ids, Tree, ids_of, tree_of
@@ -63,7 +64,9 @@ class OnnxModel:
             raise
         self.kv_bytes = self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
-        self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in self.placement)
+        asked = onnx_providers.find(options.device)[0].ep  # all that is known before 1.24
+        names = self.placement or [asked]
+        self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in names)
         self._none = np.empty((0, n_columns), np.float32)
         self._hidden = np.empty((0, self.n_embd), np.float32)
         leaves = 0 if self._graph.can_branch else 1
@@ -163,6 +166,9 @@ class OnnxModel:
         graph = self._graph
         if graph is not None:
             graph.stop()  # each call begins by undoing it
+
+    def use_threads(self, n: int) -> None:
+        """Nothing: a session of ONNX Runtime keeps the threads that it was opened with."""
 
     def info(self) -> ModelInfo:
         """What the model is; reads its files for the hash."""

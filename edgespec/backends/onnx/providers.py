@@ -11,12 +11,14 @@ import importlib
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgespec.backends.onnx.native import package as native
 from edgespec.errors import BackendError, EdgeSpecError, ModelFileError, UsageError
 
 CPU = "CPUExecutionProvider"
@@ -26,6 +28,7 @@ BUILT_IN, PLUGIN, ABSENT = "built in", "plugin", ""
 INTEL = ("x86_64", "amd64")
 # On a PC the Qualcomm library simulates a chip and must be told which: a Snapdragon X Elite.
 QNN_CHIP = "60"
+QNN_LIBRARY = "libQnnHtp.so"  # of Qualcomm's, where the provider is built in, as for Android
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,18 @@ class OnnxDevice:
 
 
 def runtime() -> Any:
-    """The onnxruntime module. Raises: UsageError if it is not installed or does not load."""
+    """The onnxruntime module, or in its place the C library alone (native/package.py).
+
+    Raises: UsageError if neither is here or loads.
+    """
     try:
         import onnxruntime
 
         return onnxruntime
     except (ImportError, OSError) as error:
+        with suppress(OSError):
+            native.load()
+            return native
         raise UsageError(
             f"onnxruntime cannot be loaded ({str(error)[:120]}): ONNX models need it; "
             "type `pip install onnxruntime`"
@@ -251,8 +260,10 @@ def provider_options(provider: Provider, detail: str = "") -> dict[str, str]:
     options = dict(provider.options)
     detail = detail or provider.default
     if provider.name == "qnn":
-        plugin = importlib.import_module(provider.plugin)
-        options["backend_path"] = str(plugin.get_qnn_htp_path())
+        options["backend_path"] = QNN_LIBRARY
+        if _source(provider.name) == PLUGIN:
+            plugin = importlib.import_module(provider.plugin)
+            options["backend_path"] = str(plugin.get_qnn_htp_path())
         if platform.machine().lower() in INTEL:
             detail = detail or QNN_CHIP
     if detail:

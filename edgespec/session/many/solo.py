@@ -53,7 +53,7 @@ class Errand:
 
 
 class Solo:
-    """Implements many.Answers by a session, which is then used by nobody else."""
+    """Implements many.Answers by a session, which it closes. Others who use it may find it busy."""
 
     n_slots = 1
 

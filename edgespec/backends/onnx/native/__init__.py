@@ -1,0 +1,1 @@
+"""ONNX Runtime's C library without its Python package, as in an Android app."""

@@ -1,0 +1,5 @@
+package android.os;
+
+/** Source: https://developer.android.com/reference/android/os/IBinder */
+public interface IBinder {
+}

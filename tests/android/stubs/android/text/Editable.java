@@ -1,0 +1,6 @@
+package android.text;
+
+/** Source: https://developer.android.com/reference/android/text/Editable */
+public interface Editable extends CharSequence {
+    void clear();
+}

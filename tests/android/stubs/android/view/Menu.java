@@ -1,0 +1,6 @@
+package android.view;
+
+/** Source: https://developer.android.com/reference/android/view/Menu */
+public interface Menu {
+    MenuItem findItem(int id);
+}
