@@ -1,10 +1,10 @@
 """How near `edgespec tune` comes to the best of everything it could have chosen.
 
-`python tests/tune/sweep.py PAIR TUNED.json [minutes=10] [sets=questions,code] [after=8]` takes
-what `edgespec tune --pair PAIR --json TUNED.json` wrote, opens the pair with every number of
-threads that tune considers, and has every way to decode answer the same prompts in turns, those of
-each set after the first 8. What is 1.15 times behind the best is left out after each pass, the
-choice never.
+`python tests/tune/sweep.py PAIR[,PAIR] TUNED.json [minutes=10] [sets=questions,code] [after=8]
+[tokens=48]` takes what `edgespec tune --pair PAIR --json TUNED.json` wrote, opens the pair, and a
+second one of the same weights, with every number of threads that tune considers, and has every way
+to decode answer the same prompts in turns, those of each set after the first 8. What is 1.15 times
+behind the best is left out after each pass, the choice never.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ THREADS = ("threads", "threads_draft")
 Messages = Sequence[Message]
 
 
-def chosen(path: Path, usual: Config) -> str:
-    """The way that tune chose, named as here."""
+def chosen(path: Path, pair: str) -> str:
+    """The way that tune chose, named as here; pair: the one it was asked for."""
     found = json.loads(path.read_text())
-    threads = [found["values"].get(name, getattr(usual, name)) or n_cores() for name in THREADS]
-    return named(found["choice"]["way"], *threads)
+    values, choice = found["values"], found["choice"]
+    threads = [values.get(name, getattr(Config, name)) or n_cores() for name in THREADS]
+    return named(choice["pair"] or pair, choice["way"], *threads)
 
 
-def named(way: str, n_target: int, n_draft: int) -> str:
-    return f"{way}, {n_target} threads" + (f" and {n_draft}" if "model" in way else "")
+def named(pair: str, way: str, n_target: int, n_draft: int) -> str:
+    return f"{pair}: {way}, {n_target} threads" + (f" and {n_draft}" if "model" in way else "")
 
 
 def main(words: list[str]) -> None:
     """Print every way's gain over the choice, the best one last."""
     given = dict(word.split("=", 1) for word in words[3:])
     sets = given.get("sets", "questions,code").split(",")
-    config = with_values(
-        Config(), {"pair": words[1], "temperature": 0.0, "max_tokens": 48}, "sweep"
-    )
-    choice = chosen(Path(words[2]), config)
-    numbers = candidates(n_cores())
+    usual = {"temperature": 0.0, "max_tokens": int(given.get("tokens", 48))}
+    pairs, numbers = words[1].split(","), candidates(n_cores())
+    choice = chosen(Path(words[2]), pairs[0])
     with ExitStack() as opened:
         methods: dict[str, tuple[Session, Method]] = {}
-        for n_target, n_draft in product(numbers, numbers):
-            values = dict(zip(THREADS, (n_target, n_draft), strict=True))
-            session = opened.enter_context(Session(with_values(config, values, "sweep")))
+        for pair, n_target, n_draft in product(pairs, numbers, numbers):
+            values = {"pair": pair, "threads": n_target, "threads_draft": n_draft, **usual}
+            session = opened.enter_context(Session(with_values(Config(), values, "sweep")))
             for way, drafter in DRAFTS.items():
+                name = named(pair, way, n_target, n_draft)
                 kind = "plain" if way == "plain" else "auto"
-                name = named(way, n_target, n_draft)
                 methods.setdefault(name, (session, session.pair.method(kind, drafter)))
 
         def answer(name: str, messages: Messages) -> Stats:
