@@ -13,13 +13,21 @@ from edgespec.cli.run import say
 from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.option import within
-from edgespec.session.many.opening import open_many
 
 ABOUT = "Answer programs that speak OpenAI's interface, and people, on a page at /."
 USAGE = "[--port N] [--host ADDRESS] [options]"
 EXAMPLE = "edgespec serve --port 8088"
 DEFAULTS = Config()
-RARE = ("--queue", "--timeout", "--max-body", "--most-tokens", "--most-n")
+RARE = (
+    "--models-dir",
+    "--most-models",
+    "--only",
+    "--queue",
+    "--timeout",
+    "--max-body",
+    "--most-tokens",
+    "--most-n",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,6 +45,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="answers at once, 0: as memory allows",
     )
+    add("--models-dir", default="", metavar="DIR", help="GGUF files that requests may name besides")
+    add("--idle-unload", type=within(0, 1 << 30), metavar="S",
+        help="close models unused for S seconds, 0: never (600; the first stays)")  # fmt: skip
+    add("--most-models", type=within(1, 64), default=4, metavar="N", help="models open at once")
+    add("--only", action="store_true", help="serve no other model than this one")
     add("--queue", type=within(0, 4096), default=64, metavar="N", help="requests that may wait")
     add("--timeout", type=within(1, 86400), default=600, metavar="S", help="most for an answer")
     add("--max-body", type=within(1, 1 << 30), default=4 << 20, metavar="N", help="bytes of one")
@@ -49,7 +62,7 @@ def run(args: Namespace, config: Config) -> int:
     """Serve until it is told to end."""
     try:
         from edgespec.server.limits import Access, Limits, keys_of
-        from edgespec.server.running import Place, over
+        from edgespec.server.running import Others, Place, over
     except ModuleNotFoundError as error:
         raise lacking(error) from error
     limits = Limits(
@@ -60,11 +73,11 @@ def run(args: Namespace, config: Config) -> int:
     access.check()
     ended = threading.Event()
     on_signals(ended)
-    place = Place(args.port, access, limits, args.alias)
-    answers = open_many(
-        config, n_parallel=args.parallel, n_queue=args.queue, progress=show_progress
-    )
-    with over(answers, place) as server:
+    idle_s = None if args.idle_unload is None else float(args.idle_unload)
+    others = Others(args.only, args.models_dir, args.most_models, idle_s, args.parallel)
+    others.check()
+    place = Place(args.port, access, limits, args.alias, others)
+    with over(config, place, show_progress) as server:
         show_progress.clear()
         say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
         while not ended.wait(0.5):  # without a limit a signal would wait on Windows

@@ -150,7 +150,7 @@ def begin(served: Served, given: Mapping[str, Any], work: Work) -> tuple[Begun, 
     config = answering.with_options(options)
     config = replace(config, stop=(*config.stop, *answering.template.stop))
     ids = answering.prompt(messages_of(given), thoughts(config))
-    return beginner(work, ids, config, options)(0), len(ids)
+    return beginner(served, work, ids, config, options)(0), len(ids)
 
 
 def form_of(text: Mapping[str, Any]) -> dict[str, Any] | None:

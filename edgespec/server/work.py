@@ -21,7 +21,7 @@ from edgespec.config import Config
 from edgespec.option import Options
 from edgespec.server.limits import Limits
 from edgespec.server.metrics import Metrics
-from edgespec.server.refusal import Left, Refusal, refusal_of
+from edgespec.server.refusal import Left, Refusal, closing, refusal_of
 from edgespec.session.completion import Begun
 from edgespec.session.many.many import Answers
 
@@ -32,17 +32,22 @@ GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes
 
 
 class Work:
-    """What is generated for one request. why: it was ended early, "" if it was not."""
+    """What is generated for one request. why: it was ended early, "" if it was not.
 
-    def __init__(self, answering: Answers, metrics: Metrics) -> None:
-        self.answering, self._metrics = answering, metrics
+    model: the name of the one that is used, "" until there is one.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics, self.model = metrics, ""
         self.begun: list[Begun] = []
         self.why = ""
         self._lock = threading.Lock()
 
-    def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
+    def begin(
+        self, answering: Answers, ids: Sequence[int], config: Config, options: Options
+    ) -> Begun:
         """As Answers.begin."""
-        begun = self.answering.begin(ids, config, options)
+        begun = answering.begin(ids, config, options)
         with self._lock:
             self.begun.append(begun)
             if self.why:
@@ -60,7 +65,12 @@ class Work:
         """It is answered: count it."""
         self.leave("it is over")
         for begun in self.begun:
-            self._metrics.observe(begun.counted(), begun.result.finish)
+            self._metrics.observe(self.model, begun.counted(), begun.result.finish)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for it."""
+        return not self.why
 
     @property
     def is_running(self) -> bool:
@@ -76,18 +86,19 @@ Parts = Callable[[Work], Iterator[Mapping[str, Any] | str]]
 class Bench:
     """Where requests are worked on: threads, as many as may wait or be answered at once."""
 
-    def __init__(self, answering: Answers, limits: Limits, metrics: Metrics) -> None:
-        self.answering, self.limits, self._metrics = answering, limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics, n_slots: int, n_models: int = 1) -> None:
+        """n_slots: answers at once of one model, n_models: that may be open at once."""
+        self.limits, self._metrics = limits, metrics
         # A few more than may wait or be answered, so that whoever is too many is refused at once.
-        n = limits.queue + answering.n_slots + MORE
+        n = (limits.queue + n_slots) * n_models + MORE
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="edgespec-answer")
         self._live: set[Work] = set()
         self.is_closing = False
         metrics.watch(self.counts)
 
-    def counts(self) -> tuple[int, int]:
-        """Requests that are answered, and those that wait."""
-        live = list(self._live)
+    def counts(self, model: str = "") -> tuple[int, int]:
+        """Requests that are answered, and those that wait; model: of this one alone."""
+        live = [one for one in list(self._live) if model in ("", one.model)]
         n_running = sum(work.is_running for work in live)
         return n_running, len(live) - n_running
 
@@ -143,7 +154,7 @@ class Bench:
     def _work(self) -> Work:
         if self.is_closing:
             raise closing()
-        work = Work(self.answering, self._metrics)
+        work = Work(self._metrics)
         self._live.add(work)
         return work
 
@@ -262,9 +273,3 @@ def late(limits: Limits) -> Refusal:
     """An answer that did not end in time."""
     text = f"the answer took over {limits.answer_s:g} s: expected a shorter one; lower max_tokens"
     return Refusal(503, text, kind="server_error", code="timeout")
-
-
-def closing() -> Refusal:
-    """A server that is about to end."""
-    text = "the server is closing: ask another, or this one when it is back"
-    return Refusal(503, text, kind="server_error", code="closing", headers={"Retry-After": "5"})

@@ -47,7 +47,7 @@ def test_a_function_is_called_whole_and_in_deltas(client: Any) -> None:
 
 
 def test_texts_go_on(client: Any, server: Server, ask: Call) -> None:
-    session = server._answering.session  # type: ignore[attr-defined]
+    session = server.answering.session  # type: ignore[attr-defined]
     text = "Once upon a time"
     expected = "".join(p.text for p in session.generate(text, max_tokens=12))
     given = {"model": "demo", "prompt": text, "max_tokens": 12}
@@ -89,7 +89,7 @@ def test_a_response_is_whole_and_streamed(client: Any, server: Server) -> None:
     answer = client.responses.create(
         model="demo", input=ASK[0]["content"], max_output_tokens=12, temperature=0
     )
-    session = server._answering.session  # type: ignore[attr-defined]
+    session = server.answering.session  # type: ignore[attr-defined]
     expected = "".join(p.text for p in session.chat(ASK, max_tokens=12))
     assert answer.output_text == expected
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
