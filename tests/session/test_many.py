@@ -242,7 +242,7 @@ def test_a_stop_string_ends_an_answer_that_nobody_reads_yet(many):
     stop = whole[len(whole) // 2 :][:6]
     options = {"max_tokens": 400, "stop": [stop], "logit_bias": endless(many)}
     begun = begin(many, asked("a fox"), **options)
-    wait_until(lambda: many.load().n_running == 0)
+    wait_until(lambda: begun.counted().n_tokens and many.load().n_running == 0)
     n_said = begun.counted().n_tokens
     assert said(begun) == whole[: whole.index(stop)]
     assert begun.result.finish == "stop" and n_said <= N
