@@ -63,10 +63,12 @@ class Choice(Protocol):
 class Resident:
     """A model that is open, or about to be. opened: None before and after. n_using: requests.
 
-    since: when it was opened, as Unix time; used: by the clock, when it was last asked for.
+    is_kept: see Choice. since: when it was opened, as Unix time; used: by the clock, when it was
+    last asked for.
     """
 
     name: str
+    is_kept: bool
     opened: Closing | None = None
     n_using: int = 0
     since: int = field(default_factory=lambda: int(time.time()))
@@ -92,13 +94,13 @@ class Rules:
 class House:
     """Models by name, used from any thread.
 
-    first: the name of the one that is asked for by no name. choices: all that could be opened, by
+    first: the one that is asked for by no name, open already. choices: all that could be opened, by
     name, as of now. free: bytes of memory that can be taken, None if that is not known.
     """
 
     def __init__(
         self,
-        first: str,
+        first: Choice,
         opened: Closing,
         choices: Callable[[], Mapping[str, Choice]],
         rules: Rules,
@@ -106,11 +108,12 @@ class House:
         free: Callable[[], int | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.first, self.choices, self.rules = first, choices, rules
+        self.first, self.choices, self.rules = first.name, choices, rules
         self._free, self._clock = free, clock
         self._changed = threading.Condition()
         self._loading, self._is_closed, self._n_waiting = threading.Lock(), False, 0
-        self._residents = {first: Resident(first, opened, used=clock())}
+        one = Resident(first.name, first.is_kept, opened, used=clock())
+        self._residents = {first.name: one}
 
     def open(self) -> dict[str, Resident]:
         """Those that are open."""
@@ -186,7 +189,7 @@ class House:
         """Load it in a thread of its own. The lock is held."""
         if self._is_closed:
             raise closing()
-        resident = self._residents[choice.name] = Resident(choice.name)
+        resident = self._residents[choice.name] = Resident(choice.name, choice.is_kept)
         load = threading.Thread(
             target=self._load, args=(resident, choice), name="edgespec-load", daemon=True
         )
@@ -223,7 +226,7 @@ class House:
 
         Raises: Refusal where there is none.
         """
-        while (why := self._lacking(resident, needed or 0)) is not None:
+        while (why := self._lacking(resident.name, needed or 0)) is not None:
             idle, free = self._idle(), self._free()
             if free is not None and (needed or 0) > free + sum(map(self._n_bytes, idle)):
                 raise why  # closing them all would not do
@@ -248,17 +251,17 @@ class House:
             resident.n_bytes = choice.needed_bytes() or 0
         return resident.n_bytes
 
-    def _lacking(self, resident: Resident, needed: int) -> Refusal | None:
+    def _lacking(self, name: str, needed: int) -> Refusal | None:
         """Why it cannot be opened now."""
         free = self._free()
         with self._changed:
-            others = [one for one in self._residents.values() if one is not resident]
+            others = [one for one in self._residents.values() if one.opened is not None]
         busy = [one.name for one in others if one.n_using]
         if len(others) >= self.rules.most:
             return full(f"{len(others)} models are open: expected fewer than {self.rules.most}")
         if free is None or needed <= free:
             return None
-        seen = f"{resident.name} takes {in_words(needed)} of memory, {in_words(free)} are free"
+        seen = f"{name} takes {in_words(needed)} of memory, {in_words(free)} are free"
         if busy:
             return full(f"{seen} beside {', '.join(busy)}")
         return Refusal(
@@ -283,10 +286,10 @@ class House:
         """Close those that nobody has asked for within the time of the rules."""
         if not self.rules.idle_s:
             return
-        choices, before = self.choices(), self._clock() - self.rules.idle_s
+        before = self._clock() - self.rules.idle_s
+        old = [one for one in self._idle() if one.used <= before and not one.is_kept]
         with self._changed:
-            old = [one for one in self._residents.values() if one.is_idle and one.used <= before]
-            old = [one for one in old if one.name in choices and not choices[one.name].is_kept]
+            old = [one for one in old if one.is_idle]
             for one in old:
                 one.is_leaving = True
         for one in old:

@@ -227,7 +227,7 @@ def housed(first: Opened, name: str, place: Place, again: Again | None) -> House
     folder = str(place_of(others.folder)) if others.folder else ""
     choices = Choices(one, How(others.n_parallel, queue), others=not others.alone, folder=folder)
     rules = Rules(others.most, IDLE_S if others.idle_s is None else others.idle_s, queue)
-    return House(name, first, choices, rules, free=free_memory)
+    return House(one, first, choices, rules, free=free_memory)
 
 
 def not_again(_: Progress | None) -> Opened:

@@ -73,7 +73,7 @@ class World:
         self.choices["one"].is_kept = True
         first = self.choices["one"].open(lambda *_: None)
         self.house = House(
-            "one", first, lambda: self.choices, Rules(**rules),  # type: ignore[arg-type]
+            self.choices["one"], first, lambda: self.choices, Rules(**rules),  # type: ignore[arg-type]
             free=lambda: self.memory.free, clock=lambda: self.now,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_an_idle_model_is_closed_after_its_time_and_the_first_stays(world: World
     world.house.close_idle()
     assert set(world.house.open()) == {"one"} and world.n_closed("two") == 1
     assert world.ask("two") is not None
-    world.choices["one"].is_kept = False
+    world.house._residents["one"].is_kept = False
     world.now = 200
     world.house.close_idle()
     assert world.house.open() == {} and world.ask("") is not None
