@@ -20,8 +20,9 @@ from edgespec.server import body, chat, completions, embeddings, fields, page, r
 from edgespec.server.asked import Served
 from edgespec.server.choices import Opened
 from edgespec.server.guard import Guard, refused
-from edgespec.server.house import OPEN_NAMES, House, Resident
+from edgespec.server.house import House
 from edgespec.server.limits import Access, Limits
+from edgespec.server.listing import listed, row_of
 from edgespec.server.metrics import KIND, Metrics
 from edgespec.server.refusal import Left, Refusal, refusal_of
 from edgespec.server.work import Bench, Work
@@ -47,27 +48,8 @@ def application(
         closing.cancel()
         await bench.close()
 
-    async def health(_: Request) -> Response:
-        if bench.is_closing:
-            return JSONResponse({"status": "closing"}, 503)
-        n_running, n_waiting = bench.counts()
-        return JSONResponse({"status": "ok", "running": n_running, "waiting": n_waiting})
-
-    async def numbers(_: Request) -> Response:
-        return Response(metrics.text(), headers={"Content-Type": KIND})
-
-    async def models(_: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(listed, house))
-
-    async def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        return JSONResponse(await asyncio.to_thread(row_of, house, name))
-
     routes = [
-        Route("/health", health),
-        Route("/metrics", numbers),
-        Route("/v1/models", models),
-        Route("/v1/models/{name:path}", model),
+        *told(house, bench, metrics),
         given.post("/v1/chat/completions", fields.CHAT, chat.whole, chat.parts),
         given.post("/v1/completions", fields.COMPLETIONS, completions.whole, completions.parts),
         given.post("/v1/responses", fields.RESPONSES, responses.whole, responses.parts),
@@ -90,6 +72,33 @@ def application(
     return app
 
 
+def told(house: House, bench: Bench, metrics: Metrics) -> list[Route]:
+    """What is only looked at."""
+
+    async def health(_: Request) -> Response:
+        if bench.is_closing:
+            return JSONResponse({"status": "closing"}, 503)
+        n_running, n_waiting = bench.counts()
+        return JSONResponse({"status": "ok", "running": n_running, "waiting": n_waiting})
+
+    async def numbers(_: Request) -> Response:
+        return Response(metrics.text(), headers={"Content-Type": KIND})
+
+    async def models(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(listed, house))
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        return JSONResponse(await asyncio.to_thread(row_of, house, name))
+
+    return [
+        Route("/health", health),
+        Route("/metrics", numbers),
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+    ]
+
+
 class Given:
     """Makes endpoints that take an object."""
 
@@ -106,6 +115,9 @@ class Given:
             try:
                 given = await body.read(request, self._limits)
                 asked = fields.checked(given, known)
+                model = self._house.named(asked.get("model", ""))
+                if parts is not None:
+                    self._bench.check_room(model)
 
                 def job(work: Work) -> Any:
                     with self._served(asked, work) as served:
@@ -117,8 +129,8 @@ class Given:
                         yield from parts(served, asked, work)
 
                 if parts is not None and asked.get("stream"):
-                    return await self._bench.stream(request, stream)
-                found = await self._bench.whole(request, job)
+                    return await self._bench.stream(request, model, stream)
+                found = await self._bench.whole(request, model, job)
                 return await asyncio.to_thread(JSONResponse, found)
             except Left:
                 return Response(status_code=499)
@@ -134,8 +146,8 @@ class Given:
         """The model that a request names, loaded if need be. Raises: as House.using."""
         with self._house.using(asked.get("model", ""), lambda: work.is_wanted) as resident:
             self._metrics.know(resident.name)
-            work.model = resident.name
-            yield Served(cast(Opened, resident.opened), resident.name, self._limits)
+            with work.preparing():
+                yield Served(cast(Opened, resident.opened), resident.name, self._limits)
 
 
 async def closing_idle(house: House) -> None:
@@ -146,37 +158,6 @@ async def closing_idle(house: House) -> None:
             await asyncio.to_thread(house.close_idle)
         except Exception as error:
             log.error("closing an idle model: %s", error, exc_info=error)
-
-
-def listed(house: House) -> dict[str, Any]:
-    """The models that are open and those that could be, the first one first; then what is not here.
-
-    As OpenAI lists models; `status` and `to_fetch` are EdgeSpec's own.
-    """
-    choices, residents = house.choices(), house.open()
-    names = [name for name, one in choices.items() if not one.missing]
-    names = [*sorted(residents, key=lambda name: name != house.first), *names]
-    rows = [model_row(name, residents.get(name)) for name in dict.fromkeys(names)]
-    absent = [{"id": one.name, "why": one.missing} for one in choices.values() if one.missing]
-    return {"object": "list", "data": rows, "to_fetch": absent}
-
-
-def row_of(house: House, name: str) -> dict[str, Any]:
-    """One of them. Raises: Refusal."""
-    name = house.first if name in OPEN_NAMES else name
-    residents = house.open()
-    if name not in residents:
-        house.choice(name)
-    return model_row(name, residents.get(name))
-
-
-def model_row(name: str, resident: Resident | None) -> dict[str, Any]:
-    """A model as OpenAI lists it; resident: where it is open."""
-    row = {"id": name, "object": "model", "created": 0, "owned_by": "edgespec"}
-    if resident is None or resident.opened is None:
-        return {**row, "status": "available"}
-    length = cast(Opened, resident.opened).n_context
-    return {**row, "created": resident.since, "status": "loaded", "max_model_len": length}
 
 
 async def no_such_place(request: Request, error: Exception) -> Response:

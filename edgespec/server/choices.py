@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgespec.config import Config
@@ -13,6 +13,7 @@ from edgespec.session.embedding import Embeds, is_embedding, open_embedding
 from edgespec.session.embedding import needed_bytes as embedding_bytes
 from edgespec.session.many.many import N_QUEUE, Answers
 from edgespec.session.many.opening import needed_bytes, open_many
+from edgespec.store import pairs
 from edgespec.store.offers import OF_A_MODEL, Offer, offers
 from edgespec.types import Progress
 
@@ -139,4 +140,5 @@ class Choices:
 def is_same(offer: Offer, config: Config) -> bool:
     """Whether the configuration names the same models."""
     other = offer.config(config)
+    config = replace(config, pair=pairs.ALIASES.get(config.pair, config.pair))
     return all(getattr(other, name) == getattr(config, name) for name in OF_A_MODEL)

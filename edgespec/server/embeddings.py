@@ -24,6 +24,7 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
     model = served.embedding
     width = width_of(given, model.n_embd)
     texts = texts_of(served, required(given, "input"), "input", MOST_TEXTS)
+    work.prepared()
     try:
         vectors = shortened(model.embed(texts, lambda: work.is_wanted), width)
     except ContextError as error:

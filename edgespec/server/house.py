@@ -115,6 +115,10 @@ class House:
         one = Resident(first.name, first.is_kept, opened, used=clock())
         self._residents = {first.name: one}
 
+    def named(self, name: str) -> str:
+        """The name of the model that is asked for by `name`."""
+        return self.first if name in OPEN_NAMES else name
+
     def open(self) -> dict[str, Resident]:
         """Those that are open."""
         with self._changed:
@@ -128,7 +132,7 @@ class House:
         wanted: whether to go on waiting for it. Raises: Refusal, BusyError, Cancelled, and what
         opening it raises.
         """
-        resident = self._taken(self.first if name in OPEN_NAMES else name, wanted)
+        resident = self._taken(self.named(name), wanted)
         try:
             yield resident
         finally:

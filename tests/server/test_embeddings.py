@@ -15,6 +15,7 @@ import edgespec
 from edgespec.server.running import Others, Server
 
 PATH = "/v1/embeddings"
+HUB = "huggingface_hub.constants.HF_HUB_CACHE"
 TEXTS = ["the fox runs", "a bear sleeps in the wood"]
 
 
@@ -25,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     make_decoder(folder / "decoder.gguf")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        patch.setattr(HUB, str(tmp_path_factory.mktemp("hub")))
         patch.delenv("EDGESPEC_REAL_MODELS", raising=False)
         others = Others(folder=str(folder))
         bert = make_bert(tmp_path_factory.mktemp("bert") / "bert.gguf")

@@ -17,6 +17,7 @@ from edgespec.server.limits import Limits
 from edgespec.server.running import Others, Server
 
 PATH = "/v1/chat/completions"
+HUB = "huggingface_hub.constants.HF_HUB_CACHE"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     make(folder / "random.gguf")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        patch.setattr(HUB, str(tmp_path_factory.mktemp("hub")))
         patch.delenv("EDGESPEC_REAL_MODELS", raising=False)
         others = Others(folder=str(folder), idle_s=0.0)
         options: dict[str, Any] = {"threads": 1, "parallel": 2, "ctx_size": 256, "max_tokens": 6}

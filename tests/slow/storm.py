@@ -147,55 +147,68 @@ def compare(seen: Seen, hero: str, expected: Lone, found: list[str]) -> None:
         seen.wrong.append(f"{hero} at {at}, margin {margin:.3f}: {''.join(found)[:60]!r}")
 
 
-async def storm(url: str, server: int, seconds: float, n_clients: int) -> Seen:
-    """What so many clients see; server: the process whose memory is read."""
-    client, seen = Client(url), Seen()
-    expected = {hero: await lone(client, hero) for hero in HEROES}
-    end = time.monotonic() + seconds
+class Storm:
+    """Clients that go on until `end`; expected: each hero's answer asked alone."""
 
-    async def ask(chance: random.Random) -> None:
+    def __init__(self, client: Client, expected: dict[str, Lone], end: float) -> None:
+        self._client, self._expected, self._end, self.seen = client, expected, end, Seen()
+
+    async def one(self, number: int) -> None:
+        """A client; they begin within a second."""
+        chance = random.Random(number)
+        await asyncio.sleep(chance.random())
+        while time.monotonic() < self._end:
+            await self._ask(chance)
+
+    async def watch(self, server: int, every_s: float) -> None:
+        """Read the server's memory."""
+        while time.monotonic() < self._end:
+            self.seen.rss_bytes.append(rss_bytes(server))
+            await asyncio.sleep(every_s)
+
+    async def _ask(self, chance: random.Random) -> None:
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-        hero, stream = chance.choice(HEROES), kind in ("stream", "leave")
-        data, status = chance.choice(BAD) if kind == "bad" else (body(hero, stream=stream), 200)
-        seen.kinds[kind] += 1
-        if kind == "cancel":
-            with_timeout = asyncio.wait_for(client.send(data), chance.uniform(0, 0.3))
-            await asyncio.gather(with_timeout, return_exceptions=True)
-            return
+        hero = chance.choice(HEROES)
+        data, status = body(hero, stream=kind in ("stream", "leave")), 200
+        if kind == "bad":
+            data, status = chance.choice(BAD)
+        self.seen.kinds[kind] += 1
+        wait_s = chance.uniform(0, 0.3) if kind == "cancel" else WAIT_S
         most = chance.randrange(1, 4000) if kind == "leave" else 1 << 30
         try:
-            got, answer = await asyncio.wait_for(client.send(data, most), WAIT_S)
+            got, answer = await asyncio.wait_for(self._client.send(data, most), wait_s)
         except asyncio.TimeoutError:
-            seen.silent += 1
-            return
+            self.seen.silent += kind != "cancel"
         except OSError as error:
-            seen.broken.append(f"{kind}: {error!r}")
-            return
-        if kind == "leave":
-            return
-        seen.statuses[got] += 1
-        if got == 429:
-            await asyncio.sleep(chance.uniform(0.05, 0.3))
-        elif got != status or b"Traceback" in answer:
-            seen.broken.append(f"{kind}: {got} {answer[:80]!r}")
+            self.seen.broken.append(f"{kind}: {error!r}")
+        else:
+            if kind not in ("leave", "cancel"):
+                self._judge(kind, hero, got, status, answer)
+            if got == 429:
+                await asyncio.sleep(1.0)  # as Retry-After says
+
+    def _judge(self, kind: str, hero: str, got: int, status: int, answer: bytes) -> None:
+        """Count what came back where `status` was due."""
+        self.seen.statuses[got] += 1
+        if got not in (status, 429) or b"Traceback" in answer:
+            self.seen.broken.append(f"{kind}: {got} {answer[:80]!r}")
         elif got == 200:
             try:
-                compare(seen, hero, expected[hero], tokens_of(answer, stream=stream))
+                tokens = tokens_of(answer, stream=kind == "stream")
+                compare(self.seen, hero, self._expected[hero], tokens)
             except (ValueError, KeyError, IndexError) as error:
-                seen.broken.append(f"{kind}: {error!r}")
+                self.seen.broken.append(f"{kind}: {error!r}")
 
-    async def one(number: int) -> None:
-        chance = random.Random(number)
-        while time.monotonic() < end:
-            await ask(chance)
 
-    async def watch() -> None:
-        while time.monotonic() < end:
-            seen.rss_bytes.append(rss_bytes(server))
-            await asyncio.sleep(min(1.0, seconds / 20))
-
-    await asyncio.gather(watch(), *(one(number) for number in range(n_clients)))
-    return seen
+async def storm(url: str, server: int, seconds: float, n_clients: int) -> Seen:
+    """What so many clients see; server: the process whose memory is read."""
+    os.nice(10)  # in earnest they are other programs that mostly wait, or other machines
+    client = Client(url)
+    expected = {hero: await lone(client, hero) for hero in HEROES}
+    all_ = Storm(client, expected, time.monotonic() + seconds)
+    watch = all_.watch(server, min(1.0, seconds / 20))
+    await asyncio.gather(watch, *(all_.one(number) for number in range(n_clients)))
+    return all_.seen
 
 
 def rss_bytes(pid: int) -> int:

@@ -18,7 +18,7 @@ STORM = Path(__file__).with_name("storm.py")
 
 @pytest.fixture(scope="module")
 def seen() -> Any:
-    words = ["--seconds", str(SECONDS), "-t", "1", "-c", "256", "--parallel", "8", "--queue", "40"]
+    words = ["--seconds", str(SECONDS), "-t", "1", "-c", "256", "--parallel", "8", "--queue", "48"]
     done = subprocess.run(
         [sys.executable, str(STORM), *words], capture_output=True, text=True, timeout=SECONDS + 120
     )
