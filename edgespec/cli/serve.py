@@ -19,6 +19,9 @@ ABOUT = "Answer programs that speak OpenAI's interface, and people, on a page at
 USAGE = "[--port N] [--host ADDRESS] [options]"
 EXAMPLE = "edgespec serve --port 8088"
 DEFAULTS = Config()
+# How long who waits for Python's lock lets another have it: beside 64 clients the slowest answer of
+# /health took 56 and 57 ms, with Python's own 5 ms 64 and 100 (runs of 25 s in turns).
+SWITCH_S = 0.001
 RARE = (
     "--models-dir",
     "--most-models",
@@ -74,6 +77,7 @@ def run(args: Namespace, config: Config) -> int:
     access.check()
     ended = threading.Event()
     on_signals(ended)
+    sys.setswitchinterval(SWITCH_S)
     idle_s = None if args.idle_unload is None else float(args.idle_unload)
     others = Others(args.only, args.models_dir, args.most_models, idle_s, args.parallel)
     others.check()
