@@ -75,12 +75,12 @@ def run(args: Namespace, config: Config) -> int:
     )  # fmt: skip
     access = Access(args.host, keys_of(args.api_key_file), tuple(args.cors or ()))
     access.check()
-    ended = threading.Event()
-    on_signals(ended)
-    sys.setswitchinterval(SWITCH_S)
     idle_s = None if args.idle_unload is None else float(args.idle_unload)
     others = Others(args.only, args.models_dir, args.most_models, idle_s, args.parallel)
     others.check()
+    ended = threading.Event()
+    on_signals(ended)
+    sys.setswitchinterval(SWITCH_S)
     place = Place(args.port, access, limits, args.alias, others)
     with over(config, place, show_progress) as server:
         show_progress.clear()
