@@ -25,13 +25,19 @@ def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=known, cwd=folder)
 
 
+def serving(process: subprocess.Popen[str]) -> str:
+    """The line that says where it serves; a slow start is told in lines before."""
+    assert process.stderr is not None
+    return next(line for line in iter(process.stderr.readline, "") if line.startswith("serving"))
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves the demo pair, and where."""
     process = start(tmp_path, "--port", "0", "--alias", "fox", "-n", "900")
     assert process.stderr is not None
     try:
-        line = process.stderr.readline()
+        line = serving(process)
         assert line.startswith("serving fox at http://127.0.0.1:"), line
         yield process, line.split()[3]
     finally:
@@ -68,7 +74,7 @@ def test_models_are_loaded_by_name_and_closed_when_idle(tmp_path: Path) -> None:
     process = start(tmp_path, "--port", "0", "--idle-unload", "1", "-n", "4")
     assert process.stderr is not None
     try:
-        url = process.stderr.readline().split()[3]
+        url = serving(process).split()[3]
 
         def open_names() -> set[str]:
             rows = call(url, "/v1/models").body["data"]

@@ -243,8 +243,8 @@ def served(seconds: float, n_clients: int, words: list[str]) -> dict[str, Any]:
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         assert server.stderr is not None
         try:
-            line = server.stderr.readline()
-            assert line.startswith("serving"), line
+            lines = iter(server.stderr.readline, "")  # a slow start is told in lines before
+            line = next(line for line in lines if line.startswith("serving"))
             url = line.split()[3]
             watcher = subprocess.Popen(
                 [sys.executable, __file__, "--watch", url],
