@@ -117,7 +117,7 @@ def test_curl_gets_what_the_readme_asks_for(tmp_path, monkeypatch):
         assert streamed.endswith("data: [DONE]\n\n")
         found = said(others)
         assert '"text_completion"' in found and '"object":"response"' in found
-        assert "vllm:spec_decode_num_drafts_total" in found
+        assert '"id":"demo"' in found and "vllm:spec_decode_num_drafts_total" in found
 
 
 def test_the_test_commands_are_those_that_continuous_integration_reads():

@@ -12,33 +12,44 @@ from edgespec.server.limits import Limits
 from edgespec.server.refusal import Refusal
 from edgespec.server.work import Work
 from edgespec.session.completion import Begun
+from edgespec.session.embedding import Embedding, Embeds
 from edgespec.session.many.many import Answers
 
 PASSED = (
     "temperature", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "verification",
     "presence_penalty", "frequency_penalty", "speculative", "draft_tokens", "think", "logit_bias",
 )  # fmt: skip
-OPEN_NAMES = ("", "default")  # who asks for these takes what is there
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served: the model's name, since when, and what a request may ask of it."""
+    """The model that a request is answered by, its name, and what may be asked of it."""
 
-    answering: Answers
+    opened: Answers | Embeds
     name: str
-    since: int
     limits: Limits
 
-    def check_model(self, given: Mapping[str, Any]) -> None:
-        """Raises: Refusal for another model."""
-        name = given.get("model", "")
-        if name not in (*OPEN_NAMES, self.name):
-            raise no_model(name, self.name)
+    @property
+    def answering(self) -> Answers:
+        """A model that generates text. Raises: Refusal where it is none."""
+        if isinstance(self.opened, Embedding):
+            raise self._unlike("gives vectors and no text", "a model that generates text")
+        return cast(Answers, self.opened)
+
+    @property
+    def embedding(self) -> Embeds:
+        """A model that gives vectors. Raises: Refusal where it is none."""
+        if isinstance(self.opened, Embedding):
+            return self.opened
+        raise self._unlike("generates text and gives no embeddings", "an embedding model")
+
+    def _unlike(self, seen: str, expected: str) -> Refusal:
+        text = f"{self.name!r} {seen}: expected {expected}; see /v1/models"
+        return Refusal(400, text, param="model", code="unsupported_model")
 
     def token_bytes(self, token: int) -> bytes:
         """What a token spells, control tokens included."""
-        return self.answering.tokenizer.piece(token, special=True)
+        return self.opened.tokenizer.piece(token, special=True)
 
     def limited(self, options: Options) -> Options:
         """The options, with no more tokens than an answer may have. Raises: Refusal."""
@@ -60,12 +71,6 @@ class Served:
             raise Refusal(400, text, param=name, code="invalid_value")
 
 
-def no_model(name: str, served: str) -> Refusal:
-    """A model that is not served."""
-    text = f"the model {name[:100]!r} is not served here: expected {served!r}, or 'default'"
-    return Refusal(404, text, param="model", code="model_not_found")
-
-
 def passed(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that mean the same to a session. Raises: Refusal for a grammar that is a path."""
     found = {name: given[name] for name in PASSED if name in given}
@@ -84,13 +89,13 @@ def passed(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def beginner(
-    work: Work, ids: Sequence[int], config: Config, options: Options
+    served: Served, work: Work, ids: Sequence[int], config: Config, options: Options
 ) -> Callable[[int], Begun]:
     """Begins the answer with an index, with a seed one more for each."""
 
     def begin(index: int) -> Begun:
         seed = None if config.seed is None else config.seed + index
-        return work.begin(ids, replace(config, seed=seed), options)
+        return work.begin(served.answering, ids, replace(config, seed=seed), options)
 
     return begin
 

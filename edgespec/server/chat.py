@@ -52,7 +52,7 @@ def asked(served: Served, given: Mapping[str, Any], work: Work) -> tuple[Answer,
     ids = prompt_of(answering, messages, request, config)
     calls = None if request.tools is None else partial(request.tools.reader, answering.template)
     answer = Answer(served.name, len(ids), request, served.token_bytes, calls)
-    return answer, beginner(work, ids, config, request.options)
+    return answer, beginner(served, work, ids, config, request.options)
 
 
 def check(given: Mapping[str, Any]) -> None:

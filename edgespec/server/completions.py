@@ -13,7 +13,7 @@ from edgespec.option import Options
 from edgespec.server.asked import Served, beginner, passed
 from edgespec.server.fields import required
 from edgespec.server.refusal import Refusal
-from edgespec.server.tokens import ids_of
+from edgespec.server.tokens import texts_of
 from edgespec.server.work import Work
 from edgespec.session.completion import FINISH, Begun, timings
 from edgespec.session.request import WHOLE_CONTEXT, wants_usage
@@ -42,7 +42,7 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
     choices, counted = list[dict[str, Any]](), list[Stats]()
     n_tokens = 0
     for index, prompt in numbered(asked):
-        begun = begin(work, asked, prompt, index)
+        begun = begin(served, work, asked, prompt, index)
         said = list(begun.pieces)
         lead = out.text(prompt) if asked.echo else ""
         text = lead + "".join(piece.text for piece in said)
@@ -60,7 +60,7 @@ def parts(served: Served, given: Mapping[str, Any], work: Work) -> Iterator[Any]
     more = {"usage": None} if asked.usage else {}
     n_tokens = 0
     for index, prompt in numbered(asked):
-        begun, at = begin(work, asked, prompt, index), 0
+        begun, at = begin(served, work, asked, prompt, index), 0
         if asked.echo:
             at = len(out.text(prompt))
             yield {**out.head, "choices": [choice(index, out.text(prompt), None, None)], **more}
@@ -77,9 +77,9 @@ def parts(served: Served, given: Mapping[str, Any], work: Work) -> Iterator[Any]
     yield "data: [DONE]\n\n"
 
 
-def begin(work: Work, asked: Asked, prompt: Sequence[int], index: int) -> Begun:
+def begin(served: Served, work: Work, asked: Asked, prompt: Sequence[int], index: int) -> Begun:
     """The generation of one of the texts; each prompt's begin with the seed."""
-    return beginner(work, prompt, asked.config, asked.options)(index % asked.n)
+    return beginner(served, work, prompt, asked.config, asked.options)(index % asked.n)
 
 
 def numbered(asked: Asked) -> Iterator[tuple[int, Sequence[int]]]:
@@ -140,7 +140,7 @@ def usage_of(asked: Asked, n_tokens: int) -> dict[str, int]:
 def asked_of(served: Served, given: Mapping[str, Any]) -> Asked:
     """What the fields ask for. Raises: Refusal, UsageError."""
     n, logprobs = given.get("n", 1), given.get("logprobs", -1)
-    prompts = prompts_of(served, required(given, "prompt"))
+    prompts = texts_of(served, required(given, "prompt"), "prompt", MOST_PROMPTS)
     if given.get("best_of", n) != n:
         text = f"best_of is {given['best_of']}, n is {n}: expected the same; leave best_of out"
         raise Refusal(400, text, param="best_of", code="unsupported_parameter")
@@ -160,22 +160,3 @@ def asked_of(served: Served, given: Mapping[str, Any]) -> Asked:
         bool(given.get("echo")), wants_usage(given.get("stream_options"), stream=stream),
         bool(given.get("show_drafted")),
     )  # fmt: skip
-
-
-def prompts_of(served: Served, given: Any) -> list[Sequence[int]]:
-    """The ids of every prompt: a text, ids, or a list of either. Raises: Refusal."""
-    is_ids = isinstance(given, list) and all(isinstance(one, int) for one in given)
-    prompts = [given] if isinstance(given, str) or (is_ids and given) else list(given)
-    if not 0 < len(prompts) <= MOST_PROMPTS:
-        text = f"prompt has {len(prompts)} texts: expected 1 to {MOST_PROMPTS}"
-        raise Refusal(400, text, param="prompt", code="invalid_value")
-    found: list[Sequence[int]] = []
-    for one in prompts:
-        if isinstance(one, str):
-            found.append(served.answering.encode(one))
-        elif isinstance(one, list):
-            found.append(ids_of(one, served, "prompt"))
-        else:
-            text = f"prompt has {one!r:.40}: expected texts, or lists of token ids"
-            raise Refusal(400, text, param="prompt", code="invalid_value")
-    return found

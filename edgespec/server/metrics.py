@@ -22,13 +22,13 @@ class Metrics:
     """What a server did since it started."""
 
     def __init__(self, model: str) -> None:
+        """model: the one that is there from the start."""
         self._registry = CollectorRegistry(auto_describe=True)
-        self._names = {"model_name": model, "engine": "0"}
+        self._known = set[str]()
+        self._counts: Callable[[str], tuple[int, int]] = lambda _: (0, 0)
 
         def counter(name: str, text: str) -> Counter:
-            made = Counter(name, text, LABELS, registry=self._registry)
-            made.labels(**self._names)  # there from the start, as 0
-            return made
+            return Counter(name, text, LABELS, registry=self._registry)
 
         self._drafts = counter("vllm:spec_decode_num_drafts", "Rounds that drafted")
         self._drafted = counter("vllm:spec_decode_num_draft_tokens", "Tokens drafted")
@@ -64,15 +64,27 @@ class Metrics:
             "edgespec:times_plain", "Speed of the last answer over plain decoding, 0: not known",
             LABELS, registry=self._registry,
         )  # fmt: skip
+        self._first = model
 
-    def watch(self, counts: Callable[[], tuple[int, int]]) -> None:
-        """counts: gives requests that are answered and that wait, whenever somebody looks."""
-        self._running.labels(**self._names).set_function(lambda: counts()[0])
-        self._waiting.labels(**self._names).set_function(lambda: counts()[1])
+    def watch(self, counts: Callable[[str], tuple[int, int]]) -> None:
+        """counts: a model's requests that are answered and that wait, whenever somebody looks."""
+        self._counts = counts
+        self.know(self._first)
 
-    def observe(self, stats: Stats, finish: str) -> None:
-        """A generation is over."""
-        names = self._names
+    def know(self, model: str) -> None:
+        """A model is open: its counts are there from now on, as 0."""
+        if model in self._known:
+            return
+        self._known.add(model)
+        names = labels(model)
+        for one in (self._drafts, self._drafted, self._accepted, self._prompt, self._tokens):
+            one.labels(**names)
+        self._running.labels(**names).set_function(lambda: self._counts(model)[0])
+        self._waiting.labels(**names).set_function(lambda: self._counts(model)[1])
+
+    def observe(self, model: str, stats: Stats, finish: str) -> None:
+        """A generation by this model is over."""
+        names = labels(model)
         self._drafts.labels(**names).inc(sum(stats.rounds_by_length[1:]))
         self._drafted.labels(**names).inc(stats.n_drafted)
         self._accepted.labels(**names).inc(stats.n_accepted)
@@ -93,3 +105,8 @@ class Metrics:
     def text(self) -> bytes:
         """All of them as Prometheus reads them."""
         return generate_latest(self._registry)
+
+
+def labels(model: str) -> dict[str, str]:
+    """What counts of a model are told apart by."""
+    return {"model_name": model, "engine": "0"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgespec.errors import (
@@ -20,6 +20,7 @@ log = logging.getLogger("edgespec")
 INVALID = "invalid_request_error"
 FAULT = "something failed here while the request was answered; the server's log says what"
 NOTHING: Mapping[str, str] = {}
+MOST_NAMED = 8  # models in a message
 
 
 class Refusal(Exception):
@@ -66,6 +67,23 @@ def refusal_of(error: BaseException) -> Refusal:
     log.error("a request failed: %s", error, exc_info=error)
     text = line(error) if isinstance(error, EdgeSpecError) else FAULT
     return Refusal(500, text, kind="server_error", code="internal_error")
+
+
+def no_model(name: str, here: Sequence[str], missing: str = "") -> Refusal:
+    """A model that is not served. here: names of those that are; missing: what it lacks."""
+    if missing:
+        text = f"the model {name[:100]!r} {missing}"
+    else:
+        more = ", ..." if len(here) > MOST_NAMED else ""
+        names = ", ".join(map(repr, here[:MOST_NAMED])) + more
+        text = f"the model {name[:100]!r} is not served here: expected {names}, or 'default'"
+    return Refusal(404, text, param="model", code="model_not_found")
+
+
+def closing() -> Refusal:
+    """A server that is about to end."""
+    text = "the server is closing: ask another, or this one when it is back"
+    return Refusal(503, text, kind="server_error", code="closing", headers={"Retry-After": "5"})
 
 
 def line(error: BaseException) -> str:

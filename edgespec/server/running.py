@@ -14,58 +14,94 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import uvicorn
 
 from edgespec.config import Config
+from edgespec.device import free_memory
 from edgespec.errors import UsageError
+from edgespec.files import place as place_of
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
 from edgespec.server.app import application
+from edgespec.server.choices import Choices, First, How, Opened, opened, settled
+from edgespec.server.house import IDLE_S, MOST, House, Rules
 from edgespec.server.limits import Access, Limits
 from edgespec.session.load import config_of
 from edgespec.session.many.many import Answers
-from edgespec.session.many.opening import open_many
 from edgespec.session.many.solo import Solo
 from edgespec.session.session import Session
+from edgespec.types import Progress
 
 PORT = 8088
-TURNS = [{"role": role, "content": "Hello."} for role in ("system", "user", "assistant", "user")]
 START_S = 20.0
 END_S = 1.5  # for threads that are still in a round once everything was told to stop
 log = logging.getLogger("edgespec")
+Again = Callable[[Progress | None], Opened]
+"""Opens the first model."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """Models that requests name: whether they are served, from where, and how many at once.
+
+    alone: only the first is served. folder: of GGUF files that can be named, "" for none. most:
+    open at once. idle_s: without a request, after which one is closed, the first one too; 0: never;
+    None: after IDLE_S, and the first one never. n_parallel: see open_many.
+    """
+
+    alone: bool = False
+    folder: str = ""
+    most: int = MOST
+    idle_s: float | None = None
+    n_parallel: int = 0
+
+    def check(self) -> None:
+        """Raises: UsageError for a folder that is none."""
+        if self.folder and not place_of(self.folder).is_dir():
+            raise UsageError(f"--models-dir {self.folder}: expected a folder of GGUF files")
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a server is reached, and by whom. name: of the model, "" for the configuration's.
 
-    port: 0 for any that is free.
+    port: 0 for any that is free. others: how other models are served.
     """
 
     port: int = PORT
     access: Access = field(default_factory=Access)
     limits: Limits = field(default_factory=Limits)
     name: str = ""
+    others: Others = field(default_factory=lambda: Others(alone=True))
 
 
 class Server:
     """A server that answers until it is closed. url: where it is reached."""
 
-    def __init__(self, answering: Answers, place: Place) -> None:
-        """It closes `answering` when it is closed. Raises: UsageError for a port that is taken."""
+    def __init__(self, opened: Opened, place: Place, again: Again | None = None) -> None:
+        """It closes `opened` when it is closed. again: opens it another time, if it can be.
+
+        Raises: UsageError for a port that is taken.
+        """
         place.access.check()
-        self._answering = answering
+        place.others.check()
         self._socket = bound(place.access.host, place.port)
         host, port = self._socket.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{port}"
-        self.name = place.name or name_of(answering.config)
-        app = application(answering, self.name, limits=place.limits, access=place.access)
+        self.name = place.name or name_of(opened.config)
+        self._house = housed(opened, self.name, place, again)
+        app = application(
+            self._house, limits=place.limits, access=place.access,
+            n_slots=getattr(opened, "n_slots", 1),
+        )  # fmt: skip
         self._bench = app.state.bench
         settings = uvicorn.Config(
             app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
@@ -114,7 +150,12 @@ class Server:
         self._server.force_exit = True
         self._thread.join(END_S)
         self._socket.close()
-        self._answering.close()
+        self._house.close()
+
+    @property
+    def answering(self) -> Answers:
+        """What answers for the first model, while it is open. Raises: KeyError."""
+        return cast(Answers, self._house.open()[self.name].opened)
 
     def __enter__(self) -> Server:
         return self
@@ -138,6 +179,7 @@ def serve(
     name: str = "",
     limits: Limits | None = None,
     parallel: int = 0,
+    others: Others | None = None,
     **keywords: Unpack[LoadOptions],
 ) -> Server:
     """A server in a thread of its own; close it, or use it as a context manager.
@@ -146,28 +188,51 @@ def serve(
     request at a time. host, port: where it is reached; 0 for any port that is free. api_key: what
     who asks has to know; needed where `host` is not this machine alone. cors: origins whose pages
     may ask. name: of the model in requests. parallel: answers at once, 0: as memory allows.
+    others: how models that requests name are served; none are, unless told.
     Raises: as `edgespec.load`; UsageError for a port that is taken.
     """
     access = Access(host, (api_key,) if api_key else (), tuple(cors))
     access.check()
-    place = Place(port, access, limits or Limits(), name)
+    others = replace(others or Others(alone=True), n_parallel=parallel)
+    place = Place(port, access, limits or Limits(), name, others)
     config, n_queue = config_of(model, draft_model, drafter, keywords), place.limits.queue
     if isinstance(drafter, str):
-        return over(open_many(config, n_parallel=parallel, n_queue=n_queue), place)
-    return over(Solo(Session(config, drafter=drafter), n_queue=n_queue), place)
+        return over(config, place)
+    return started(
+        place, lambda _: settled(Solo(Session(config, drafter=drafter), n_queue=n_queue))
+    )
 
 
-def over(answers: Answers, place: Place) -> Server:
-    """A server over these, which it closes, also if it cannot start. Raises: UsageError."""
+def over(config: Config, place: Place, progress: Progress | None = None) -> Server:
+    """A server of the configured model. Raises: as `edgespec.load`, UsageError."""
+    how = How(place.others.n_parallel, place.limits.queue)
+    return started(place, lambda told: opened(config, how, told), progress)
+
+
+def started(place: Place, open_: Again, progress: Progress | None = None) -> Server:
+    """A server of what is opened so, which it closes, also if it cannot start."""
+    first = open_(progress)
     try:
-        answers.prompt(TURNS)  # a template that cannot write this gives way to another, now
-        answers.template.settled = True  # and not because of what some request says
-        if not place.name:
-            place = replace(place, name=name_of(answers.config))
-        return Server(answers, place)
+        return Server(first, place, open_)
     except BaseException:
-        answers.close()
+        first.close()
         raise
+
+
+def housed(first: Opened, name: str, place: Place, again: Again | None) -> House:
+    """The house of a server that began with this model."""
+    others, queue = place.others, place.limits.queue
+    kept = others.idle_s is None or again is None
+    one = First(name, first.config, again or not_again, others.n_parallel, is_kept=kept)
+    folder = str(place_of(others.folder)) if others.folder else ""
+    choices = Choices(one, How(others.n_parallel, queue), others=not others.alone, folder=folder)
+    rules = Rules(others.most, IDLE_S if others.idle_s is None else others.idle_s, queue)
+    return House(one, first, choices, rules, free=free_memory)
+
+
+def not_again(_: Progress | None) -> Opened:
+    """For a model that somebody else opened. Raises: UsageError."""
+    raise UsageError("the model was closed by who opened it: start the server again")
 
 
 def name_of(config: Config) -> str:

@@ -1,9 +1,9 @@
-"""POST /tokenize, /detokenize and /v1/embeddings."""
+"""POST /tokenize and /detokenize."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from edgespec.server.asked import Served
 from edgespec.server.fields import integer, required
@@ -14,14 +14,14 @@ from edgespec.session.request import plain
 
 def tokenize(served: Served, given: Mapping[str, Any], _: Work) -> dict[str, Any]:
     """Ids of a text as the model reads it, or of a conversation. Raises: Refusal, UsageError."""
-    answering = served.answering
+    opened = served.opened
     if "messages" in given:
-        ids = list(answering.prompt(plain(given["messages"])))
+        ids = list(served.answering.prompt(plain(given["messages"])))
     else:
         text = given["prompt"] if "prompt" in given else required(given, "content")
         special = given.get("add_special", True)
-        ids = answering.encode(text) if special else answering.tokenizer.encode(text)
-    return {"tokens": ids, "count": len(ids), "max_model_len": answering.n_context}
+        ids = opened.encode(text) if special else opened.tokenizer.encode(text)
+    return {"tokens": ids, "count": len(ids), "max_model_len": opened.n_context}
 
 
 def detokenize(served: Served, given: Mapping[str, Any], _: Work) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def detokenize(served: Served, given: Mapping[str, Any], _: Work) -> dict[str, A
 
 def ids_of(found: list[Any], served: Served, param: str) -> list[int]:
     """Token ids that were given. Raises: Refusal for what is none of the vocabulary's."""
-    check = integer(0, served.answering.n_vocab - 1)
+    check = integer(0, served.opened.n_vocab - 1)
     for one in found:
         if expected := check(one):
             text = f"{param} has {one!r:.40}: expected {expected}"
@@ -41,9 +41,23 @@ def ids_of(found: list[Any], served: Served, param: str) -> list[int]:
     return found
 
 
-def embeddings(served: Served, _: Mapping[str, Any], __: Work) -> NoReturn:
-    """Raises: Refusal: what is served generates text."""
-    raise Refusal(
-        501, f"{served.name!r} generates text and gives no embeddings: expected an embedding "
-        "model; ask a server that has one", param="model", code="unsupported_model",
-    )  # fmt: skip
+def texts_of(served: Served, given: Any, param: str, most: int) -> list[list[int]]:
+    """The ids of every text: of a text, ids, or a list of at most so many of either.
+
+    Raises: Refusal.
+    """
+    is_ids = isinstance(given, list) and all(isinstance(one, int) for one in given)
+    texts = [given] if isinstance(given, str) or (is_ids and given) else list(given)
+    if not 0 < len(texts) <= most:
+        text = f"{param} has {len(texts)} texts: expected 1 to {most}"
+        raise Refusal(400, text, param=param, code="invalid_value")
+    found: list[list[int]] = []
+    for one in texts:
+        if isinstance(one, str):
+            found.append(served.opened.encode(one))
+        elif isinstance(one, list):
+            found.append(ids_of(one, served, param))
+        else:
+            text = f"{param} has {one!r:.40}: expected texts, or lists of token ids"
+            raise Refusal(400, text, param=param, code="invalid_value")
+    return found

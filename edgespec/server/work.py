@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
@@ -18,36 +19,64 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edgespec.config import Config
+from edgespec.errors import BusyError
 from edgespec.option import Options
 from edgespec.server.limits import Limits
 from edgespec.server.metrics import Metrics
-from edgespec.server.refusal import Left, Refusal, refusal_of
+from edgespec.server.refusal import Left, Refusal, closing, refusal_of
 from edgespec.session.completion import Begun
 from edgespec.session.many.many import Answers
 
 Found = TypeVar("Found")
+# Requests whose prompts are read at a time: more would only wait for Python's lock, 5 ms for each,
+# and with them whoever listens to sockets.
+PREPARING = 2
 MORE = 4  # threads beside those of requests that are answered or wait
 PING_S = 15.0  # of silence, after which a comment shows that the answer is still to come
 GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes"
 
 
 class Work:
-    """What is generated for one request. why: it was ended early, "" if it was not."""
+    """What is generated for one request. why: it was ended early, "" if it was not.
 
-    def __init__(self, answering: Answers, metrics: Metrics) -> None:
-        self.answering, self._metrics = answering, metrics
+    model: the name of the one that is used.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, gate: threading.Semaphore) -> None:
+        """gate: lets some prepare at a time."""
+        self._metrics, self.model = metrics, model
+        self._gate, self._is_inside = gate, False
         self.begun: list[Begun] = []
         self.why = ""
         self._lock = threading.Lock()
 
-    def begin(self, ids: Sequence[int], config: Config, options: Options) -> Begun:
+    def begin(
+        self, answering: Answers, ids: Sequence[int], config: Config, options: Options
+    ) -> Begun:
         """As Answers.begin."""
-        begun = self.answering.begin(ids, config, options)
+        self.prepared()
+        begun = answering.begin(ids, config, options)
         with self._lock:
             self.begun.append(begun)
             if self.why:
                 begun.pieces.close()
         return begun
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Waits for its turn to read what is asked; within it until `prepared`."""
+        self._gate.acquire()
+        self._is_inside = True
+        try:
+            yield
+        finally:
+            self.prepared()
+
+    def prepared(self) -> None:
+        """What follows is no matter of Python's: let another prepare."""
+        was_inside, self._is_inside = self._is_inside, False
+        if was_inside:
+            self._gate.release()
 
     def leave(self, why: str) -> None:
         """End what is generated, and what would be; from any thread."""
@@ -60,7 +89,12 @@ class Work:
         """It is answered: count it."""
         self.leave("it is over")
         for begun in self.begun:
-            self._metrics.observe(begun.counted(), begun.result.finish)
+            self._metrics.observe(self.model, begun.counted(), begun.result.finish)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for it."""
+        return not self.why
 
     @property
     def is_running(self) -> bool:
@@ -76,24 +110,38 @@ Parts = Callable[[Work], Iterator[Mapping[str, Any] | str]]
 class Bench:
     """Where requests are worked on: threads, as many as may wait or be answered at once."""
 
-    def __init__(self, answering: Answers, limits: Limits, metrics: Metrics) -> None:
-        self.answering, self.limits, self._metrics = answering, limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics, n_slots: int, n_models: int = 1) -> None:
+        """n_slots: answers at once of one model, n_models: that may be open at once."""
+        self.limits, self._metrics = limits, metrics
         # A few more than may wait or be answered, so that whoever is too many is refused at once.
-        n = limits.queue + answering.n_slots + MORE
+        self._most = limits.queue + n_slots
+        n = self._most * n_models + MORE
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="edgespec-answer")
         self._live: set[Work] = set()
+        self._gate = threading.Semaphore(PREPARING)
         self.is_closing = False
         metrics.watch(self.counts)
 
-    def counts(self) -> tuple[int, int]:
-        """Requests that are answered, and those that wait."""
-        live = list(self._live)
+    def counts(self, model: str = "") -> tuple[int, int]:
+        """Requests that are answered, and those that wait; model: of this one alone."""
+        live = [one for one in list(self._live) if model in ("", one.model)]
         n_running = sum(work.is_running for work in live)
         return n_running, len(live) - n_running
 
-    async def whole(self, request: Request, job: Whole[Found]) -> Found:
-        """What `job` gives, on a thread. Raises: Refusal, Left, and what `job` raises."""
-        work = self._work()
+    def check_room(self, model: str) -> None:
+        """Refuse whoever is too many now, before a thread reads a prompt that has no room.
+
+        Raises: BusyError.
+        """
+        n = sum(one.model == model for one in list(self._live))
+        if n >= self._most:
+            raise BusyError(
+                f"{n} requests are answered or wait: expected at most {self._most}; ask again later"
+            )
+
+    async def whole(self, request: Request, model: str, job: Whole[Found]) -> Found:
+        """What `job` gives, on a thread; model: it is for. Raises: Refusal, Left, as `job`."""
+        work = self._work(model)
         done = self._run(work, lambda: job(work))
         gone = asyncio.ensure_future(disconnected(request))
         try:
@@ -109,9 +157,9 @@ class Bench:
         finally:
             gone.cancel()
 
-    async def stream(self, request: Request, job: Parts) -> Response:
+    async def stream(self, request: Request, model: str, job: Parts) -> Response:
         """What `job` gives as server-sent events; refused if it fails before the first of them."""
-        work, loop = self._work(), asyncio.get_running_loop()
+        work, loop = self._work(model), asyncio.get_running_loop()
         parts: asyncio.Queue[Part] = asyncio.Queue()
 
         def put(part: Part) -> None:
@@ -140,10 +188,10 @@ class Bench:
             raise Left
         raise self._told(work, cast(Exception, first.result()))
 
-    def _work(self) -> Work:
+    def _work(self, model: str) -> Work:
         if self.is_closing:
             raise closing()
-        work = Work(self.answering, self._metrics)
+        work = Work(self._metrics, model, self._gate)
         self._live.add(work)
         return work
 
@@ -221,6 +269,15 @@ class Events(Response):
 
     async def _next(self) -> Part:
         """What has come by now, joined, or a comment if nothing does."""
+        found = [await self._waited() if self._parts.empty() else self._parts.get_nowait()]
+        while isinstance(found[-1], bytes) and not self._parts.empty():
+            found.append(self._parts.get_nowait())
+        if len(found) > 1 and not isinstance(found[-1], bytes):
+            self._parts.put_nowait(found.pop())  # the end, after which nothing comes
+        texts = [part for part in found if isinstance(part, bytes)]
+        return b"".join(texts) if texts else found[0]
+
+    async def _waited(self) -> Part:
         found = asyncio.ensure_future(self._parts.get())
         await first_of(found, self._gone, PING_S)
         if not found.done():
@@ -262,9 +319,3 @@ def late(limits: Limits) -> Refusal:
     """An answer that did not end in time."""
     text = f"the answer took over {limits.answer_s:g} s: expected a shorter one; lower max_tokens"
     return Refusal(503, text, kind="server_error", code="timeout")
-
-
-def closing() -> Refusal:
-    """A server that is about to end."""
-    text = "the server is closing: ask another, or this one when it is back"
-    return Refusal(503, text, kind="server_error", code="closing", headers={"Retry-After": "5"})

@@ -14,7 +14,7 @@ from edgespec.config import Config
 from edgespec.protocols import Tokenizer
 from edgespec.session import opening
 from edgespec.session.call import thoughts
-from edgespec.session.pieces import pieces_of
+from edgespec.session.pieces import Spelling, pieces_of
 from edgespec.session.prompt import Prompt
 from edgespec.session.turns import PieceStream, Rounds, Run
 from edgespec.text.control import encode_rendered, token_of
@@ -76,14 +76,18 @@ class Speech:
 
         run: as of pieces.pieces_of. Raises: UsageError for a stop string that is none.
         """
+        return pieces_of(steps, run, self.spelling(ids, config))
+
+    def spelling(self, ids: Sequence[int], config: Config) -> Spelling:
+        """What spells a generation after `ids`. Raises: UsageError for a bad stop string."""
         stop = StopText(config.stop)
         if not isinstance(ids, Prompt):
-            return pieces_of(steps, run, self.tokenizer, stop)
+            return Spelling(self.tokenizer, stop)
         # Where a grammar rules and does not know the tag, thoughts that were begun never end.
         is_open = ids.is_open and CLOSE in (opening.grammar_of(config) or CLOSE)
         apart = Thoughts(is_open=is_open) if ids.thinks else None
         tags = self._tags if ids.thinks else {}
-        return pieces_of(steps, run, self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
+        return Spelling(self.tokenizer, stop, ids.lead, thoughts=apart, tags=tags)
 
     @cached_property
     def _tags(self) -> dict[int, bytes]:

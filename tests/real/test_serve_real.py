@@ -47,7 +47,7 @@ def server(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_its_template_is_told_of_tools(server: Server) -> None:
-    answering = server._answering
+    answering = server.answering
     assert "<tool_call>" in answering.template.source
     found = call(server.url, PATH, {"messages": ASK, "tools": TOOLS, "max_tokens": 64}).body
     message = found["choices"][0]["message"]

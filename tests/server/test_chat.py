@@ -15,7 +15,7 @@ PATH = "/v1/chat/completions"
 
 def said(server: Server, **options: Any) -> str:
     """What the model says if nobody serves it."""
-    session = server._answering.session  # type: ignore[attr-defined]
+    session = server.answering.session  # type: ignore[attr-defined]
     return "".join(piece.text for piece in session.chat(ASK, **options))
 
 
@@ -93,7 +93,7 @@ def test_log_probabilities_and_biases(client: Any, server: Server) -> None:
     scored = answer.choices[0].logprobs.content
     assert "".join(one.token for one in scored) == answer.choices[0].message.content
     assert all(len(one.top_logprobs) == 2 and one.logprob <= 0 for one in scored)
-    first = server._answering.encode(scored[0].token)[-1]
+    first = server.answering.encode(scored[0].token)[-1]
     biased = client.chat.completions.create(**given, logit_bias={str(first): -100})
     assert not biased.choices[0].message.content.startswith(scored[0].token)
     many = list(client.chat.completions.create(**given, logprobs=True, stream=True))

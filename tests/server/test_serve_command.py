@@ -25,13 +25,19 @@ def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=known, cwd=folder)
 
 
+def serving(process: subprocess.Popen[str]) -> str:
+    """The line that says where it serves; a slow start is told in lines before."""
+    assert process.stderr is not None
+    return next(line for line in iter(process.stderr.readline, "") if line.startswith("serving"))
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves the demo pair, and where."""
     process = start(tmp_path, "--port", "0", "--alias", "fox", "-n", "900")
     assert process.stderr is not None
     try:
-        line = process.stderr.readline()
+        line = serving(process)
         assert line.startswith("serving fox at http://127.0.0.1:"), line
         yield process, line.split()[3]
     finally:
@@ -63,6 +69,33 @@ def test_sigterm_ends_what_is_answered_within_five_seconds(served: Any) -> None:
     assert last == "[DONE]" or json.loads(last)["error"]["code"] == "closing"
 
 
+@pytest.mark.slow
+def test_models_are_loaded_by_name_and_closed_when_idle(tmp_path: Path) -> None:
+    process = start(tmp_path, "--port", "0", "--idle-unload", "1", "-n", "4")
+    assert process.stderr is not None
+    try:
+        url = serving(process).split()[3]
+
+        def open_names() -> set[str]:
+            rows = call(url, "/v1/models").body["data"]
+            return {row["id"] for row in rows if row["status"] == "loaded"}
+
+        asked = {"messages": ASK, "model": "demo-foreign"}
+        assert call(url, "/v1/chat/completions", asked).body["model"] == "demo-foreign"
+        assert "demo-foreign" in open_names()
+        until = time.monotonic() + 20
+        while open_names():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert call(url, "/v1/chat/completions", {"messages": ASK}).body["model"] == "demo"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stderr.close()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -70,6 +103,8 @@ def test_sigterm_ends_what_is_answered_within_five_seconds(served: Any) -> None:
         (["--port", "70000"], "argument --port: '70000': expected 0 to 65535"),
         (["--api-key-file", "none"], "--api-key-file none: No such file"),
         (["--cors", "x"], "--cors x: expected an origin"),
+        (["--models-dir", "none"], "--models-dir none: expected a folder of GGUF files"),
+        (["--most-models", "0"], "argument --most-models: '0': expected 1 to 64"),
     ],
 )
 def test_a_mistake_is_one_line_and_two(

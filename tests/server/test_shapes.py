@@ -8,6 +8,7 @@ from typing import Any
 from serving import ASK, Call
 
 from edgespec.server.running import Server
+from edgespec.server.said import messages_of
 
 TOOLS = [
     {
@@ -47,7 +48,7 @@ def test_a_function_is_called_whole_and_in_deltas(client: Any) -> None:
 
 
 def test_texts_go_on(client: Any, server: Server, ask: Call) -> None:
-    session = server._answering.session  # type: ignore[attr-defined]
+    session = server.answering.session  # type: ignore[attr-defined]
     text = "Once upon a time"
     expected = "".join(p.text for p in session.generate(text, max_tokens=12))
     given = {"model": "demo", "prompt": text, "max_tokens": 12}
@@ -89,7 +90,7 @@ def test_a_response_is_whole_and_streamed(client: Any, server: Server) -> None:
     answer = client.responses.create(
         model="demo", input=ASK[0]["content"], max_output_tokens=12, temperature=0
     )
-    session = server._answering.session  # type: ignore[attr-defined]
+    session = server.answering.session  # type: ignore[attr-defined]
     expected = "".join(p.text for p in session.chat(ASK, max_tokens=12))
     assert answer.output_text == expected
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
@@ -121,7 +122,10 @@ def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call)
     assert answer.status == "completed" and set(json.loads(answer.output_text)) == {"n"}
     for given, expected in (
         ({"previous_response_id": "resp_1"}, "no answer is kept here"),
-        ({"tools": [{"type": "web_search"}]}, "expected them in /v1/chat/completions"),
+        ({"tools": [{"type": "web_search"}]}, "expected functions; no other tool runs here"),
+        ({"tools": [{"type": "function"}]}, "expected a name"),
+        ({"tool_choice": "required"}, "without tools"),
+        ({"input": [{"type": "function_call", "name": 3}]}, "tool_calls has"),
         ({"input": [{"type": "image"}]}, "expected messages"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "no vision model"),
         ({"input": []}, "messages is empty"),
@@ -129,3 +133,52 @@ def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call)
     ):
         refused = ask("/v1/responses", {"input": "x", **given})
         assert refused.status == 400 and expected in refused.error["message"]
+
+
+FUNCTION = {"type": "function", **TOOLS[0]["function"]}
+
+
+def test_a_response_calls_functions_and_goes_on_with_what_they_said(client: Any) -> None:
+    given = {"model": "demo", "tools": [FUNCTION], "temperature": 0, "max_output_tokens": 60}
+    question = {"role": "user", "content": ASK[0]["content"]}
+    answer = client.responses.create(input=[question], tool_choice="required", **given)
+    (call,) = answer.output
+    assert (call.type, call.name, call.status) == ("function_call", "look", "completed")
+    assert json.loads(call.arguments)["place"] in ("wood", "lake")
+    assert answer.status == "completed" and answer.tools[0].name == "look"
+    forced = {"type": "function", "name": "look"}
+    events = list(
+        client.responses.create(input=[question], tool_choice=forced, stream=True, **given)
+    )
+    kinds = [event.type for event in events]
+    assert kinds[2] == "response.output_item.added" and events[2].item.name == "look"
+    assert kinds[-3:] == [
+        "response.function_call_arguments.done", "response.output_item.done", "response.completed",
+    ]  # fmt: skip
+    deltas = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == events[-3].arguments == call.arguments
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    said = {"type": "function_call_output", "call_id": call.call_id, "output": "a fox"}
+    after = client.responses.create(input=[question, call, said], **given)
+    assert after.output_text
+
+
+def test_a_call_in_a_response_reads_like_one_in_a_chat() -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+    given = {
+        "instructions": "Be brief.",
+        "input": [
+            {"role": "user", "content": "Where?"}, {"type": "reasoning", "summary": []},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
+            call, {**call, "call_id": "c2"},
+            {"type": "function_call_output", "call_id": "c1", "output": "a fox"},
+        ],
+    }  # fmt: skip
+    system, user, assistant, tool = messages_of(given)
+    assert (system["role"], user["content"], assistant["content"]) == (
+        "system",
+        "Where?",
+        "I look.",
+    )
+    assert [one["id"] for one in assistant["tool_calls"]] == ["c1", "c2"]
+    assert tool == {"role": "tool", "tool_call_id": "c1", "content": "a fox"}

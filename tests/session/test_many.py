@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import hybrid_maker
@@ -14,7 +15,7 @@ from edgespec.check.lossless import first_difference, float_error_of
 from edgespec.config import Config
 from edgespec.errors import BackendError, Cancelled, ContextError, UsageError
 from edgespec.session.many.many import Many
-from edgespec.session.many.opening import open_many, why_not
+from edgespec.session.many.opening import caches_bytes, foreseen, open_many, sizes, why_not
 from edgespec.session.many.solo import Solo
 
 TOPICS = ("a fox", "a kite", "two friends", "a boat", "the moon", "a lost dog", "a cake", "rain")
@@ -234,3 +235,38 @@ def test_targets_that_read_one_text_are_told_apart(tmp_path: Path):
     folder = tmp_path / "graph"
     folder.mkdir()
     assert "ONNX Runtime" in why_not(folder, plain)
+
+
+def test_a_stop_string_ends_an_answer_that_nobody_reads_yet(many):
+    whole = said(begin(many, asked("a fox"), max_tokens=N))
+    stop = whole[len(whole) // 2 :][:6]
+    options = {"max_tokens": 400, "stop": [stop], "logit_bias": endless(many)}
+    begun = begin(many, asked("a fox"), **options)
+    wait_until(lambda: begun.counted().n_tokens and many.load().n_running == 0)
+    n_said = begun.counted().n_tokens
+    assert said(begun) == whole[: whole.index(stop)]
+    assert begun.result.finish == "stop" and n_said <= N
+
+
+def test_drafters_caches_count_among_those_that_memory_has_to_hold(monkeypatch):
+    bare = Config(ctx_size=4096, drafter="ngram")
+    n_bytes = 4 * needed_bytes_of_caches(bare, 4)
+    monkeypatch.setattr("edgespec.session.many.opening.free_memory", lambda: n_bytes)
+    assert sizes(bare, None, 0) == (4096, 4)
+    assert sizes(Config(ctx_size=4096), None, 0)[1] < 4
+
+
+def needed_bytes_of_caches(config, n) -> int:
+    target, draft = foreseen(config, None)
+    return caches_bytes(target, draft, config, n, config.ctx_size)
+
+
+def endless(many) -> dict[str, float]:
+    return dict.fromkeys(many.tokenizer.stop_tokens, -100.0)
+
+
+def wait_until(true, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.005)

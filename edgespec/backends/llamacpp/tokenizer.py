@@ -205,6 +205,15 @@ class LlamaCppTokenizer:
             )
         return [self.bos, *found] if bos and self.bos is not None else found
 
+    def framed(self, text: str) -> list[int]:
+        """Ids of `text` within whatever the vocabulary begins and ends texts with ([CLS], [SEP]).
+
+        Raises: as `encode`.
+        """
+        own = self.encode(text)
+        raw = utf8(text)
+        return self._tokenize(raw, False, len(own) + 8, framed=True) or own
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes one token stands for; control tokens give b"" unless `special`."""
         known = self._pieces[special]
@@ -280,10 +289,12 @@ class LlamaCppTokenizer:
     def _words(self) -> frozenset[str]:
         return frozenset(map(self.text, range(self.n_vocab)))
 
-    def _tokenize(self, raw: bytes, special: bool, room: int) -> list[int] | None:
+    def _tokenize(
+        self, raw: bytes, special: bool, room: int, *, framed: bool = False
+    ) -> list[int] | None:
         for _ in range(2):  # the second time with the room that the first asked for
             ids = (ctypes.c_int32 * room)()
-            n = self._api.llama_tokenize(self._vocab, raw, len(raw), ids, room, False, special)
+            n = self._api.llama_tokenize(self._vocab, raw, len(raw), ids, room, framed, special)
             if n >= 0:
                 return ids[:n]
             room = -n

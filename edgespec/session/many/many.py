@@ -8,7 +8,7 @@ with open_many(config) as many:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -156,7 +156,7 @@ class Many:
             config, self.target, n_prompt=len(ids), options=options, n_context=self._n_context
         )
         messages = ids.messages if isinstance(ids, Prompt) else ()
-        job = Job(list(ids), params, *self._drafted(config), messages)
+        job = Job(list(ids), params, *self._drafted(config), messages, self._end_of(ids, config))
         run = Run(job.counted, job.steps.leave)
 
         def left() -> None:
@@ -173,6 +173,18 @@ class Many:
             self._readings.add(reading)
         self.rounds.add(job)
         return Begun(reading, run, counted)
+
+    def _end_of(self, ids: Sequence[int], config: Config) -> Callable[[Step], bool] | None:
+        """What finds the stop strings of an answer after `ids`, None for no such strings."""
+        if not config.stop:
+            return None
+        spelling = self.speech.spelling(ids, config)
+
+        def has_said(step: Step) -> bool:
+            spelling.feed(step)
+            return spelling.stopped
+
+        return has_said
 
     def _drafted(self, config: Config) -> tuple[int, bool]:
         """Tokens drafted a round at most, and whether always."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.backends import ModelOptions, backend_of
-from edgespec.backends.preview import preview
+from edgespec.backends.preview import Preview, preview
 from edgespec.config import Config, cache_folder
 from edgespec.device import free_memory
 from edgespec.drafters.bridges.each import Each
@@ -54,7 +54,7 @@ def open_many(
             log.warning("%s: requests are answered one at a time", why)
         return Solo(Session(config, progress=progress), n_queue=n_queue)
     options = opening.options_of(config)[0]
-    n_context, n = sizes(path, options, n_parallel)
+    n_context, n = sizes(config, progress, n_parallel)
     if config.adapt:
         log.warning("--adapt: beside other requests the drafter does not learn")
         config = replace(config, adapt=False)
@@ -87,18 +87,67 @@ def why_not(path: Path, config: Config) -> str:
     return ""
 
 
-def sizes(path: Path, options: ModelOptions, n_parallel: int) -> tuple[int, int]:
+def sizes(config: Config, progress: Progress | None, n_parallel: int) -> tuple[int, int]:
     """Tokens of each sequence, and how many there are."""
-    seen = preview(path, options)
-    seen.close()
-    n_context = options.n_context or seen.most_context
+    target, draft = foreseen(config, progress, drafter=not n_parallel)
+    n_context = config.ctx_size or target.most_context
     if n_parallel:
         return n_context, n_parallel
     free = free_memory()
-    if free is None or seen.cache is None:
+    if free is None or target.cache is None:
         return n_context, USUAL
-    fits = [n for n in range(2, USUAL + 1) if seen.cache.n_bytes(n * n_context) <= free // SHARE]
+    n_of = range(2, USUAL + 1)
+    fits = [n for n in n_of if caches_bytes(target, draft, config, n, n_context) <= free // SHARE]
     return n_context, max(fits, default=1)
+
+
+def needed_bytes(config: Config, *, n_parallel: int = 0) -> int | None:
+    """Memory that `open_many` would take, None where files do not say or it is a GPU's.
+
+    As the doctor counts it: weights whole, though those that are mapped can be dropped.
+    Raises: UsageError, ModelFileError for files that are not here.
+    """
+    target, draft = foreseen(config, None)
+    sides = [one for one in (target, draft) if one is not None]
+    if not all(one.shares_memory and one.cache is not None for one in sides):
+        return None
+    n = 1 if why_not(target.path, config) else n_parallel
+    n_context, n = (config.ctx_size or target.most_context, n) if n else sizes(config, None, 0)
+    kept = sum(one.weights_bytes + one.logits_bytes for one in sides)
+    return kept + caches_bytes(target, draft, config, n, n_context)
+
+
+def foreseen(
+    config: Config, progress: Progress | None, *, drafter: bool = True
+) -> tuple[Preview, Preview | None]:
+    """Previews of the target, and of the draft model if one drafts; drafter: whether to look."""
+    wants = drafter and opening.drafts_with_a_model(config)
+    path, draft_path = opening.paths_of(config, progress, drafter=wants)
+    options, _ = opening.options_of(config)
+    found = [preview(path, options)]
+    if draft_path is not None:
+        found.append(preview(draft_path, opening.options_of(config, draft_path)[1]))
+    for one in found:
+        one.close()
+    return found[0], found[1] if draft_path is not None else None
+
+
+def caches_bytes(
+    target: Preview, draft: Preview | None, config: Config, n: int, n_context: int
+) -> int:
+    """Of n sequences of so many tokens of the target, and of the same texts in the drafter."""
+    size = 0 if target.cache is None else target.cache.n_bytes(n * n_context)
+    if draft is None or draft.cache is None:
+        return size
+    return size + draft.cache.n_bytes(n * shown(draft, target.n_vocab, n_context, config))
+
+
+def shown(draft: Preview, n_vocab: int, n_context: int, config: Config) -> int:
+    """Tokens that a draft model sees at most of a text of n_context of a target's n_vocab kinds."""
+    size = int(n_context * (1.0 if draft.n_vocab == n_vocab else MORE_TOKENS))
+    if window := config.draft_window:  # a longer text is shown from its first tokens and its end
+        size = min(size, max(window + SINKS + ROOM, SMALLEST))
+    return size
 
 
 def open_shared(
@@ -172,9 +221,7 @@ def open_drafters(
     window = config.draft_window
     seen = preview(draft_path, options)
     seen.close()
-    size = int(n_context * (1.0 if seen.n_vocab == target.n_vocab else MORE_TOKENS))
-    if window:  # a text that is longer is shown from its first tokens and its end
-        size = min(size, max(window + SINKS + ROOM, SMALLEST))
+    size = shown(seen, target.n_vocab, n_context, config)
     model, shared = open_shared(draft_path, options, n, size, progress)
     opened.callback(model.close)
     names = draft_path.name, path.name

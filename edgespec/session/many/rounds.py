@@ -23,6 +23,7 @@ from edgespec.session.many.door import CLOSED
 from edgespec.session.many.drafting import Drafting, Looking, Wanted
 from edgespec.session.many.parts import part_of, shares
 from edgespec.session.many.slots import Job, Slot, place
+from edgespec.types import Step
 
 log = logging.getLogger("edgespec")
 STOPPED = "stopped: the model was closed"
@@ -247,6 +248,15 @@ class Rounds:
                 job.plain_s += cost_of(self._drafting.costs.seconds, len(asked) + n_read)
                 job.n_priced += 1
             job.steps.put(step)
+            self._look_for_end(slot, job, step)
+
+    def _look_for_end(self, slot: Slot, job: Job, step: Step) -> None:
+        """A stop string ends it at once, however late its reader comes."""
+        try:
+            if job.has_said is not None and job.has_said(step):
+                self._end(slot)
+        except Exception as error:
+            self._end(slot, error)
 
     def _learn(self, n_rows: int, n_read: int, took_s: float, wanted: list[Wanted]) -> None:
         """What the forward took."""

@@ -5,7 +5,7 @@ Knows ids; no text, no threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -23,8 +23,9 @@ class Job:
     """One request. most: tokens drafted a round at most; fixed: always as many. messages: what
     `ids` are of, none for a raw text.
 
-    asked: when it came, on perf_counter's clock. n_new: tokens of its prompt that no slot had
-    read. plain_s: what rounds without drafts would have taken, of n_priced rounds.
+    has_said: told each round, whether the answer ends with it; None where nothing does. asked: when
+    it came, on perf_counter's clock. n_new: tokens of its prompt that no slot had read. plain_s:
+    what rounds without drafts would have taken, of n_priced rounds.
     """
 
     ids: list[int]
@@ -32,6 +33,7 @@ class Job:
     most: int
     fixed: bool
     messages: Sequence[Mapping[str, Any]] = ()
+    has_said: Callable[[Step], bool] | None = None
     steps: Outbox[Step] = field(default_factory=Outbox)
     decoding: Decoding | None = None
     asked: float = field(default_factory=perf_counter)

@@ -1,0 +1,121 @@
+"""Texts to vectors, by a model that was made for that: one call after another, from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgespec.backends import backend_of
+from edgespec.config import Config
+from edgespec.errors import BusyError, Cancelled
+from edgespec.protocols import Tokenizer
+from edgespec.session import opening
+from edgespec.types import FloatArray, Progress
+
+PART = 16  # texts that are read before others may have their turn
+
+
+class Embeds(Protocol):
+    """What gives vectors; see Embedding. n_embd: their width. n_slots: of texts in one call."""
+
+    config: Config
+    path: Path
+    n_embd: int
+    n_context: int
+    n_vocab: int
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def embed(self, texts: Sequence[Sequence[int]], wanted: Callable[[], bool]) -> FloatArray: ...
+
+    def close(self) -> None: ...
+
+
+class Embedding:
+    """Implements Embeds by an embedder, which is then used by nobody else."""
+
+    def __init__(self, config: Config, path: Path, embedder: Any, *, n_queue: int) -> None:
+        self.config, self.path, self._embedder = config, path, embedder
+        self.n_embd, self.n_context = int(embedder.n_embd), int(embedder.n_context)
+        self.n_vocab, self._n_queue = int(embedder.n_vocab), n_queue
+        self._turn, self._count, self._n_inside = threading.Lock(), threading.Lock(), 0
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        found: Tokenizer = self._embedder.tokenizer
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text within what the model begins and ends texts with."""
+        found: list[int] = self._embedder.tokenizer.framed(text)
+        return found
+
+    def embed(self, texts: Sequence[Sequence[int]], wanted: Callable[[], bool]) -> FloatArray:
+        """[n, n_embd] a vector of length 1 for each text's ids; wanted: whether to go on.
+
+        Raises: ContextError for a text that is too long; BusyError; Cancelled.
+        """
+        with self._count:
+            if self._n_inside > self._n_queue:
+                raise BusyError(
+                    f"{self._n_inside} requests wait for vectors: expected at most "
+                    f"{self._n_queue}; ask again later"
+                )
+            self._n_inside += 1
+        try:
+            return self._all(texts, wanted)
+        finally:
+            with self._count:
+                self._n_inside -= 1
+
+    def _all(self, texts: Sequence[Sequence[int]], wanted: Callable[[], bool]) -> FloatArray:
+        import numpy as np
+
+        self._embedder.check(texts)
+        out = np.empty((len(texts), self.n_embd), np.float32)
+        for start in range(0, len(texts), PART):
+            with self._turn:
+                if not wanted():
+                    raise Cancelled("stopped: nobody waits for it")
+                out[start : start + PART] = self._embedder.embed(texts[start : start + PART])
+        return out
+
+    def close(self) -> None:
+        """Free the model; closing twice is no error."""
+        self._embedder.close()
+
+
+def is_embedding(path: Path) -> bool:
+    """Whether a model gives vectors and no text. Raises: ModelFileError, UsageError."""
+    if backend_of(path) != "llamacpp":
+        return False
+    from edgespec.backends.llamacpp.embedder import gives_vectors
+
+    return gives_vectors(path)
+
+
+def needed_bytes(path: Path) -> int:
+    """Memory that such a model takes."""
+    from edgespec.backends.llamacpp.embedder import size_of
+
+    return size_of(path)
+
+
+def open_embedding(
+    path: Path, config: Config, progress: Progress | None = None, *, n_queue: int = 64
+) -> Embedding:
+    """The model in `path`, open. Raises: ModelFileError, UsageError, BackendError."""
+    from edgespec.backends.llamacpp.embedder import Embedder
+
+    options, what = opening.options_of(config)[0], f"loading {path.name}"
+    if progress is not None:
+        options = replace(options, progress=lambda share: progress(what, min(share, 0.99)))
+    with opening.telling(progress, what):
+        return Embedding(config, path, Embedder(path, options), n_queue=n_queue)

@@ -1,0 +1,86 @@
+"""What can be opened by a name alone: known pairs, tuned ones, models of the hub, a folder's files.
+
+A name is looked up among what is here and never taken for a path; the network is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgespec.config import Config, cache_folder, with_values
+from edgespec.files import in_words
+from edgespec.store import pairs, tuned
+from edgespec.store.hub import cache
+from edgespec.store.hub.names import asked_by, models_of
+
+# Options that are of one pair of models, and not of how models are used here.
+OF_A_MODEL = (
+    "pair", "model", "draft_model", "hf_repo", "hf_repo_draft", "bridge", "lora_draft",
+    "chat_template",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Offer:
+    """values: of Config's options, which open it. n_missing: bytes to fetch or make before, as far
+    as they are known; is_here: there are none. pull: what brings them.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    is_here: bool = True
+    n_missing: int = 0
+
+    @property
+    def pull(self) -> str:
+        """What a user types for what is missing."""
+        return f"edgespec models pull {self.name}"
+
+    @property
+    def missing(self) -> str:
+        """What is to be done first, in words."""
+        size = f" ({in_words(self.n_missing)})" if self.n_missing else ""
+        return f"has to be fetched or made first{size}: type `{self.pull}`"
+
+    def config(self, base: Config) -> Config:
+        """How it is opened where `base` says how models are used; nothing is downloaded."""
+        usual: dict[str, Any] = {name: getattr(Config(), name) for name in OF_A_MODEL}
+        bare = replace(base, **usual, offline=True)
+        return with_values(bare, self.values, f"model {self.name}")
+
+
+def offers(folder: Path | None = None) -> dict[str, Offer]:
+    """All of them by name; folder: one more of GGUF files, each by its name without the ending."""
+    found: dict[str, Offer] = {}
+    for offer in (*_pairs(), *_tuned(), *_of_hub(), *(_files(folder) if folder else ())):
+        found.setdefault(offer.name, offer)
+    return found
+
+
+def _pairs() -> Iterator[Offer]:
+    for pair in map(pairs.find, pairs.names()):
+        missing = [one for one in pair.entries if not pairs.is_here(one, cache_folder())]
+        n_missing = sum(one.size + one.onnx_size for one in missing)
+        yield Offer(pair.name, {"pair": pair.name}, not missing, n_missing)
+
+
+def _tuned() -> Iterator[Offer]:
+    for pair in filter(None, map(tuned.find, tuned.names())):
+        yield Offer(pair.name, pair.values)
+
+
+def _of_hub() -> Iterator[Offer]:
+    held = cache.everything()
+    for one in held:
+        asked = asked_by(other.name for other in held if other.repo == one.repo)
+        name = f"{one.repo}:{asked[one.name]}"
+        yield Offer(name, {"hf_repo": name})
+
+
+def _files(folder: Path) -> Iterator[Offer]:
+    there = [path.name for path in folder.glob("*.gguf") if path.is_file()]
+    for name, parts in models_of(there).items():
+        yield Offer(Path(name).stem, {"model": str(folder / parts[0])})
