@@ -157,9 +157,10 @@ class Engine:
 
         It shares the models with `generate`: who comes second is told that they are busy.
         """
+        from edgespec.server.choices import settled
         from edgespec.server.limits import Access
         from edgespec.server.running import Place as Where
-        from edgespec.server.running import over
+        from edgespec.server.running import started
         from edgespec.session.many.solo import Solo
 
         if not key.strip():
@@ -167,7 +168,7 @@ class Engine:
         if self._server is None:
             session, self._session = self._opened(), None  # closed if no server can start
             where = Where(port, Access(keys=(key.strip(),)))
-            self._server = over(Solo(session, n_queue=4), where)
+            self._server = started(where, lambda _: settled(Solo(session, n_queue=4)))
             self._session = session
         return {"url": f"{self._server.url}/v1", "model": self._server.name}
 
