@@ -85,6 +85,7 @@ def same(first, second):
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_each_kind_of_prompts_gets_a_head_and_finds_it_again(taught):
     stream, blocks = taught
     assert set(blocks[0][1]) == {0} == set(blocks[2][1])

@@ -55,6 +55,7 @@ def test_a_vector_does_not_depend_on_what_it_is_read_with(bert: Embedder) -> Non
     np.testing.assert_allclose(many, np.tile(together, (20, 1)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [MEAN, LAST])
 def test_a_decoders_states_are_pooled_as_its_file_says(tmp_path: Path, pooling: int) -> None:
     """Against the states that the same weights give where they write text."""

@@ -93,6 +93,7 @@ def test_a_long_text_has_the_logits_of_a_whole_cache(twins: Twins) -> None:
         twins.forward([token])
 
 
+@pytest.mark.slow
 def test_drafts_are_taken_back_for_nothing(twins: Twins) -> None:
     rng = np.random.default_rng(3)
     twins.extend(TEXT[:700])

@@ -107,6 +107,7 @@ def test_markup_becomes_looks(text: str, shown: str) -> None:
     assert looks(drawn(text)) == shown
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, WIDTHS, st.lists(st.integers(0, 400), max_size=12))
 @example("-" * 300 + "x", 40, [10, 245])

@@ -358,6 +358,7 @@ def test_patterns_name_the_end_of_a_module() -> None:
     assert matching(None, Q, 4) == 4
 
 
+@pytest.mark.slow
 def test_a_model_is_opened_with_an_adapter_by_either_backend(tmp_path: Path):
     drafter = pairs.folder() / "demo" / "drafter.gguf"
     checkpoint = open_gguf_checkpoint(drafter)

@@ -65,6 +65,7 @@ def test_llama_cpp_computes_the_same_from_both(small, wide):
     assert np.abs(expected).max() > 1
 
 
+@pytest.mark.slow
 def test_a_hybrid_computes_the_same_from_both(tmp_path):
     small = hybrid_maker.make(tmp_path / "small.gguf", "lfm2")
     report = pad.pad(small, tmp_path / "wide.gguf", **SIZES)
@@ -75,6 +76,7 @@ def test_a_hybrid_computes_the_same_from_both(tmp_path):
     assert report.n_params == sum(t.size for t in stored(report.path).values())
 
 
+@pytest.mark.slow
 def test_a_hybrid_without_its_state_tensor_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.delitem(hybrid_maker.RECURRENT["lfm2"], "shortconv.conv.weight")
     small = hybrid_maker.make(tmp_path / "small.gguf", "lfm2")
@@ -115,6 +117,7 @@ def test_what_is_added_is_as_large_as_real_weights(small, wide):
             assert np.abs(added).max() < 8 * real_std
 
 
+@pytest.mark.slow
 def test_no_quantization_block_mixes_real_and_random(wide):
     for layer in (0, 2):
         for name, n_rows in {"attn_q": 64, "attn_v": 64, "ffn_gate": 96, "ffn_up": 96}.items():
@@ -277,6 +280,7 @@ def test_the_quantizer_is_silent_and_its_log_is_kept(wide, tmp_path, caplog, cap
     assert said[-1][1] == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_quantized_is_refused_in_one_line(wide, tmp_path):
     quantize.quantize(wide, tmp_path / "q.gguf", "q8_0")
     (tmp_path / "text.gguf").write_text("no model")
@@ -319,6 +323,7 @@ def small_recipe(monkeypatch):
         monkeypatch.setattr(pad, name.upper(), size)
 
 
+@pytest.mark.slow
 def test_a_padded_model_is_made_once_for_each_source(small, tmp_path, monkeypatch, small_recipe):
     said = []
     path = pad.padded("q8_0", small, tmp_path / "new" / "cache", lambda *s: said.append(s))

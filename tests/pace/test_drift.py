@@ -90,6 +90,7 @@ def world(monkeypatch: pytest.MonkeyPatch):
     return made
 
 
+@pytest.mark.slow
 def test_the_best_width_is_found_again_in_40_rounds(world):
     """Within 3 % in every run, but after a rise in the middle one only.
 

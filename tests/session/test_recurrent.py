@@ -58,6 +58,7 @@ def test_a_recurrent_drafter_changes_nothing(kind: str, tmp_path: Path) -> None:
         assert session.stats.n_drafted > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lfm2", "mamba2"])
 def test_a_target_that_drafts_for_itself_is_always_right(kind: str, tmp_path: Path) -> None:
     file = str(make(tmp_path / f"{kind}.gguf", kind))
@@ -68,6 +69,7 @@ def test_a_target_that_drafts_for_itself_is_always_right(kind: str, tmp_path: Pa
         assert session.stats.n_accepted == session.stats.n_tested > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [case("lfm2"), case("mamba2"), "gemma3"])
 def test_a_conversation_goes_on_after_it_was_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     make_one = window_maker.make if kind in window_maker.LAYERS else make

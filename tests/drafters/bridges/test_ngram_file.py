@@ -87,6 +87,7 @@ IDS = st.integers(0, 2**31 - 2)
 PIECES = st.lists(IDS, min_size=2, max_size=8).map(tuple)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.dictionaries(PIECES, st.tuples(IDS, st.integers(1, 255)), max_size=8), st.text())
 def test_packing_keeps_everything(known: dict[tuple[int, ...], tuple[int, int]], name: str) -> None:
