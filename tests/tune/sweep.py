@@ -30,6 +30,7 @@ from edgespec.types import Stats
 
 THREADS = ("threads", "threads_draft")
 Messages = Sequence[Message]
+Way = tuple[Session, str, str]  # kind of method, and its drafters
 
 
 def chosen(path: Path, pair: str) -> str:
@@ -52,14 +53,19 @@ def main(words: list[str]) -> None:
     pairs, numbers = words[1].split(","), candidates(n_cores())
     choice = chosen(Path(words[2]), pairs[0])
     with ExitStack() as opened:
-        methods: dict[str, tuple[Session, Method]] = {}
+        sessions, methods = dict[str, Way](), dict[str, tuple[Session, Method]]()
         for pair, n_target, n_draft in product(pairs, numbers, numbers):
             values = {"pair": pair, "threads": n_target, "threads_draft": n_draft, **usual}
             session = opened.enter_context(Session(with_values(Config(), values, "sweep")))
             for way, drafter in DRAFTS.items():
                 name = named(pair, way, n_target, n_draft)
                 kind = "plain" if way == "plain" else "auto"
-                methods.setdefault(name, (session, session.pair.method(kind, drafter)))
+                sessions.setdefault(name, (session, kind, drafter))
+
+        def renew() -> None:
+            """Ways that have learned nothing, of which none can recite an answer."""
+            for name, (session, kind, drafter) in sessions.items():
+                methods[name] = session, session.pair.method(kind, drafter)
 
         def answer(name: str, messages: Messages) -> Stats:
             session, method = methods[name]
@@ -70,10 +76,13 @@ def main(words: list[str]) -> None:
 
         first = int(given.get("after", 8))
         questions = {one: [p.messages for p in built_in(one)[first:]] for one in sets}
+        renew()
         for name in methods:  # costs and graphs are made once
             answer(name, questions[sets[0]][0])
+        renew()
         names = [choice, *(name for name in methods if name != choice)]
-        ways = Race(questions, answer, told).run(names, 60 * float(given.get("minutes", 10)))
+        race = Race(questions, answer, told, forget=renew)
+        ways = race.run(names, 60 * float(given.get("minutes", 10)))
     rows: list[dict[str, Any]] = [
         {
             "way": way.name,
