@@ -23,7 +23,8 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
     """The vectors, in the order of the texts. Raises: Refusal, ContextError, BusyError."""
     model = served.embedding
     width = width_of(given, model.n_embd)
-    texts = texts_of(served, required(given, "input"), "input", MOST_TEXTS)
+    asked = required(given, "input")
+    texts = texts_of(served, asked, "input", MOST_TEXTS, lambda: work.is_wanted)
     work.prepared()
     try:
         vectors = shortened(model.embed(texts, lambda: work.is_wanted), width)
