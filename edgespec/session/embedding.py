@@ -19,7 +19,7 @@ PART = 16  # texts that are read before others may have their turn
 
 
 class Embeds(Protocol):
-    """What gives vectors; see Embedding. n_embd: their width. n_slots: calls that are answered at once."""
+    """What gives vectors; see Embedding. n_embd: their width. n_slots: calls read at once."""
 
     config: Config
     path: Path
@@ -113,11 +113,18 @@ def is_embedding(path: Path) -> bool:
     return gives_vectors(path)
 
 
-def needed_bytes(path: Path) -> int:
-    """Memory that such a model takes."""
+def needed_bytes(path: Path, config: Config) -> int:
+    """Memory that such a model takes. Raises: ModelFileError, UsageError."""
     from edgespec.backends.llamacpp.embedder import size_of
 
-    return size_of(path)
+    return size_of(path, opening.options_of(config)[0])
+
+
+def shortened(vectors: FloatArray, width: int) -> FloatArray:
+    """[n, width] the first numbers of each vector, of length 1 again."""
+    from edgespec.backends.llamacpp.embedder import of_length_1
+
+    return of_length_1(vectors[:, :width])
 
 
 def open_embedding(
