@@ -36,16 +36,17 @@ log = logging.getLogger("edgespec")
 def application(
     house: House, *, limits: Limits | None = None, access: Access | None = None, n_slots: int = 1
 ) -> Starlette:
-    """What answers requests for the models of `house`; n_slots: answers at once of one of them."""
+    """What answers requests for the models of `house`; n_slots: most answers at once of one."""
     limits, access, metrics = limits or Limits(), access or Access(), Metrics(house.first)
     bench = Bench(limits, metrics, n_slots, house.rules.most)
     given = Given(house, bench, limits, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        closing = asyncio.ensure_future(closing_idle(house))
+        closing = asyncio.ensure_future(closing_idle(house)) if house.rules.idle_s else None
         yield
-        closing.cancel()
+        if closing is not None:
+            closing.cancel()
         await bench.close()
 
     routes = [
@@ -54,8 +55,8 @@ def application(
         given.post("/v1/completions", fields.COMPLETIONS, completions.whole, completions.parts),
         given.post("/v1/responses", fields.RESPONSES, responses.whole, responses.parts),
         given.post("/v1/embeddings", fields.EMBEDDINGS, embeddings.whole),
-        given.post("/tokenize", fields.TOKENIZE, tokens.tokenize),
-        given.post("/detokenize", fields.DETOKENIZE, tokens.detokenize),
+        given.post("/tokenize", fields.TOKENIZE, tokens.tokenize, waits=False),
+        given.post("/detokenize", fields.DETOKENIZE, tokens.detokenize, waits=False),
         *page.ROUTES,
     ]
     shared = Middleware(
@@ -107,17 +108,17 @@ class Given:
 
     def post(
         self, path: str, known: Mapping[str, fields.Check], whole: WholeOf,
-        parts: PartsOf | None = None,
+        parts: PartsOf | None = None, *, waits: bool = True,
     ) -> Route:  # fmt: skip
-        """An endpoint; parts: what it streams, where it can."""
+        """An endpoint; parts: what it streams, where it can. waits: for its turn with the model."""
 
         async def endpoint(request: Request) -> Response:
             try:
                 given = await body.read(request, self._limits)
                 asked = fields.checked(given, known)
                 model = self._house.named(asked.get("model", ""))
-                if parts is not None:
-                    self._bench.check_room(model)
+                if waits:
+                    self._bench.check_room(model, self._n_slots(model))
 
                 def job(work: Work) -> Any:
                     with self._served(asked, work) as served:
@@ -140,6 +141,12 @@ class Given:
                 return refused(refusal_of(error))
 
         return Route(path, endpoint, methods=["POST"])
+
+    def _n_slots(self, model: str) -> int:
+        """Answers at once of a model; of one that is not open, one."""
+        resident = self._house.open().get(model)
+        opened = None if resident is None else cast("Opened | None", resident.opened)
+        return 1 if opened is None else opened.n_slots
 
     @contextmanager
     def _served(self, asked: Mapping[str, Any], work: Work) -> Iterator[Served]:

@@ -37,7 +37,7 @@ def opened(config: Config, how: How, progress: Progress | None = None) -> Opened
     """
     path = opening.paths_of(config, progress, drafter=False)[0]
     if is_embedding(path):
-        return open_embedding(path, config, progress)
+        return open_embedding(path, config, progress, n_queue=how.n_queue)
     answers = open_many(config, n_parallel=how.n_parallel, n_queue=how.n_queue, progress=progress)
     return settled(answers)
 
@@ -57,7 +57,7 @@ def settled(answers: Answers) -> Answers:
 
 @dataclass(frozen=True)
 class First:
-    """The model a server began with. again: opens it again.
+    """The model a server began with. again: opens it again, and downloads nothing.
 
     Implements house.Choice.
     """
@@ -71,7 +71,7 @@ class First:
 
     def needed_bytes(self) -> int | None:
         """See house.Choice."""
-        return needed(self.config, self.n_parallel)
+        return needed(replace(self.config, offline=True), self.n_parallel)
 
     def open(self, progress: Progress) -> Opened:
         """See house.Choice."""
@@ -109,9 +109,9 @@ class Other:
 def needed(config: Config, n_parallel: int) -> int | None:
     """Memory that the configured models would take, None if that cannot be told."""
     path = opening.paths_of(config, drafter=False)[0]
-    return (
-        embedding_bytes(path) if is_embedding(path) else needed_bytes(config, n_parallel=n_parallel)
-    )
+    if is_embedding(path):
+        return embedding_bytes(path, config)
+    return needed_bytes(config, n_parallel=n_parallel)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Asked:
 
 def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """All texts, one after another."""
-    asked, out = asked_of(served, given), Out(served)
+    asked, out = asked_of(served, given, work), Out(served)
     choices, counted = list[dict[str, Any]](), list[Stats]()
     n_tokens = 0
     for index, prompt in numbered(asked):
@@ -56,7 +56,7 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
 
 def parts(served: Served, given: Mapping[str, Any], work: Work) -> Iterator[Any]:
     """The same as it comes, and the word that ends it."""
-    asked, out = asked_of(served, given), Out(served)
+    asked, out = asked_of(served, given, work), Out(served)
     more = {"usage": None} if asked.usage else {}
     n_tokens = 0
     for index, prompt in numbered(asked):
@@ -137,10 +137,11 @@ def usage_of(asked: Asked, n_tokens: int) -> dict[str, int]:
     return {"prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": total}
 
 
-def asked_of(served: Served, given: Mapping[str, Any]) -> Asked:
-    """What the fields ask for. Raises: Refusal, UsageError."""
+def asked_of(served: Served, given: Mapping[str, Any], work: Work) -> Asked:
+    """What the fields ask for. Raises: Refusal, UsageError, Cancelled."""
     n, logprobs = given.get("n", 1), given.get("logprobs", -1)
-    prompts = texts_of(served, required(given, "prompt"), "prompt", MOST_PROMPTS)
+    prompt = required(given, "prompt")
+    prompts = texts_of(served, prompt, "prompt", MOST_PROMPTS, lambda: work.is_wanted)
     if given.get("best_of", n) != n:
         text = f"best_of is {given['best_of']}, n is {n}: expected the same; leave best_of out"
         raise Refusal(400, text, param="best_of", code="unsupported_parameter")

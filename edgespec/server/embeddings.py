@@ -14,6 +14,7 @@ from edgespec.server.fields import required
 from edgespec.server.refusal import Refusal, line
 from edgespec.server.tokens import texts_of
 from edgespec.server.work import Work
+from edgespec.session.embedding import shortened
 from edgespec.types import FloatArray
 
 MOST_TEXTS = 2048  # as OpenAI has it
@@ -23,12 +24,13 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
     """The vectors, in the order of the texts. Raises: Refusal, ContextError, BusyError."""
     model = served.embedding
     width = width_of(given, model.n_embd)
-    texts = texts_of(served, required(given, "input"), "input", MOST_TEXTS)
+    asked = required(given, "input")
+    texts = texts_of(served, asked, "input", MOST_TEXTS, lambda: work.is_wanted)
     work.prepared()
     try:
         vectors = shortened(model.embed(texts, lambda: work.is_wanted), width)
     except ContextError as error:
-        code = "context_length_exceeded"
+        code = "context_length_exceeded" if all(texts) else "invalid_value"
         raise Refusal(400, line(error), param="input", code=code) from error
     as_text = given.get("encoding_format") == "base64"
     data = [
@@ -47,13 +49,6 @@ def width_of(given: Mapping[str, Any], n_embd: int) -> int:
         text = f"dimensions is {width}: expected 1 to {n_embd}, which the model gives"
         raise Refusal(400, text, param="dimensions", code="invalid_value")
     return width
-
-
-def shortened(vectors: FloatArray, width: int) -> FloatArray:
-    """[n, width] the first numbers of each vector, of length 1 again."""
-    cut = vectors[:, :width]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    return np.asarray(cut / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def written(vector: Sequence[float] | FloatArray, *, as_text: bool) -> list[float] | str:

@@ -64,7 +64,7 @@ class Resident:
     """A model that is open, or about to be. opened: None before and after. n_using: requests.
 
     is_kept: see Choice. since: when it was opened, as Unix time; used: by the clock, when it was
-    last asked for.
+    last asked for. n_bytes: of memory that closing it may free, 0 if that is not known.
     """
 
     name: str
@@ -94,8 +94,9 @@ class Rules:
 class House:
     """Models by name, used from any thread.
 
-    first: the one that is asked for by no name, open already. choices: all that could be opened, by
-    name, as of now. free: bytes of memory that can be taken, None if that is not known.
+    first: the one that is asked for by no name, open already; n_bytes: that it took, 0 if that is
+    not known. choices: all that could be opened, by name, as of now. free: bytes of memory that can
+    be taken, None if that is not known.
     """
 
     def __init__(
@@ -107,12 +108,13 @@ class House:
         *,
         free: Callable[[], int | None],
         clock: Callable[[], float] = time.monotonic,
+        n_bytes: int = 0,
     ) -> None:
         self.first, self.choices, self.rules = first.name, choices, rules
         self._free, self._clock = free, clock
         self._changed = threading.Condition()
         self._loading, self._is_closed, self._n_waiting = threading.Lock(), False, 0
-        one = Resident(first.name, first.is_kept, opened, used=clock())
+        one = Resident(first.name, first.is_kept, opened, used=clock(), n_bytes=n_bytes)
         self._residents = {first.name: one}
 
     def named(self, name: str) -> str:
@@ -204,7 +206,7 @@ class House:
         opened: Closing | None = None
         try:
             with self._loading:
-                resident.n_bytes = self._with_room(resident, choice.needed_bytes())
+                resident.n_bytes = self._with_room(choice)
                 opened = choice.open(self._told)
                 log.info("%s is loaded", resident.name)
         except BaseException as error:
@@ -225,14 +227,18 @@ class House:
         if self._is_closed:
             raise Cancelled("the server closes")
 
-    def _with_room(self, resident: Resident, needed: int | None) -> int:
+    def _with_room(self, choice: Choice) -> int:
         """Close idle models until there is room; the bytes needed, 0 if not known.
 
-        Raises: Refusal where there is none.
+        What is needed may depend on what is free. Raises: Refusal where there is no room.
         """
-        while (why := self._lacking(resident.name, needed or 0)) is not None:
+        while True:
+            needed = choice.needed_bytes() or 0
+            why = self._lacking(choice.name, needed)
+            if why is None:
+                return needed
             idle, free = self._idle(), self._free()
-            if free is not None and (needed or 0) > free + sum(map(self._n_bytes, idle)):
+            if free is not None and needed > free + sum(one.n_bytes for one in idle):
                 raise why  # closing them all would not do
             with self._changed:
                 oldest = next((one for one in idle if one.is_idle), None)
@@ -240,7 +246,6 @@ class House:
                     raise why
                 oldest.is_leaving = True
             self._close(oldest)
-        return needed or 0
 
     def _idle(self) -> list[Resident]:
         """Those that nobody uses, the longest unused first."""
@@ -248,30 +253,21 @@ class House:
             found = [one for one in self._residents.values() if one.is_idle]
         return sorted(found, key=lambda one: one.used)
 
-    def _n_bytes(self, resident: Resident) -> int:
-        """Memory that closing it may free."""
-        choice = self.choices().get(resident.name)
-        if not resident.n_bytes and choice is not None:
-            resident.n_bytes = choice.needed_bytes() or 0
-        return resident.n_bytes
-
     def _lacking(self, name: str, needed: int) -> Refusal | None:
         """Why it cannot be opened now."""
         free = self._free()
         with self._changed:
             others = [one for one in self._residents.values() if one.opened is not None]
         busy = [one.name for one in others if one.n_using]
+        if free is not None and needed > free + sum(one.n_bytes for one in others):
+            return too_large(name, needed, free)  # whatever is closed
         if len(others) >= self.rules.most:
             return full(f"{len(others)} models are open: expected fewer than {self.rules.most}")
         if free is None or needed <= free:
             return None
-        seen = f"{name} takes {in_words(needed)} of memory, {in_words(free)} are free"
         if busy:
-            return full(f"{seen} beside {', '.join(busy)}")
-        return Refusal(
-            400, f"{seen}: expected a smaller model; or start the server with a smaller -c",
-            param="model", code="model_too_large",
-        )  # fmt: skip
+            return full(f"{taken(name, needed, free)} beside {', '.join(busy)}")
+        return too_large(name, needed, free)
 
     def _close(self, resident: Resident) -> None:
         """Free it; who asks for it meanwhile waits, and has it loaded again."""
@@ -310,6 +306,18 @@ class House:
             left = [one for one in self._residents.values() if one.opened is not None]
         for one in left:
             self._close(one)
+
+
+def taken(name: str, needed: int, free: int) -> str:
+    """What a model takes and what there is, in words."""
+    return f"{name} takes {in_words(needed)} of memory, {in_words(free)} are free"
+
+
+def too_large(name: str, needed: int, free: int) -> Refusal:
+    """For a model that has no room here."""
+    more = "expected a smaller model; or start the server with a smaller -c"
+    text = f"{taken(name, needed, free)}: {more}"
+    return Refusal(400, text, param="model", code="model_too_large")
 
 
 def full(why: str) -> Refusal:

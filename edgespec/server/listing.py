@@ -15,8 +15,8 @@ def listed(house: House) -> dict[str, Any]:
     """
     choices, residents = house.choices(), house.open()
     names = [name for name, one in choices.items() if not one.missing]
-    names = [*sorted(residents, key=lambda name: name != house.first), *names]
-    rows = [model_row(name, residents.get(name)) for name in dict.fromkeys(names)]
+    names = sorted(dict.fromkeys([*residents, *names]), key=lambda name: name != house.first)
+    rows = [model_row(name, residents.get(name)) for name in names]
     absent = [{"id": one.name, "why": one.missing} for one in choices.values() if one.missing]
     return {"object": "list", "data": rows, "to_fetch": absent}
 

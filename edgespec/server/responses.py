@@ -140,7 +140,7 @@ class Reply:
             **{name: given.get(name) for name in ECHOED},
             "model": self._served.name,
             "output": [],
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": given.get("parallel_tool_calls", True),
             "previous_response_id": None,
             "store": False,
             "tool_choice": given.get("tool_choice", "auto"),

@@ -24,17 +24,18 @@ import uvicorn
 
 from edgespec.config import Config
 from edgespec.device import free_memory
-from edgespec.errors import UsageError
+from edgespec.errors import EdgeSpecError, UsageError
 from edgespec.files import place as place_of
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
 from edgespec.server.app import application
-from edgespec.server.choices import Choices, First, How, Opened, opened, settled
+from edgespec.server.choices import Choices, First, How, Opened, needed, opened, settled
 from edgespec.server.house import IDLE_S, MOST, House, Rules
 from edgespec.server.limits import Access, Limits
 from edgespec.session.load import config_of
 from edgespec.session.many.many import Answers
+from edgespec.session.many.opening import USUAL
 from edgespec.session.many.solo import Solo
 from edgespec.session.session import Session
 from edgespec.types import Progress
@@ -98,9 +99,10 @@ class Server:
         self.url = f"http://{shown}:{port}"
         self.name = place.name or name_of(opened.config)
         self._house = housed(opened, self.name, place, again)
+        most = 0 if place.others.alone else place.others.n_parallel or USUAL
         app = application(
             self._house, limits=place.limits, access=place.access,
-            n_slots=getattr(opened, "n_slots", 1),
+            n_slots=max(opened.n_slots, most),
         )  # fmt: skip
         self._bench = app.state.bench
         settings = uvicorn.Config(
@@ -206,14 +208,23 @@ def serve(
 def over(config: Config, place: Place, progress: Progress | None = None) -> Server:
     """A server of the configured model. Raises: as `edgespec.load`, UsageError."""
     how = How(place.others.n_parallel, place.limits.queue)
-    return started(place, lambda told: opened(config, how, told), progress)
+    here = replace(config, offline=True)  # nothing is downloaded for a request
+    return started(
+        place, lambda told: opened(config, how, told), progress,
+        again=lambda told: opened(here, how, told),
+    )  # fmt: skip
 
 
-def started(place: Place, open_: Again, progress: Progress | None = None) -> Server:
-    """A server of what is opened so, which it closes, also if it cannot start."""
+def started(
+    place: Place, open_: Again, progress: Progress | None = None, again: Again | None = None
+) -> Server:
+    """A server of what is opened so, which it closes, also if it cannot start.
+
+    again: opens it another time, if that is done in another way.
+    """
     first = open_(progress)
     try:
-        return Server(first, place, open_)
+        return Server(first, place, again or open_)
     except BaseException:
         first.close()
         raise
@@ -227,7 +238,17 @@ def housed(first: Opened, name: str, place: Place, again: Again | None) -> House
     folder = str(place_of(others.folder)) if others.folder else ""
     choices = Choices(one, How(others.n_parallel, queue), others=not others.alone, folder=folder)
     rules = Rules(others.most, IDLE_S if others.idle_s is None else others.idle_s, queue)
-    return House(one, first, choices, rules, free=free_memory)
+    n_bytes = 0 if others.alone else taken(first)
+    return House(one, first, choices, rules, free=free_memory, n_bytes=n_bytes)
+
+
+def taken(opened: Opened) -> int:
+    """Bytes of memory that an open model has, 0 if that is not known."""
+    try:
+        return needed(replace(opened.config, offline=True), opened.n_slots) or 0
+    except EdgeSpecError as error:  # its files are gone
+        log.info("how much memory the first model has is not known: %s", error)
+        return 0
 
 
 def not_again(_: Progress | None) -> Opened:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgespec.errors import Cancelled
 from edgespec.server.asked import Served
 from edgespec.server.fields import integer, required
 from edgespec.server.refusal import Refusal
@@ -41,10 +42,12 @@ def ids_of(found: list[Any], served: Served, param: str) -> list[int]:
     return found
 
 
-def texts_of(served: Served, given: Any, param: str, most: int) -> list[list[int]]:
+def texts_of(
+    served: Served, given: Any, param: str, most: int, wanted: Callable[[], bool]
+) -> list[list[int]]:
     """The ids of every text: of a text, ids, or a list of at most so many of either.
 
-    Raises: Refusal.
+    wanted: whether to go on. Raises: Refusal, Cancelled.
     """
     is_ids = isinstance(given, list) and all(isinstance(one, int) for one in given)
     texts = [given] if isinstance(given, str) or (is_ids and given) else list(given)
@@ -53,6 +56,8 @@ def texts_of(served: Served, given: Any, param: str, most: int) -> list[list[int
         raise Refusal(400, text, param=param, code="invalid_value")
     found: list[list[int]] = []
     for one in texts:
+        if not wanted():
+            raise Cancelled("stopped: nobody waits for it")
         if isinstance(one, str):
             found.append(served.opened.encode(one))
         elif isinstance(one, list):

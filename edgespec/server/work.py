@@ -111,11 +111,10 @@ class Bench:
     """Where requests are worked on: threads, as many as may wait or be answered at once."""
 
     def __init__(self, limits: Limits, metrics: Metrics, n_slots: int, n_models: int = 1) -> None:
-        """n_slots: answers at once of one model, n_models: that may be open at once."""
+        """n_slots: answers at once of one model at most, n_models: that may be open at once."""
         self.limits, self._metrics = limits, metrics
         # A few more than may wait or be answered, so that whoever is too many is refused at once.
-        self._most = limits.queue + n_slots
-        n = self._most * n_models + MORE
+        n = (limits.queue + n_slots) * n_models + MORE
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="edgespec-answer")
         self._live: set[Work] = set()
         self._gate = threading.Semaphore(PREPARING)
@@ -128,15 +127,15 @@ class Bench:
         n_running = sum(work.is_running for work in live)
         return n_running, len(live) - n_running
 
-    def check_room(self, model: str) -> None:
+    def check_room(self, model: str, n_slots: int) -> None:
         """Refuse whoever is too many now, before a thread reads a prompt that has no room.
 
-        Raises: BusyError.
+        n_slots: answers at once of that model. Raises: BusyError.
         """
-        n = sum(one.model == model for one in list(self._live))
-        if n >= self._most:
+        n, most = sum(one.model == model for one in list(self._live)), self.limits.queue + n_slots
+        if n >= most:
             raise BusyError(
-                f"{n} requests are answered or wait: expected at most {self._most}; ask again later"
+                f"{n} requests are answered or wait: expected at most {most}; ask again later"
             )
 
     async def whole(self, request: Request, model: str, job: Whole[Found]) -> Found:

@@ -207,7 +207,10 @@ def grammar_of(config: Config) -> str:
     return gbnf_of(schema)
 
 
-def told(path: Path, options: ModelOptions, progress: Progress | None) -> Any:
+def told(
+    path: Path, options: ModelOptions, progress: Progress | None,
+    open_: Callable[[Path, ModelOptions], Any] | None = None,
+) -> Any:  # fmt: skip
     """The open model; `progress` hears of it."""
     what = f"loading {path.name}"
     if progress is not None:
@@ -217,7 +220,7 @@ def told(path: Path, options: ModelOptions, progress: Progress | None) -> Any:
             trying=trying(path, progress),
         )
     with telling(progress, what):
-        return open_model(path, options)
+        return (open_ or open_model)(path, options)
 
 
 def trying(path: Path, progress: Progress | None) -> Callable[[float], None] | None:

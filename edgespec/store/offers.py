@@ -5,17 +5,20 @@ A name is looked up among what is here and never taken for a path; the network i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgespec.config import Config, cache_folder, with_values
-from edgespec.files import in_words
-from edgespec.store import pairs, tuned
+from edgespec.errors import UsageError
+from edgespec.files import in_words, place
+from edgespec.store import hub, pairs, tuned
 from edgespec.store.hub import cache
 from edgespec.store.hub.names import asked_by, models_of
 
+log = logging.getLogger("edgespec")
 # Options that are of one pair of models, and not of how models are used here.
 OF_A_MODEL = (
     "pair", "model", "draft_model", "hf_repo", "hf_repo_draft", "bridge", "lora_draft",
@@ -27,12 +30,14 @@ OF_A_MODEL = (
 class Offer:
     """values: of Config's options, which open it. n_missing: bytes to fetch or make before, as far
     as they are known; is_here: there are none. pull: what brings them.
+    absent: what a tuned pair lacks, if it lacks something.
     """
 
     name: str
     values: Mapping[str, Any]
     is_here: bool = True
     n_missing: int = 0
+    absent: str = ""
 
     @property
     def pull(self) -> str:
@@ -42,6 +47,8 @@ class Offer:
     @property
     def missing(self) -> str:
         """What is to be done first, in words."""
+        if self.absent:
+            return f"needs {self.absent}, which is not here: bring it back, or tune the pair again"
         size = f" ({in_words(self.n_missing)})" if self.n_missing else ""
         return f"has to be fetched or made first{size}: type `{self.pull}`"
 
@@ -68,8 +75,31 @@ def _pairs() -> Iterator[Offer]:
 
 
 def _tuned() -> Iterator[Offer]:
-    for pair in filter(None, map(tuned.find, tuned.names())):
-        yield Offer(pair.name, pair.values)
+    for name in tuned.names():
+        try:
+            if (pair := tuned.find(name)) is not None:
+                absent = _absent(with_values(Config(), pair.values, name))
+                yield Offer(name, pair.values, not absent, absent=absent)
+        except UsageError as error:
+            log.warning("%s; it is left out", error)
+
+
+def _absent(config: Config) -> str:
+    """The first of the configured models that is not here, "" if all are. Raises: UsageError."""
+    pair = pairs.find(config.pair)
+    sides = (
+        (config.model, config.hf_repo, pair.target),
+        (config.draft_model, config.hf_repo_draft, pair.drafter),
+    )
+    bare = config.model or config.hf_repo  # whose drafter is the one that is named, or none
+    for file, repo, entry in sides:
+        if file or repo:
+            here = place(file).exists() if file else hub.held(repo) is not None
+        else:
+            here = bool(bare) or pairs.is_here(entry, cache_folder())
+        if not here:
+            return Path(file).name or repo or config.pair
+    return ""
 
 
 def _of_hub() -> Iterator[Offer]:

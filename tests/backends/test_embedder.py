@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedder_maker import CLS, LAST, MEAN, RANK, make_bert, make_decoder
+from gguf_splitter import split
 from model_maker import make
 
 from edgespec.backends import ModelOptions, open_model
-from edgespec.backends.llamacpp.embedder import MOST_TEXTS, Embedder, batches, gives_vectors
+from edgespec.backends.gguf.file import read_header
+from edgespec.backends.llamacpp.embedder import (
+    MOST_TEXTS,
+    Embedder,
+    batches,
+    gives_vectors,
+    size_of,
+)
 from edgespec.errors import BackendError, ContextError, ModelFileError
 
 TEXTS = ("the fox runs in the wood.", "a bear sleeps", "the lake and the fox")
@@ -31,6 +39,16 @@ def test_which_files_are_embedding_models(tmp_path: Path) -> None:
     assert gives_vectors(make_bert(tmp_path / "silent.gguf", pooling=None))
     assert gives_vectors(make_decoder(tmp_path / "decoder.gguf"))
     assert not gives_vectors(make(tmp_path / "llama.gguf"))
+
+
+def test_keys_and_values_and_all_parts_count_as_memory(tmp_path: Path) -> None:
+    bert, decoder = make_bert(tmp_path / "b.gguf"), make_decoder(tmp_path / "d.gguf")
+    weights = read_header(bert).n_bytes, read_header(decoder).n_bytes
+    assert size_of(bert, OPTIONS) == weights[0]
+    # 2 layers, keys and values, 2 heads of 16 numbers of 2 bytes, the 256 tokens it was trained for
+    assert size_of(decoder, OPTIONS) == weights[1] + 2 * 2 * 2 * 16 * 2 * 256
+    parts = split(bert, 2, tmp_path, "parts")
+    assert size_of(parts[0], OPTIONS) == sum(read_header(part).n_bytes for part in parts)
 
 
 def test_texts_stand_within_the_models_own_tokens(bert: Embedder) -> None:

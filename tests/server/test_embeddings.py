@@ -90,7 +90,22 @@ def test_what_cannot_be_embedded_is_refused(
     refused = call(server.url, PATH, given)
     assert refused.status == 400
     assert refused.error["param"] == param
+    if param == "input" and "tokens" in expected:
+        code = "context_length_exceeded" if "102" in expected else "invalid_value"
+        assert refused.error["code"] == code
     assert expected in refused.error["message"]
+
+
+def test_too_many_are_refused_before_they_are_read(server: Server) -> None:
+    bench, model = server._bench, server._house.open()["bert"]
+    assert model.opened.n_slots == 1  # type: ignore[union-attr]
+    waiting = [bench._work("bert") for _ in range(bench.limits.queue + 1)]
+    try:
+        assert call(server.url, PATH, {"input": "a fox"}).status == 429
+        assert call(server.url, PATH, {"input": "a fox", "model": "decoder"}).status == 200
+        assert call(server.url, "/tokenize", {"content": "a fox"}).status == 200
+    finally:
+        bench._live.difference_update(waiting)
 
 
 def test_each_kind_of_model_does_its_own(server: Server) -> None:

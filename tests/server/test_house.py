@@ -75,6 +75,7 @@ class World:
         self.house = House(
             self.choices["one"], first, lambda: self.choices, Rules(**rules),  # type: ignore[arg-type]
             free=lambda: self.memory.free, clock=lambda: self.now,
+            n_bytes=self.choices["one"].size,
         )  # fmt: skip
 
     def ask(self, name: str, wanted: Callable[[], bool] = lambda: True) -> Closing | None:
@@ -137,12 +138,25 @@ def test_a_model_in_use_is_never_closed(world: World) -> None:
         with pytest.raises(Refusal, match="three takes 40.* free beside one, two") as caught:
             world.ask("three")
         assert caught.value.status == 503 and caught.value.headers["Retry-After"]
+        world.choices["three"].size = 101  # more than is free when all are closed
+        with pytest.raises(Refusal, match="expected a smaller model") as caught:
+            world.ask("three")
+        assert caught.value.status == 400
     assert set(world.house.open()) == {"one", "two"}
     world.choices["three"].size = 200
     with pytest.raises(Refusal, match="expected a smaller model") as caught:
         world.ask("three")
     assert caught.value.status == 400
     assert set(world.house.open()) == {"one", "two"}  # nothing was closed in vain
+
+
+def test_what_is_needed_is_asked_anew_once_something_was_closed(world: World) -> None:
+    world.ask("two")
+    three = world.choices["three"]
+    three.needed_bytes = lambda: min(world.memory.free + 15, 70)  # type: ignore[method-assign]
+    three.size = 60
+    assert world.ask("three") is not None
+    assert world.house.open()["three"].n_bytes == 70 and world.n_closed("one") == 1
 
 
 def test_no_more_are_open_than_the_rules_say() -> None:

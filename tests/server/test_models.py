@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,10 @@ def ask(server: Server, name: str, **more: Any) -> Answered:
     return call(server.url, PATH, {"model": name, "messages": ASK, "temperature": 0, **more})
 
 
-def test_requests_to_another_model_load_it_once(server: Server) -> None:
+def test_requests_to_another_model_load_it_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgespec")
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: ask(server, "random"), range(4)))
     assert {one.status for one in answers} == {200}
@@ -49,6 +53,7 @@ def test_requests_to_another_model_load_it_once(server: Server) -> None:
     assert ask(server, "demo").body["model"] == ask(server, "default").body["model"] == "demo"
     streamed = ask(server, "random", stream=True).events()
     assert streamed[-1] == "[DONE]" and '"model":"random"' in streamed[0]
+    assert [text for text in caplog.messages if "is loaded" in text] == ["random is loaded"]
 
 
 def test_models_that_are_open_or_here_are_listed_and_what_is_missing_besides(
@@ -58,6 +63,11 @@ def test_models_that_are_open_or_here_are_listed_and_what_is_missing_besides(
     listed = call(server.url, "/v1/models").body
     rows = {row["id"]: row for row in listed["data"]}
     assert listed["data"][0]["id"] == "demo"
+    with pytest.MonkeyPatch.context() as patch:  # also while it is closed
+        patch.delitem(server._house._residents, "demo")
+        listed = call(server.url, "/v1/models").body
+    assert (listed["data"][0]["id"], listed["data"][0]["status"]) == ("demo", "available")
+    assert server._house._residents["random"].n_bytes and server._house._residents["demo"].n_bytes
     assert rows["demo"]["status"] == rows["random"]["status"] == "loaded"
     assert rows["demo-foreign"]["status"] == "available"
     absent = {row["id"]: row["why"] for row in listed["to_fetch"]}

@@ -117,9 +117,10 @@ def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call)
     form = {"type": "json_schema", "name": "it", "schema": schema}
     answer = client.responses.create(
         model="demo", instructions="Be brief.", input="A number?", text={"format": form},
-        max_output_tokens=40,
+        max_output_tokens=40, parallel_tool_calls=False,
     )  # fmt: skip
     assert answer.status == "completed" and set(json.loads(answer.output_text)) == {"n"}
+    assert answer.parallel_tool_calls is False
     for given, expected in (
         ({"previous_response_id": "resp_1"}, "no answer is kept here"),
         ({"tools": [{"type": "web_search"}]}, "expected functions; no other tool runs here"),

@@ -15,7 +15,14 @@ from edgespec.check.lossless import first_difference, float_error_of
 from edgespec.config import Config
 from edgespec.errors import BackendError, Cancelled, ContextError, UsageError
 from edgespec.session.many.many import Many
-from edgespec.session.many.opening import caches_bytes, foreseen, open_many, sizes, why_not
+from edgespec.session.many.opening import (
+    caches_bytes,
+    foreseen,
+    needed_bytes,
+    open_many,
+    sizes,
+    why_not,
+)
 from edgespec.session.many.solo import Solo
 
 TOPICS = ("a fox", "a kite", "two friends", "a boat", "the moon", "a lost dog", "a cake", "rain")
@@ -254,6 +261,17 @@ def test_drafters_caches_count_among_those_that_memory_has_to_hold(monkeypatch):
     monkeypatch.setattr("edgespec.session.many.opening.free_memory", lambda: n_bytes)
     assert sizes(bare, None, 0) == (4096, 4)
     assert sizes(Config(ctx_size=4096), None, 0)[1] < 4
+
+
+def test_no_more_sequences_are_had_than_fit_beside_the_weights(monkeypatch):
+    monkeypatch.setattr("edgespec.session.many.opening.SHARE", 1)
+    config = Config(ctx_size=256, drafter="ngram")
+    kept = needed_bytes(config, n_parallel=1) - needed_bytes_of_caches(config, 1)
+    for n in (3, 1):
+        room = kept + needed_bytes_of_caches(config, n)
+        monkeypatch.setattr("edgespec.session.many.opening.free_memory", lambda room=room: room)
+        assert sizes(config, None, 0) == (256, n)
+        assert needed_bytes(config) == room
 
 
 def needed_bytes_of_caches(config, n) -> int:

@@ -235,17 +235,26 @@ def watch_health(url: str) -> None:
     print(json.dumps(took))
 
 
+def where(server: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that a server tells once it serves. Raises: RuntimeError if it ends before."""
+    while server.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("serving") and len(line.split()) > 3:
+                return line.split()[3]
+        time.sleep(0.05)
+    raise RuntimeError(log.read_text())
+
+
 def served(seconds: float, n_clients: int, words: list[str]) -> dict[str, Any]:
     """Start a server and the watcher, let the storm go over them, and end them."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "EDGESPEC_HOME": home}
         command = [sys.executable, "-m", "edgespec", "serve", "--port", "0", *words]
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        assert server.stderr is not None
+        log = Path(home) / "stderr"  # a pipe that nobody reads would fill
+        with log.open("w") as stderr:
+            server = subprocess.Popen(command, stderr=stderr, env=environment)
         try:
-            lines = iter(server.stderr.readline, "")  # a slow start is told in lines before
-            line = next(line for line in lines if line.startswith("serving"))
-            url = line.split()[3]
+            url = where(server, log)
             watcher = subprocess.Popen(
                 [sys.executable, __file__, "--watch", url],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -253,9 +262,10 @@ def served(seconds: float, n_clients: int, words: list[str]) -> dict[str, Any]:
             seen = asyncio.run(storm(url, server.pid, seconds, n_clients))
             took = sorted(json.loads(watcher.communicate("end\n", 20)[0]))
             server.terminate()
-            said = server.communicate(timeout=10)[1]
+            server.wait(10)
         finally:
             server.kill()
+        said = log.read_text()
     health = {
         "n": len(took), "median_s": took[len(took) // 2], "p99_s": took[int(0.99 * len(took))],
         "worst_s": took[-1], "n_over_50_ms": sum(one > 0.05 for one in took),

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from embedder_maker import make_bert
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import ASK, OPTIONS, Answered, call
@@ -21,15 +22,15 @@ from serving import ASK, OPTIONS, Answered, call
 import edgespec
 from edgespec.server import fields
 from edgespec.server.limits import Limits
-from edgespec.server.running import Place, Server
+from edgespec.server.running import Others, Place, Server
 
 pytestmark = pytest.mark.slow
-PATH = "/v1/chat/completions"
+PATH, VECTORS = "/v1/chat/completions", "/v1/embeddings"
 KNOWN = {
     PATH: fields.CHAT,
     "/v1/completions": fields.COMPLETIONS,
     "/v1/responses": fields.RESPONSES,
-    "/v1/embeddings": fields.EMBEDDINGS,
+    VECTORS: fields.EMBEDDINGS,
     "/tokenize": fields.TOKENIZE,
     "/detokenize": fields.DETOKENIZE,
 }
@@ -40,8 +41,13 @@ STATUSES = {200, 400, 404, 413, 429}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
         limits = Limits(read_s=1.0, n_tokens=40, n=2)
-        with edgespec.serve(limits=limits, **{**OPTIONS, "max_tokens": 4}) as one:
+        others = Others(
+            folder=str(make_bert(tmp_path_factory.mktemp("folder") / "bert.gguf").parent)
+        )
+        options = {**OPTIONS, "max_tokens": 4}
+        with edgespec.serve(limits=limits, others=others, **options) as one:
             yield one
 
 
@@ -109,7 +115,11 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "reasoning": st.just({"effort": "none"}), "truncation": st.just("disabled"),
     "add_special": st.booleans(),
     "prompt": st.one_of(st.text(max_size=30), st.lists(st.integers(0, 4000), max_size=5)),
-    "input": st.one_of(said, st.lists(message, min_size=1, max_size=2)),
+    "input": st.one_of(
+        said, st.lists(message, min_size=1, max_size=2), st.lists(said, max_size=3),
+        st.lists(st.integers(0, 60), max_size=5),
+    ),
+    "dimensions": st.integers(0, 40), "encoding_format": some(["float", "base64"]),
     "tokens": st.lists(st.integers(0, 4100), max_size=5),
     "response_format": st.fixed_dictionaries(
         {"type": st.sampled_from(["json_schema", "json_object", "text"])},
@@ -141,6 +151,8 @@ def request(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     if draw(st.integers(0, 19)) == 19:
         body[draw(st.text(max_size=9))] = draw(anything)
     body.setdefault("model", "demo")
+    if path == VECTORS and body["model"] in ("demo", "default"):
+        body["model"] = "bert"
     return path, body
 
 
@@ -161,6 +173,10 @@ def check(answered: Answered) -> None:
     elif answered.headers["content-type"].startswith("text/event-stream"):
         events = [json.loads(event) for event in answered.events() if event != "[DONE]"]
         assert all(e.get("error", {}).get("type") != "server_error" for e in events), events[-1]
+
+
+def test_bodies_reach_a_model_that_gives_vectors(server: Server) -> None:
+    assert call(server.url, VECTORS, {"model": "bert", "input": ["a fox"]}).status == 200
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -51,3 +51,27 @@ def test_tuned_pairs_are_offered_as_they_were_tuned() -> None:
     tuned.save(TunedPair("mine", {"pair": "demo-foreign", "threads": 1}))
     config = offers()["mine"].config(Config(model="y.gguf", threads=4))
     assert (config.pair, config.model, config.threads) == ("demo-foreign", "", 1)
+
+
+def test_a_tuned_pair_that_is_damaged_is_left_out_and_the_others_are_told() -> None:
+    tuned.save(TunedPair("mine", {"pair": "demo"}))
+    (tuned.folder() / "torn.toml").write_text("= 3")
+    (tuned.folder() / "old.toml").write_text("no_such_option = 3")
+    (tuned.folder() / "gone.toml").write_text('pair = "no-such-pair"')
+    assert offers()["mine"].is_here
+    assert not {"torn", "old", "gone"} & set(offers())
+
+
+@pytest.mark.parametrize(
+    ("values", "absent"),
+    [
+        ({"model": "/none/x.gguf"}, "x.gguf"),
+        ({"hf_repo": "maker/none-GGUF:Q4_K_M"}, "maker/none-GGUF:Q4_K_M"),
+        ({"draft_model": "/none/y.gguf"}, "y.gguf"),
+        ({"pair": "llama-3.1-8b"}, "llama"),
+    ],
+)
+def test_a_tuned_pair_whose_models_are_gone_is_missing(values: dict[str, str], absent: str) -> None:
+    tuned.save(TunedPair("mine", values))
+    found = offers()["mine"]
+    assert not found.is_here and f"needs {absent}" in found.missing

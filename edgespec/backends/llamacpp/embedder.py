@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from edgespec.backends import ModelOptions
-from edgespec.backends.gguf.check import check_model
+from edgespec.backends.gguf.check import check_model, parts
 from edgespec.backends.gguf.file import Header, read_header
 from edgespec.backends.llamacpp import opening
 from edgespec.backends.llamacpp.batch import Batch, Part
 from edgespec.backends.llamacpp.interrupts import held_interrupts
 from edgespec.backends.llamacpp.layout import MAP
 from edgespec.backends.llamacpp.library import library
+from edgespec.backends.llamacpp.preview import preview_of
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer, Weights
 from edgespec.backends.tokens import ids_of
 from edgespec.device import n_cores
@@ -46,9 +47,23 @@ def gives_vectors(path: Path) -> bool:
     return fact(header, CAUSAL) is False or fact(header, POOLING) not in (None, NONE)
 
 
-def size_of(path: Path) -> int:
-    """Bytes of memory that the model takes: its weights."""
-    return read_header(path).n_bytes
+def size_of(path: Path, options: ModelOptions) -> int:
+    """Bytes of memory that the model takes: weights of all parts; keys and values, if it has any.
+
+    Raises: ModelFileError.
+    """
+    header = read_header(path)
+    weights = header.n_bytes + sum(read_header(part).n_bytes for part in parts(header)[1:])
+    if fact(header, CAUSAL) is False:
+        return weights
+    seen = preview_of(path, replace(options, kv_type=ModelOptions().kv_type))
+    seen.close()
+    return weights + (0 if seen.cache is None else seen.cache.n_bytes(longest(header, options)))
+
+
+def longest(header: Header, options: ModelOptions) -> int:
+    """Tokens of a text at most."""
+    return min(options.n_context or LONGEST, int(fact(header, "context_length")))
 
 
 class Embedder:
@@ -85,8 +100,7 @@ class Embedder:
         self.tokenizer = LlamaCppTokenizer(self._weights)
         self.n_vocab, self.device = self.tokenizer.n_vocab, opening.placed(self._lib, options, MAP)
         self.n_embd = int(api.llama_model_n_embd_out(self._weights.handle))
-        trained = int(fact(header, "context_length"))
-        self.n_context = min(options.n_context or LONGEST, trained)
+        self.n_context = longest(header, options)
         self._lib.forget_errors()
         self._context = api.llama_init_from_model(self._weights.handle, self._params(options))
         if not self._context:
@@ -134,8 +148,8 @@ class Embedder:
     def _read(self, texts: Sequence[Sequence[int]], out: FloatArray) -> None:
         """Fill `out` [n, n_embd] with the vectors of one batch."""
         api = self._lib.api
-        parts = [Part(i, 0, ids_of(ids, self.n_vocab), len(ids)) for i, ids in enumerate(texts)]
-        batch = self._batch.several(parts)
+        read = [Part(i, 0, ids_of(ids, self.n_vocab), len(ids)) for i, ids in enumerate(texts)]
+        batch = self._batch.several(read)
         self._lib.forget_errors()
         if self._memory:
             api.llama_memory_clear(self._memory, True)

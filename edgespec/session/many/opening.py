@@ -91,14 +91,24 @@ def sizes(config: Config, progress: Progress | None, n_parallel: int) -> tuple[i
     """Tokens of each sequence, and how many there are."""
     target, draft = foreseen(config, progress, drafter=not n_parallel)
     n_context = config.ctx_size or target.most_context
-    if n_parallel:
-        return n_context, n_parallel
+    return n_context, n_parallel or most_fitting(target, draft, config, n_context)
+
+
+def most_fitting(target: Preview, draft: Preview | None, config: Config, n_context: int) -> int:
+    """Sequences, 1 to USUAL, whose caches fit beside the weights and within their SHARE."""
     free = free_memory()
     if free is None or target.cache is None:
-        return n_context, USUAL
+        return USUAL
+    room = min(free // SHARE, free - kept_bytes(target, draft))
     n_of = range(2, USUAL + 1)
-    fits = [n for n in n_of if caches_bytes(target, draft, config, n, n_context) <= free // SHARE]
-    return n_context, max(fits, default=1)
+    fits = [n for n in n_of if caches_bytes(target, draft, config, n, n_context) <= room]
+    return max(fits, default=1)
+
+
+def kept_bytes(target: Preview, draft: Preview | None) -> int:
+    """Weights and logits that would lie in the memory of all programs, however many ask."""
+    sides = [one for one in (target, draft) if one is not None and one.shares_memory]
+    return sum(one.weights_bytes + one.logits_bytes for one in sides)
 
 
 def needed_bytes(config: Config, *, n_parallel: int = 0) -> int | None:
@@ -111,10 +121,10 @@ def needed_bytes(config: Config, *, n_parallel: int = 0) -> int | None:
     sides = [one for one in (target, draft) if one is not None]
     if not all(one.shares_memory and one.cache is not None for one in sides):
         return None
+    n_context = config.ctx_size or target.most_context
     n = 1 if why_not(target.path, config) else n_parallel
-    n_context, n = (config.ctx_size or target.most_context, n) if n else sizes(config, None, 0)
-    kept = sum(one.weights_bytes + one.logits_bytes for one in sides)
-    return kept + caches_bytes(target, draft, config, n, n_context)
+    n = n or most_fitting(target, draft, config, n_context)
+    return kept_bytes(target, draft) + caches_bytes(target, draft, config, n, n_context)
 
 
 def foreseen(
