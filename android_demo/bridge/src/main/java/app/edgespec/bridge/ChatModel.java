@@ -194,10 +194,10 @@ public final class ChatModel {
         }
         thread.execute(() -> {
             EngineError failed = engine.serve(key, port).error;
+            look();
             synchronized (this) {
                 attempts--;
             }
-            look();
             note(failed);
         });
     }
