@@ -9,6 +9,7 @@ the package itself without any library, which Chaquopy can take: a wheel for eve
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -43,7 +44,7 @@ def downloaded(folder: Path) -> Path:
         "download",
         "--no-deps",
         "--no-binary",
-        ":all:",
+        "llama-cpp-python",  # what builds it may come as wheels
         "-d",
         folder,
         f"llama-cpp-python=={VERSION}",
@@ -56,8 +57,11 @@ def sources(sdist: Path, target: Path = HERE / "llama.cpp") -> None:
     mark = target / ".version"
     if mark.exists() and mark.read_text() == VERSION:
         return
+    shutil.rmtree(target, ignore_errors=True)  # files that this version no longer has
     prefix = f"{NAME}/vendor/llama.cpp/"
     with tarfile.open(sdist) as archive:
+        if hasattr(tarfile, "data_filter"):  # no path may lead out of the folder
+            archive.extraction_filter = tarfile.data_filter
         for member in archive.getmembers():
             if member.isfile() and member.name.startswith(prefix):
                 member.name = member.name.removeprefix(prefix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edgespec.check.record import total
@@ -16,23 +16,27 @@ Outputs = tuple[tuple[int, ...], ...]
 
 
 def compared(
-    session: Session, questions: Sequence[str], progress: Progress | None = None
+    session: Session,
+    questions: Sequence[str],
+    check: Callable[[], None],
+    progress: Progress | None = None,
 ) -> dict[str, str | int | float | bool]:
     """Tokens per second both ways, how many times as fast, and how many answers are the same.
 
-    times: the median over repeats, each with nothing learned; least and most: of them.
+    check: raises Cancelled if it is to end. times: the median over repeats, each with nothing
+    learned; least and most: of them.
     Raises: Cancelled, BusyError; the session then decodes as before.
     """
     names = (WITHOUT, WITH)
     rows: dict[str, list[tuple[Stats, Outputs]]] = {name: [] for name in names}
     try:
         for name in names:
-            _one(session, name, questions[:1])  # warm
+            _one(session, name, questions[:1], check)  # warm
         for turn in range(REPEATS):
             for i, name in enumerate(names if turn % 2 == 0 else names[::-1]):
                 if progress is not None:
                     progress("measuring", (2 * turn + i) / (2 * REPEATS))
-                rows[name].append(_one(session, name, questions))
+                rows[name].append(_one(session, name, questions, check))
     finally:
         session.use(session.pair.way(session.config.speculative))
     plain, drafted = ([stats for stats, _ in rows[name]] for name in names)
@@ -52,15 +56,18 @@ def compared(
     }
 
 
-def _one(session: Session, name: str, questions: Sequence[str]) -> tuple[Stats, Outputs]:
+def _one(
+    session: Session, name: str, questions: Sequence[str], check: Callable[[], None]
+) -> tuple[Stats, Outputs]:
     """All questions by one way of decoding, which starts with nothing learned."""
     session.use(session.pair.methods.named(name))
     params = replace(session.params(), max_tokens=TOKENS)
     stats, outputs = list[Stats](), list[tuple[int, ...]]()
     for question in questions:
         prompt = session.prompt([{"role": "user", "content": question}])
+        check()
         for _ in session.steps(prompt, params):
-            pass
+            check()
         stats.append(session.stats)
         outputs.append(tuple(session.turns.output))
     return total(stats), tuple(outputs)

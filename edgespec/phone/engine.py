@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from contextlib import closing, suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,7 +35,7 @@ from edgespec.session.conversation import (
 )
 from edgespec.session.load import config_of
 from edgespec.session.opening import drafts_with_a_model, paths_of
-from edgespec.session.session import Session
+from edgespec.session.session import READING, Session
 from edgespec.types import Progress, Stats
 
 log = logging.getLogger("edgespec.phone")
@@ -42,6 +43,7 @@ log = logging.getLogger("edgespec.phone")
 Reply = dict[str, str | int | float | bool]
 Method = TypeVar("Method", bound=Callable[..., Reply])
 FAULT = "Fault"  # the kind of an error that is not of errors.py
+STACK_BYTES = 16 << 20  # templates and graphs want more than a phone's thread has by default
 
 
 def answered(method: Method) -> Method:
@@ -69,6 +71,8 @@ class Engine:
         self._progress: Progress | None = None
         self._session: Session | None = None
         self._server: Any = None
+        self._stack_bytes = 0  # of new threads while nothing is served
+        self._stop: threading.Event | None = None  # of the answer or measurement in progress
         self._limits, self._in_force = Limits(), Limits()
         self._finish = ""
 
@@ -104,24 +108,35 @@ class Engine:
         The last message is the question. Of a conversation that is too long the model sees the end.
         """
         said, question = asked(messages_json)
-        session = self._opened()
-        talk = Conversation(session)
-        talk.messages = said
-        self._finish = "cancelled"
-        with suppress(Cancelled), closing(talk.ask(question)) as pieces:
-            self._apply(session)
+        with self._stoppable():
+            session = self._opened()
+            talk = Conversation(session)
+            talk.messages = said
+            self._finish = "cancelled"
+            with suppress(Cancelled):
+                self._check_stop()
+                self._say(session, talk, question, sink)
+        return self._figures(session) | {"n_left_out": talk.n_left_out}
+
+    def _say(self, session: Session, talk: Conversation, question: str, sink: Any) -> None:
+        """The answer, piece by piece. Raises: Cancelled."""
+        with closing(talk.ask(question)) as pieces:
             for piece in pieces:
                 shown = piece.text if not piece.is_thought else ""
                 if shown and not sink.onToken(shown, piece.from_draft):
-                    break
+                    return
+                self._check_stop()
                 self._apply(session)
-            else:
-                self._finish = session.turns.finish
-        return self._figures(session) | {"n_left_out": talk.n_left_out}
+            self._finish = session.turns.finish
 
     @answered
     def cancel(self) -> Reply:
-        """End the answer or the measurement in progress; it keeps what it has said."""
+        """End the answer or the measurement in progress; it keeps what it has said.
+
+        Also one whose models are still being opened: it ends once they are.
+        """
+        if (stop := self._stop) is not None:
+            stop.set()
         if (session := self._session) is not None:
             session.cancel()
         return {}
@@ -136,16 +151,17 @@ class Engine:
     def benchmark(self, questions_json: str, progress: Any = None) -> Reply:
         """The same questions, a JSON list of texts, with and without drafting; see bench.py."""
         questions = parsed(questions_json, list, "the questions")
-        session = self._opened()
-        self._apply(session)
-        tell = None if progress is None else progress.onProgress
-        return bench.compared(session, list(map(str, questions)), tell)
+        told = None if progress is None else progress.onProgress
+        with self._stoppable():
+            session = self._opened()
+            return bench.compared(session, list(map(str, questions)), self._check_stop, told)
 
     @answered
     def adjust(self, conditions_json: str) -> Reply:
         """Use less of a device that is warm or low on battery; see device.limits.
 
-        It holds from the next round of an answer on, whatever thread asks.
+        It holds from the next round of an answer on, whatever thread asks; for who is served, from
+        the next answer on.
         """
         usual = self._config.threads if self._config is not None else fast_threads()
         self._limits = limits(parsed(conditions_json, dict, "the conditions"), usual)
@@ -168,9 +184,19 @@ class Engine:
         if self._server is None:
             session, self._session = self._opened(), None  # closed if no server can start
             where = Where(port, Access(keys=(key.strip(),)))
-            self._server = started(where, lambda _: settled(Solo(session, n_queue=4)))
+            self._stack_bytes = threading.stack_size(STACK_BYTES)
+            try:
+                self._server = started(where, lambda _: settled(Solo(session, n_queue=4)))
+            except BaseException:
+                threading.stack_size(self._stack_bytes)
+                raise
             self._session = session
-        return {"url": f"{self._server.url}/v1", "model": self._server.name}
+        return {"url": self._url(), "model": self._server.name}
+
+    @answered
+    def serving(self) -> Reply:
+        """Where the models are served, "" for nowhere."""
+        return {"url": self._url()}
 
     @answered
     def stop_serving(self) -> Reply:
@@ -178,7 +204,10 @@ class Engine:
         server, self._server = self._server, None
         if server is not None:
             self._session = None
-            server.close()
+            try:
+                server.close()
+            finally:
+                threading.stack_size(self._stack_bytes)
             give_back()
         return {}
 
@@ -214,9 +243,35 @@ class Engine:
         if self._config is None:
             raise UsageError("no models are open: expected open_session first")
         if self._session is None:
-            self._session = Session(self._config, progress=self._progress)
             self._in_force = Limits()
+            session = Session(self._config, progress=self._tell)
+            session.on_begin = self._apply
+            self._session = session
         return self._session
+
+    def _url(self) -> str:
+        return "" if self._server is None else f"{self._server.url}/v1"
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """An answer or a measurement, which `cancel` ends wherever it is."""
+        self._stop = threading.Event()
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    def _check_stop(self) -> None:
+        """Raises: Cancelled."""
+        if self._stop is not None and self._stop.is_set():
+            raise Cancelled("stopped")
+
+    def _tell(self, what: str, share: float) -> None:
+        """The app's progress. Raises: Cancelled while a prompt is read."""
+        if self._progress is not None:
+            self._progress(what, share)
+        if what == READING:
+            self._check_stop()
 
     def _end(self) -> None:
         if self._server is not None:
@@ -228,7 +283,7 @@ class Engine:
             give_back()
 
     def _apply(self, session: Session) -> None:
-        """Between rounds: the limits that were asked for meanwhile."""
+        """Before an answer and between its rounds: the limits that were asked for meanwhile."""
         if self._limits is not self._in_force:
             self._in_force = self._limits
             most = self._limits.draft_tokens

@@ -10,7 +10,7 @@ The only place where text, models and the engine meet: template -> ids -> engine
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
@@ -38,6 +38,7 @@ from edgespec.text.template import ChatTemplate, Message
 from edgespec.types import Progress, SamplingParams, Stats
 
 log = logging.getLogger("edgespec")
+READING = "reading the prompt"  # as it is told to who asked for progress
 
 
 class Session:
@@ -60,6 +61,7 @@ class Session:
         self.config, self._progress = config, progress
         self.turns, self._closed = Generations(), False
         self._most: int | None = None  # tokens drafted a round, by `limit`
+        self.on_begin: Callable[[Session], None] | None = None  # before each answer's first round
         self.pair = OpenPair(config, drafter, progress, self.turns.undisturbed)
         self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
         self.speech = Speech(self.tokenizer, config)
@@ -85,7 +87,7 @@ class Session:
 
     def _tell_reading(self, share: float) -> None:
         if self._progress is not None:
-            self._progress("reading the prompt", share)
+            self._progress(READING, share)
         if self.turns.stopping:
             raise Cancelled("stopped")
 
@@ -217,6 +219,8 @@ class Session:
         with self.turns.guard:
             self._check_open()
             self.turns.take_over()
+            if self.on_begin is not None:
+                self.on_begin(self)
             self.method.check_lossless(params, self.config)
             self.engine.check_prompt(ids)
             messages = ids.messages if isinstance(ids, Prompt) else ()

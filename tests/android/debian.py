@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,7 +27,7 @@ class Debian:
     def __init__(self, architecture: str = "") -> None:
         """Skips where there is no apt, and fails there where continuous integration is."""
         if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-            pytest.skip("no apt-get here, which fetches Debian's packages")
+            fail_or_skip("no apt-get here, which fetches Debian's packages")
         native = said("dpkg", "--print-architecture").strip()
         self._is_foreign = architecture not in ("", native)
         self._folder = CACHE / f"apt-{architecture or native}"
@@ -110,11 +111,15 @@ def said(*command: str, folder: Path | None = None) -> str:
     """What a command prints; skips with its last words if it fails, or fails in CI."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode:
-        reason = f"{' '.join(command[:2])}: {done.stderr.strip()[-300:]}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        fail_or_skip(f"{' '.join(command[:2])}: {done.stderr.strip()[-300:]}")
     return done.stdout
+
+
+def fail_or_skip(reason: str) -> NoReturn:
+    """Fails the test in continuous integration, and skips it elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def libraries(root: Path) -> str:

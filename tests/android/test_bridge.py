@@ -95,6 +95,8 @@ def test_a_screen_sees_the_states_of_a_conversation(said: dict[str, Figures]) ->
     assert int(figures["stopped"]) in (3, 4)  # a question that may have been stopped at once
     assert figures["loaded"] == figures["stopped"]
     assert figures["regenerated"] == "2"
+    assert figures["apart"] == "true"  # while it is answered no other takes its place
+    assert figures["late"] == "talk/0/2"  # each conversation lies in its own file
     assert figures["hot"] == "the device is hot"
     assert figures["tooLong"] == "ContextError"  # what was kept since has not hidden it
     assert figures["last"] == "READY"

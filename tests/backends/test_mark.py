@@ -62,9 +62,22 @@ def test_a_file_that_was_survived_is_known_as_after_a_trial(file: Path) -> None:
     tried = remembered([file], "1")
     assert tried is not None
     assert (tried.ways, tried.timed) == ({"repack": {}}, False)
-    with marked([file], "map", "1"):
+    with marked([file], "repack", "1"):
         pass
     assert remembered([file], "1") == tried
+
+
+def test_a_way_that_was_not_survived_yet_is_marked_and_remembered_besides(file: Path) -> None:
+    with marked([file], "repack", "1"):
+        pass
+    assert subprocess.run([sys.executable, "-c", DIES, str(file)], check=False).returncode == 3
+    with pytest.raises(ModelFileError, match="the last time"), marked([file], "map", "1"):
+        pytest.fail("it was opened")
+    with marked([file], "map", "1"):
+        pass
+    tried = remembered([file], "1")
+    assert tried is not None
+    assert tried.ways == {"repack": {}, "map": {}}
 
 
 def test_a_file_that_is_refused_in_good_order_leaves_no_mark(file: Path) -> None:

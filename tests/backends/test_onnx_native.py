@@ -95,10 +95,20 @@ def test_other_providers_are_asked_for_by_name(
             providers.session(path, "qnn")
 
 
-def test_a_tensor_lies_in_its_arrays_own_memory() -> None:
+def test_a_tensor_lies_in_its_arrays_own_memory(tmp_path: Path) -> None:
     with without_the_package():
-        array = np.zeros((2, 3), np.float16)
-        package.OrtValue.ortvalue_from_numpy(array)
+        session = providers.session(graph(tmp_path / "small.onnx", 4), "cpu")
+        x, y = np.ones((4, 8), np.float32), np.zeros((4, 8), np.float32)
+        binding = session.io_binding()
+        for bind, name, array in (
+            (binding.bind_ortvalue_input, "x", x),
+            (binding.bind_ortvalue_output, "y", y),
+        ):
+            bind(name, package.OrtValue.ortvalue_from_numpy(array))
+        for value in (1.0, 2.0):
+            x[:] = value
+            session.run_with_iobinding(binding)
+            assert np.array_equal(y, 2 * x + 1)
         with pytest.raises(ValueError, match="not contiguous"):
             package.OrtValue.ortvalue_from_numpy(array.T)
 

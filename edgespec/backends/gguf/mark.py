@@ -11,10 +11,11 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from edgespec.backends.gguf.file import refusal
-from edgespec.backends.gguf.tried import Tried, is_known, remember
+from edgespec.backends.gguf.tried import Tried, remember, remembered
 from edgespec.config import cache_folder
 from edgespec.errors import UsageError
 from edgespec.files import write_whole
@@ -26,10 +27,11 @@ log = logging.getLogger("edgespec.llamacpp")
 def marked(files: Sequence[Path], way: str, version: str) -> Iterator[None]:
     """Around opening a model's files by `way` (llamacpp/layout.py) and running a few tokens.
 
-    Where nothing can be written there is none. Raises: ModelFileError if opening them ended the
-    process the last time.
+    None where that way was survived before, and where nothing can be written. Raises:
+    ModelFileError if opening them ended the process the last time.
     """
-    if is_known(files, version):
+    tried = remembered(files, version) or Tried({})
+    if tried.ways.get(way) is not None:
         yield
         return
     mark = _mark(files)
@@ -48,7 +50,7 @@ def marked(files: Sequence[Path], way: str, version: str) -> Iterator[None]:
     finally:
         with suppress(OSError):
             mark.unlink()
-    remember(files, version, Tried({way: {}}))
+    remember(files, version, replace(tried, ways={**tried.ways, way: {}}))
 
 
 def _mark(files: Sequence[Path]) -> Path:

@@ -134,8 +134,12 @@ public final class Scenarios {
         boolean refused = !chat.ask("Hello.");
         chat.open(Map.of("pair", "demo", "max_tokens", 24, "speculative", "on", "threads", 1));
         idle();
+        String talk = folder.resolve("talk.json").toString();
+        String other = folder.resolve("other.json").toString();
+        chat.clear(talk);
         chat.ask(QUESTION);
         boolean busy = !chat.ask("Again?") && !chat.regenerate();
+        boolean apart = !chat.load(other) && !chat.clear(other);
         idle();
         String first = chat.messages().get(1).text();
         int spans = chat.messages().get(1).drafted().size();
@@ -144,17 +148,17 @@ public final class Scenarios {
         chat.stop();
         idle();
         int stopped = chat.messages().size();
-        chat.save(folder.resolve("talk.json").toString());
-        chat.clear();
+        chat.clear(other);
         chat.ask(QUESTION);
         idle();
         chat.regenerate();
         idle();
         boolean same = chat.messages().get(1).text().equals(first);
         int regenerated = chat.messages().size();
-        chat.load(folder.resolve("talk.json").toString());
+        chat.load(talk);
         idle();
         int loaded = chat.messages().size();
+        String late = loadedLate(chat, talk, other);
         chat.adjust(Map.of("thermal", 3));
         chat.unload();
         chat.ask("And then?");
@@ -162,12 +166,30 @@ public final class Scenarios {
         String hot = chat.figures().note;
         chat.adjust(Map.of());
         chat.ask("word ".repeat(2000));
-        chat.save(folder.resolve("talk.json").toString());
         idle();
         String tooLong = chat.error().kind;
         print("conversation", "tooLong", tooLong, "failed", failed, "refused", refused, "busy", busy, "spans", spans,
                 "line", line, "stopped", stopped, "same", same, "regenerated", regenerated,
-                "loaded", loaded, "hot", hot, "last", chat.state(), "seen", seen);
+                "loaded", loaded, "apart", apart, "late", late, "hot", hot, "last", chat.state(), "seen", seen);
+    }
+
+    /** A question comes before another conversation was read: what is kept where. */
+    private String loadedLate(ChatModel chat, String talk, String other) throws Exception {
+        CountDownLatch free = new CountDownLatch(1);
+        thread.submit(() -> free.await(WAIT_S, TimeUnit.SECONDS));
+        chat.load(other);
+        chat.ask("And then?");
+        free.countDown();
+        idle();
+        int more = on(() -> messagesIn(talk)) - chat.messages().size();
+        int others = on(() -> messagesIn(other));
+        return (chat.kept().equals(talk) ? "talk" : "other") + "/" + more + "/" + others;
+    }
+
+    private int messagesIn(String path) {
+        List<String> found = new ArrayList<>();
+        engine.load(path, (role, text) -> found.add(text));
+        return found.size();
     }
 
     private Void measures() {

@@ -42,6 +42,12 @@ public class Activity extends Context {
     public final void requestPermissions(String[] permissions, int requestCode) {
         throw new UnsupportedOperationException();
     }
+    public boolean isFinishing() {
+        throw new UnsupportedOperationException();
+    }
+    public boolean isDestroyed() {
+        throw new UnsupportedOperationException();
+    }
     public final void runOnUiThread(Runnable action) {
         throw new UnsupportedOperationException();
     }

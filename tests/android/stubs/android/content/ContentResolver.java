@@ -11,7 +11,8 @@ public abstract class ContentResolver {
     public final InputStream openInputStream(Uri uri) throws FileNotFoundException {
         throw new UnsupportedOperationException();
     }
-    public final OutputStream openOutputStream(Uri uri) throws FileNotFoundException {
+    public final OutputStream openOutputStream(Uri uri, String mode)
+            throws FileNotFoundException {
         throw new UnsupportedOperationException();
     }
     public final Cursor query(Uri uri, String[] projection, String selection,

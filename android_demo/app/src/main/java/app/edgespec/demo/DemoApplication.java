@@ -2,6 +2,7 @@ package app.edgespec.demo;
 
 import android.app.ActivityManager;
 import android.app.Application;
+import android.content.Intent;
 import android.os.Handler;
 import android.os.Looper;
 import app.edgespec.bridge.ChatModel;
@@ -21,6 +22,7 @@ public final class DemoApplication extends Application {
     private ChatModel chat;
     private Storage storage;
     private Runnable changed = () -> {};
+    private boolean isServiceStarted;
 
     @Override
     public void onCreate() {
@@ -30,7 +32,8 @@ public final class DemoApplication extends Application {
         Executor thread =
                 Executors.newSingleThreadExecutor(
                         work -> new Thread(null, work, "engine", STACK_BYTES));
-        chat = new ChatModel(engine, thread, () -> screen.post(() -> changed.run()));
+        chat = new ChatModel(engine, thread, () -> screen.post(this::changed));
+        chat.clear(storage.newTalk().getPath());
         DeviceWatch watch = new DeviceWatch(this, chat);
         thread.execute(
                 () -> {
@@ -45,6 +48,19 @@ public final class DemoApplication extends Application {
 
     Storage storage() {
         return storage;
+    }
+
+    /** Ends the service once nothing is served, then tells the screen. */
+    private void changed() {
+        if (isServiceStarted && !chat.isServing()) {
+            stopService(new Intent(this, ServeService.class));
+        }
+        changed.run();
+    }
+
+    /** Told by the service, on the screen's thread, as it begins and as it ends. */
+    void setServiceStarted(boolean isStarted) {
+        isServiceStarted = isStarted;
     }
 
     /** Who is told, on the screen's thread, that the conversation has changed. */

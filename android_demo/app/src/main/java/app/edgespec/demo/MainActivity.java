@@ -41,6 +41,8 @@ public final class MainActivity extends Activity {
     private TextView figures;
     private Button send;
     private State shown = State.CLOSED;
+    private String copying = "";
+    private boolean awaitsAddress;
 
     @Override
     protected void onCreate(Bundle saved) {
@@ -84,7 +86,7 @@ public final class MainActivity extends Activity {
 
     @Override
     public boolean onPrepareOptionsMenu(Menu menu) {
-        menu.findItem(R.id.serve).setChecked(!chat.address().isEmpty());
+        menu.findItem(R.id.serve).setChecked(chat.isServing());
         return super.onPrepareOptionsMenu(menu);
     }
 
@@ -111,14 +113,17 @@ public final class MainActivity extends Activity {
         return true;
     }
 
-    /** Shows the model as it is now; keeps the conversation once an answer is over. */
+    /** Shows the model as it is now. */
     private void show() {
         State state = chat.state();
-        if (shown == State.ANSWERING && state == State.READY && chat.figures() != null) {
-            chat.save(storage.talk().getPath());
-        }
         if (shown == State.MEASURING && state == State.READY && chat.comparison() != null) {
             say(R.string.benchmark, chat.comparison().text());
+        }
+        if (awaitsAddress && !chat.address().isEmpty()) {
+            awaitsAddress = false;
+            String key = ServeService.key(this);
+            say(R.string.serve, getString(R.string.served, chat.address(), key));
+            copy(key);
         }
         shown = state;
         list.show(chat.messages());
@@ -128,8 +133,11 @@ public final class MainActivity extends Activity {
         send.setEnabled(isBusy || state == State.READY);
     }
 
-    /** The quiet line: what went wrong, what takes a while, or how the last answer went. */
+    /** The quiet line: what takes a while, what went wrong, or how the last answer went. */
     private String line() {
+        if (!copying.isEmpty()) {
+            return copying;
+        }
         if (chat.error() != null) {
             return chat.error().message;
         }
@@ -191,9 +199,7 @@ public final class MainActivity extends Activity {
     }
 
     private void newChat() {
-        if (chat.clear()) {
-            storage.beginTalk();
-        }
+        chat.clear(storage.newTalk().getPath());
     }
 
     private void chooseTalk() {
@@ -202,16 +208,14 @@ public final class MainActivity extends Activity {
             say(R.string.history, getString(R.string.history_empty));
             return;
         }
-        choose(R.string.history, namesOf(files), at -> {
-            storage.continueTalk(files[at]);
-            chat.load(files[at].getPath());
-        });
+        choose(R.string.history, namesOf(files), at -> chat.load(files[at].getPath()));
     }
 
     private void export() {
-        if (storage.talk().exists()) {
+        File talk = new File(chat.kept());
+        if (talk.exists()) {
             Intent intent = new Intent(Intent.ACTION_CREATE_DOCUMENT);
-            intent.putExtra(Intent.EXTRA_TITLE, storage.talk().getName());
+            intent.putExtra(Intent.EXTRA_TITLE, talk.getName());
             pick(intent, "application/json", EXPORT);
         }
     }
@@ -219,14 +223,13 @@ public final class MainActivity extends Activity {
     private void serve(boolean on) {
         Intent service = new Intent(this, ServeService.class);
         if (!on || chat.model() == null) {
+            awaitsAddress = false;
             stopService(service);
             return;
         }
+        awaitsAddress = true;
         requestPermissions(new String[] {"android.permission.POST_NOTIFICATIONS"}, 0);
         startForegroundService(service);
-        String key = ServeService.key(this);
-        say(R.string.serve, getString(R.string.served, ServeService.ADDRESS, key));
-        copy(key);
     }
 
     private void pick(Intent intent, String type, int request) {
@@ -238,24 +241,46 @@ public final class MainActivity extends Activity {
         super.onActivityResult(request, result, data);
         Uri chosen = data == null ? null : data.getData();
         if (result == RESULT_OK && chosen != null) {
-            figures.setText(getString(R.string.importing, storage.nameOf(chosen)));
-            new Thread(() -> copyFile(request, chosen), "copy").start();
+            File talk = new File(chat.kept());
+            new Thread(() -> copyFile(request, chosen, talk), "copy").start();
         }
     }
 
     /** What takes long of a file that the user chose; not on the screen's thread. */
-    private void copyFile(int request, Uri chosen) {
+    private void copyFile(int request, Uri chosen, File talk) {
         try {
+            String name = storage.nameOf(chosen);
+            onScreen(() -> copying(getString(R.string.importing, name)));
             if (request == EXPORT) {
-                storage.export(chosen);
-                runOnUiThread(this::show);
+                storage.export(talk, chosen);
+                onScreen(() -> copying(""));
             } else {
                 File model = storage.importModel(chosen);
-                runOnUiThread(() -> chooseDrafter(model));
+                onScreen(() -> {
+                    copying("");
+                    chooseDrafter(model);
+                });
             }
-        } catch (IOException | SecurityException error) {
-            runOnUiThread(() -> figures.setText(error.getMessage()));
+        } catch (IOException | RuntimeException error) { // also what the provider throws
+            onScreen(() -> {
+                copying("");
+                figures.setText(String.valueOf(error.getMessage()));
+            });
         }
+    }
+
+    private void copying(String what) {
+        copying = what;
+        show();
+    }
+
+    /** Runs on the screen's thread, unless the screen is gone by then. */
+    private void onScreen(Runnable action) {
+        runOnUiThread(() -> {
+            if (!isFinishing() && !isDestroyed()) {
+                action.run();
+            }
+        });
     }
 
     private void choose(int title, List<String> names, IntConsumer chosen) {

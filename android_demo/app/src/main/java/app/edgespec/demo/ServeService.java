@@ -15,7 +15,6 @@ import java.security.SecureRandom;
 /** Keeps the app alive while it answers other apps of this device, who know a key. */
 public final class ServeService extends Service {
     private static final int PORT = 8088;
-    static final String ADDRESS = "http://127.0.0.1:" + PORT + "/v1";
     private static final String CHANNEL = "serve";
 
     @Override
@@ -33,13 +32,17 @@ public final class ServeService extends Service {
                         .setContentIntent(tap)
                         .build();
         startForeground(1, shown);
-        ((DemoApplication) getApplication()).chat().serve(key(this), PORT);
+        DemoApplication app = (DemoApplication) getApplication();
+        app.chat().serve(key(this), PORT);
+        app.setServiceStarted(true);
         return START_NOT_STICKY;
     }
 
     @Override
     public void onDestroy() {
-        ((DemoApplication) getApplication()).chat().stopServing();
+        DemoApplication app = (DemoApplication) getApplication();
+        app.setServiceStarted(false);
+        app.chat().stopServing();
         super.onDestroy();
     }
 

@@ -23,26 +23,15 @@ final class Storage {
     private static final String TALK = ".json";
 
     private final Context context;
-    private File talk;
 
     Storage(Context context) {
         this.context = context;
-        beginTalk();
     }
 
-    /** Where the conversation in progress is kept. */
-    File talk() {
-        return talk;
-    }
-
-    void continueTalk(File talk) {
-        this.talk = talk;
-    }
-
-    /** A conversation begins now. */
-    void beginTalk() {
+    /** The file of a conversation that begins now. */
+    File newTalk() {
         String name = new SimpleDateFormat("yyyy-MM-dd HH.mm.ss", Locale.ROOT).format(new Date());
-        talk = new File(folder("talks"), name + TALK);
+        return new File(folder("talks"), name + TALK);
     }
 
     /** Imported models, by name. */
@@ -57,9 +46,9 @@ final class Storage {
 
     /** Copies a file that the user chose into the app's models. */
     File importModel(Uri source) throws IOException {
-        File target = new File(folder("models"), nameOf(source));
+        File target = new File(folder("models"), modelName(nameOf(source)));
         File part = new File(target.getPath() + ".part");
-        try (InputStream in = resolver().openInputStream(source)) {
+        try (InputStream in = opened(resolver().openInputStream(source), source)) {
             Files.copy(in, part.toPath(), StandardCopyOption.REPLACE_EXISTING);
         } catch (IOException error) {
             part.delete();
@@ -71,22 +60,35 @@ final class Storage {
         return target;
     }
 
-    /** Copies the conversation to where the user wants it. */
-    void export(Uri target) throws IOException {
-        try (OutputStream out = resolver().openOutputStream(target)) {
+    /** Copies a conversation to where the user wants it, in place of what is there. */
+    void export(File talk, Uri target) throws IOException {
+        try (OutputStream out = opened(resolver().openOutputStream(target, "wt"), target)) {
             Files.copy(talk.toPath(), out);
         }
     }
 
-    /** A file's name as its provider gives it, made to end as models do and to lie in a folder. */
+    /** A stream of a provider that has not crashed meanwhile. */
+    private static <T> T opened(T stream, Uri file) throws IOException {
+        if (stream == null) {
+            throw new IOException(file + " cannot be opened");
+        }
+        return stream;
+    }
+
+    /** A file's name as its provider gives it, "file" where it gives none; it may take a while. */
     String nameOf(Uri source) {
-        String name = "model";
+        String name = null;
         try (Cursor cursor = resolver().query(source, null, null, null, null)) {
             if (cursor != null && cursor.moveToFirst()) {
                 int column = cursor.getColumnIndex(OpenableColumns.DISPLAY_NAME);
-                name = column < 0 ? name : cursor.getString(column);
+                name = column < 0 ? null : cursor.getString(column);
             }
         }
+        return name == null ? "file" : name;
+    }
+
+    /** A name made to end as models do and to lie in a folder. */
+    private static String modelName(String name) {
         String plain = name.replaceAll("[^A-Za-z0-9._-]", "_");
         return plain.endsWith(MODEL) ? plain : plain + MODEL;
     }

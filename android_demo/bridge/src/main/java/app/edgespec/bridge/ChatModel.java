@@ -37,6 +37,8 @@ public final class ChatModel {
     private EngineError error;
     private String status = "";
     private String address = "";
+    private String kept = "";
+    private int attempts;
     private volatile boolean stopping;
 
     /**
@@ -89,14 +91,24 @@ public final class ChatModel {
         return address;
     }
 
+    /** Whether models are served, or an attempt to serve them is under way. */
+    public synchronized boolean isServing() {
+        return attempts > 0 || !address.isEmpty();
+    }
+
+    /** The file that the conversation is kept in, "" for none. */
+    public synchronized String kept() {
+        return kept;
+    }
+
     /** Opens models in place of those that are open; see {@link EngineBridge#open}. */
     public boolean open(Map<String, ?> settings) {
         return start(State.LOADING, () -> {
             Outcome<OpenModel> found = engine.open(settings, this::tell);
             synchronized (this) {
                 model = found.isError() ? model : found.value;
-                address = found.isError() ? address : "";
             }
+            look();
             return found.error;
         });
     }
@@ -133,7 +145,15 @@ public final class ChatModel {
     /** Measures the same questions with and without drafting. */
     public boolean measure(List<String> questions) {
         return start(State.MEASURING, () -> {
-            Outcome<Comparison> found = engine.benchmark(questions, this::tell);
+            if (stopping) {
+                return null;
+            }
+            Outcome<Comparison> found = engine.benchmark(questions, (what, share) -> {
+                tell(what, share);
+                if (stopping) {
+                    engine.cancel(); // it may not have been measuring yet when it was told to end
+                }
+            });
             synchronized (this) {
                 comparison = found.isError() ? comparison : found.value;
             }
@@ -141,12 +161,17 @@ public final class ChatModel {
         });
     }
 
-    /** Forgets the conversation. */
-    public synchronized boolean clear() {
+    /**
+     * Forgets the conversation; false while one is being answered.
+     *
+     * @param path the file that the next one is kept in after each answer, "" for none
+     */
+    public synchronized boolean clear(String path) {
         if (state == State.ANSWERING) {
             return false;
         }
         messages.clear();
+        kept = path;
         figures = null;
         changed.run();
         return true;
@@ -164,29 +189,34 @@ public final class ChatModel {
 
     /** Serves the open models to other apps of this device. */
     public void serve(String key, int port) {
-        thread.execute(() -> served(engine.serve(key, port)));
+        synchronized (this) {
+            attempts++;
+        }
+        thread.execute(() -> {
+            EngineError failed = engine.serve(key, port).error;
+            look();
+            synchronized (this) {
+                attempts--;
+            }
+            note(failed);
+        });
     }
 
     public void stopServing() {
         thread.execute(() -> {
-            engine.stopServing();
-            served(Outcome.of(Map.of(), reply -> ""));
+            EngineError failed = engine.stopServing().error;
+            look();
+            note(failed == null ? error() : failed); // what went wrong before stays to be read
         });
     }
 
-    /** Writes the conversation to a file. */
-    public void save(String path) {
-        List<Message> said = messages();
-        thread.execute(() -> {
-            EngineError failed = engine.save(path, said).error;
-            if (failed != null) { // else what went wrong before stays to be read
-                note(failed);
+    /** Goes on with a conversation that was kept; false while another is being answered. */
+    public boolean load(String path) {
+        synchronized (this) {
+            if (state == State.ANSWERING) {
+                return false;
             }
-        });
-    }
-
-    /** Goes on with a conversation that was saved. */
-    public void load(String path) {
+        }
         thread.execute(() -> {
             List<Message> found = new ArrayList<>();
             Outcome<Void> read =
@@ -195,27 +225,22 @@ public final class ChatModel {
                 if (!read.isError() && state != State.ANSWERING) {
                     messages.clear();
                     messages.addAll(found);
+                    kept = path;
                 }
             }
             note(read.error);
         });
+        return true;
     }
 
-    /** Frees everything once the engine is done. */
-    public void close() {
-        stop();
-        thread.execute(() -> {
-            engine.close();
-            synchronized (this) {
-                state = State.CLOSED;
-                model = null;
-            }
-            changed.run();
-        });
-    }
-
-    /** The engine's work on an answer; what went wrong. */
+    /** The engine's work on an answer, which is then kept; what went wrong. */
     private EngineError answer() {
+        EngineError failed = stopping ? null : generate();
+        EngineError unkept = kept().isEmpty() ? null : engine.save(kept(), messages()).error;
+        return failed == null ? unkept : failed;
+    }
+
+    private EngineError generate() {
         Message answer = new Message(Message.ASSISTANT, "");
         List<Message> asked = messages();
         int[] count = {0};
@@ -272,11 +297,12 @@ public final class ChatModel {
         changed.run();
     }
 
-    private void served(Outcome<String> found) {
+    /** Where the engine serves now, after what may have begun or ended that. */
+    private void look() {
+        Outcome<String> found = engine.serving();
         synchronized (this) {
             address = found.isError() ? "" : found.value;
         }
-        note(found.error);
     }
 
     private void note(EngineError failed) {

@@ -44,6 +44,9 @@ public interface EngineBridge extends AutoCloseable {
      */
     Outcome<String> serve(String key, int port);
 
+    /** The address that is served, "" for none. */
+    Outcome<String> serving();
+
     Outcome<Void> stopServing();
 
     /** Frees the models until they are needed again, unless they are being served. */

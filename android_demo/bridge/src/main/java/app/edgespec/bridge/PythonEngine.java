@@ -48,6 +48,11 @@ public final class PythonEngine implements EngineBridge {
     }
 
     @Override
+    public Outcome<String> serving() {
+        return call(reply -> Reply.text(reply, "url"), "serving");
+    }
+
+    @Override
     public Outcome<Void> stopServing() {
         return call(reply -> null, "stop_serving");
     }
