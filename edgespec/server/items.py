@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ Event = tuple[str, dict[str, Any]]
 """A name and the fields beside it."""
 
 
-class Item:
+class Item(ABC):
     """One of them, with its place in the answer. text: what was said, or a call's arguments."""
 
     kind, prefix = "", ""
@@ -33,9 +34,9 @@ class Item:
             "output_index": self.index, "item": self.body("in_progress")
         }  # fmt: skip
 
+    @abstractmethod
     def added(self, text: str) -> Iterator[Event]:
         """More of it."""
-        raise NotImplementedError
 
     def ended(self, status: str) -> Iterator[Event]:
         """That it is over."""
