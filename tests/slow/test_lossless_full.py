@@ -20,22 +20,22 @@ DEEDS = (
 
 
 @pytest.mark.slow
-def test_the_demo_pair_is_lossless_over_200_prompts_and_20000_draws(tmp_path):
+def test_the_demo_pair_is_lossless_over_100_prompts_and_10000_draws(tmp_path):
     prompts = tmp_path / "prompts.jsonl"
-    pairs = itertools.product(HEROES, DEEDS)
+    pairs = list(itertools.product(HEROES, DEEDS))[::2]
     lines = [{"prompt": f"Tell me a story about a {hero} who {deed}."} for hero, deed in pairs]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [sys.executable, "-m", "edgespec", "verify", "--prompts", str(prompts)]
-    command += ["--max-tokens", "128", "--draws", "20000", "--json", "-"]
+    command += ["--max-tokens", "128", "--draws", "10000", "--json", "-"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
     greedy, sampling = report["greedy"], report["sampling"]
     print({**greedy, "divergences": greedy["divergences"][:5]}, sampling)
-    assert greedy["n_prompts"] == 200
-    assert greedy["n_tokens"] > 200 * 64
+    assert greedy["n_prompts"] == 100
+    assert greedy["n_tokens"] > 100 * 64
     assert all(one["kind"] == "tie" for one in greedy["divergences"])
-    assert greedy["n_identical"] + len(greedy["divergences"]) == 200
-    assert greedy["n_identical"] >= 190
-    assert sampling["n_draws"] == 20000
+    assert greedy["n_identical"] + len(greedy["divergences"]) == 100
+    assert greedy["n_identical"] >= 95
+    assert sampling["n_draws"] == 10000
     assert all(test["p_value"] > 0.001 for test in sampling["tests"].values())
