@@ -64,17 +64,24 @@ def is_soon(many) -> bool:
 
 
 def test_an_answer_goes_on_while_a_long_prompt_is_read(many):
+    """In a try in which both were seen at once: a prompt may be read between two looks."""
+    assert any(n_beside(many, 60 + i) > 10 for i in range(TRIES))
+
+
+def n_beside(many, first: int) -> int:
+    """Pieces of a running answer that come while a long prompt is read."""
     endless = dict.fromkeys(many.tokenizer.stop_tokens, -100.0)
     options = {"max_tokens": 400, "logit_bias": endless}
     running = many.begin(ids(7, SHORT), many.with_options(options), options)
     next(running.pieces)
-    long = many.begin(ids(60, LONG), many.with_options({"max_tokens": 1}), {"max_tokens": 1})
-    while many.load().n_queued:
+    long = many.begin(ids(first, LONG), many.with_options({"max_tokens": 1}), {"max_tokens": 1})
+    until = time.monotonic() + 1
+    while many.load().n_running < 2 and time.monotonic() < until:
         time.sleep(0.001)
-    n_beside = 0
+    n = 0
     while many.load().n_running == 2:
         next(running.pieces)
-        n_beside += 1
+        n += 1
     running.pieces.close()
     list(long.pieces)
-    assert n_beside > 10
+    return n
