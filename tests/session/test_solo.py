@@ -90,6 +90,20 @@ def test_who_leaves_while_waiting_is_told_at_once(answering: Solo) -> None:
     assert len(list(first.pieces)) > 0  # nobody else is disturbed
 
 
+def test_who_leaves_while_the_prompt_is_read_stops_the_reading(answering: Solo) -> None:
+    n = answering.n_context - 10
+    answering.session.target.truncate(0)
+    one = answering.begin([5, *range(100, 100 + n - 1)], answering.with_options({}), {})
+    while not answering.session.turns.running:
+        time.sleep(0.001)
+    one.pieces.close()  # type: ignore[attr-defined]
+    while answering.load().n_running:
+        time.sleep(0.001)
+    assert one.result.finish == "cancelled" and not one.result.output
+    assert answering.session.target.length < n - 1
+    assert len(list(begun(answering, 2).pieces)) > 0
+
+
 def test_closing_from_another_thread_ends_a_generation_within_a_round(answering: Solo) -> None:
     one = begun(answering, 900)
     seen = threading.Event()

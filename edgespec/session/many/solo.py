@@ -119,8 +119,11 @@ class Solo:
 
         def left() -> None:
             errand.pieces.leave()
-            with self._more:  # who waited makes room
-                if errand in self._waiting:
+            with self._more:
+                # Its prompt may be read for minutes before there is a piece.
+                if errand is self._current and not errand.pieces.has_ended:
+                    self.session.cancel()
+                elif errand in self._waiting:  # who waited makes room
                     self._waiting.remove(errand)
                     errand.pieces.end(Cancelled(STOPPED))
 
@@ -158,8 +161,9 @@ class Solo:
                 error = in_a_line(failed)
             errand.pieces.end(error)
             self._current = None
-        for errand in self._waiting:
-            errand.pieces.end(Cancelled(STOPPED))
+        with self._more:
+            for errand in self._waiting:
+                errand.pieces.end(Cancelled(STOPPED))
 
     def _next(self) -> Errand | None:
         """The next to answer, None once it is closed."""
@@ -178,7 +182,6 @@ class Solo:
         session = self.session
         run, pieces = session.begin(errand.ids, errand.config, errand.options, errand.params)
         errand.begun = Begun(pieces, run, lambda: session.pair.priced(run.so_far()))
-        for piece in pieces:
-            yield piece
-            if errand.pieces.has_left:
-                session.cancel()
+        if errand.pieces.has_left:  # just before there was a generation to cancel
+            session.cancel()
+        yield from pieces
