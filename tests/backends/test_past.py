@@ -184,7 +184,7 @@ def test_snapshots_lead_back_where_the_architecture_has_them(kind: str, files) -
     model.extend(TEXT[:9])
     model.forward(TEXT[9:14])
     n_before = len(model._past._checkpoints)
-    model.keep((0, 1))
+    model.truncate(11)
     assert (not model._past.missing()) == (kind in BOUNDED)
     model.forward(TEXT[11:13])
     assert n_before == 1  # of the prompt's end, or of the round
@@ -192,6 +192,27 @@ def test_snapshots_lead_back_where_the_architecture_has_them(kind: str, files) -
     drafter = opened(files[kind], steps=True)
     assert drafter._past._n_back == 0
     drafter.close()
+
+
+def test_what_was_refused_is_paid_for_by_its_round(files, monkeypatch) -> None:
+    model = opened(files["mamba2"])
+    expected = step_by_step(model, TEXT)
+    model.extend(TEXT[:9])
+    model.forward([*TEXT[9:11], 5, 6])
+    read = model._read
+
+    def stopped(batch: object, *, rows: bool = True) -> None:
+        model.cancel()
+        read(batch, rows=rows)
+
+    monkeypatch.setattr(model, "_read", stopped)
+    model.keep((0, 1))  # is stopped while it reads again, and the next call does it
+    monkeypatch.setattr(model, "_read", read)
+    assert same(model.forward([*TEXT[11:13], 7, 8])[:2], expected[11:13])
+    model.keep((0, 1))
+    assert model._past.missing() == []
+    assert same(model.forward(TEXT[13:15]), expected[13:15])
+    model.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -239,7 +260,7 @@ def test_near_steps_back_leave_a_far_one_in_reach(files, monkeypatch) -> None:
         model.keep((0, 1))
     rows = model.forward([*TEXT[25:27], *range(30, 38)])
     assert same(rows[:2], expected[25:27])
-    model.keep((0, 1))
+    model.truncate(27)
     assert len(model._past.missing()) == 2
     assert same(model.forward(TEXT[27:29]), expected[27:29])
     model.close()
@@ -250,7 +271,7 @@ def test_a_restore_that_is_broken_off_is_done_again(files, monkeypatch) -> None:
     expected = step_by_step(model, TEXT)
     model.extend(TEXT[:9])
     model.forward([TEXT[9], 5, 6])
-    model.keep((0,))
+    model.truncate(10)
 
     def broken(one: object) -> bool:
         raise KeyboardInterrupt

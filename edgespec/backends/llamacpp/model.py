@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +205,15 @@ class LlamaCppModel:
 
     def keep(self, rows: Sequence[int]) -> None:
         """See protocols.LanguageModel. Raises: ShapeError if `rows` is not a path from the top."""
-        base, n = self._last
-        tree = self._tree
+        (base, n), tree = self._last, self._tree
         path = tuple(range(len(rows))) if tree is None else tree.path(rows)
         if tuple(rows) != path or len(rows) > n:
             raise ShapeError(f"rows {list(rows)[:20]} of {n}: expected a path from the top")
         if tree is None:
             self.truncate(base + len(rows))
+            with self._lock, suppress(Cancelled):  # then the next call does it
+                self._stop_flag[0] = b"\0"
+                self._catch_up()  # now, so that what was taken back is paid for by its round
             return
         with self._lock:
             self._check_open()
@@ -220,8 +222,7 @@ class LlamaCppModel:
                 self._lib.api.llama_memory_seq_cp(self._memory, leaf, 0, base, base + len(rows))
             self._length, self._settled = base + len(rows), False
             self._drop_leaves()
-            self._settled = True
-            self._last = (base, len(rows))
+            self._settled, self._last = True, (base, len(rows))
 
     def truncate(self, n: int) -> None:
         """See protocols.LanguageModel. Raises: ShapeError unless 0 <= n <= length."""
@@ -371,15 +372,14 @@ class LlamaCppModel:
 
     def _catch_up(self) -> None:
         """Read again what the memory forgot with what was taken back."""
-        if self._past is None or not (missing := self._past.missing()):
+        if (past := self._past) is None or not (missing := past.missing()):
             return
-        is_vector = isinstance(missing[0], np.ndarray)
-        fill: Any = self._batch.vectors if is_vector else self._batch.chain
+        fill: Any = self._batch.vectors if np.ndim(missing[0]) else self._batch.chain
+        first = len(past.text) - len(missing)
         for start in range(0, len(missing), self._width):
             part = np.array(missing[start : start + self._width])
-            at = len(self._past.text) - len(missing) + start
-            self._read(fill(part, at, 0), rows=False)
-            self._past.ends(list(part))
+            self._read(fill(part, first + start, 0), rows=False)
+            past.ends(list(part))
 
     def _drop_leaves(self) -> None:
         if self._forked:
