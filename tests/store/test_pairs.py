@@ -20,9 +20,10 @@ BUNDLED = [
     "padded-q8_0",
 ]  # fmt: skip
 PUBLIC = [
-    "gemma-3-12b", "gemma-3-4b", "granite-4.0-h-1b", "lfm2-1.2b", "llama-3.1-8b", "llama-3.2-3b",
-    "llama-3.2-3b-smol", "phi-3-mini", "phi-4-mini", "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b",
-    "qwen3-8b", "qwen3.5-2b", "smollm2-1.7b",
+    "falcon-h1-1.5b", "gemma-3-12b", "gemma-3-4b", "gemma-3n-e2b", "gemma-4-e2b", "gpt-oss-20b",
+    "granite-4.0-h-1b", "granite-4.0-h-tiny", "lfm2-1.2b", "lfm2.5-1.2b", "llama-3.1-8b",
+    "llama-3.2-3b", "llama-3.2-3b-smol", "nemotron-nano-9b", "phi-3-mini", "phi-4-mini",
+    "qwen2.5-3b", "qwen2.5-7b", "qwen3-4b", "qwen3-8b", "qwen3.5-2b", "smollm2-1.7b",
 ]  # fmt: skip
 MADE = ["qwen2.5-coder-1.5b-int4", "qwen2.5-coder-1.5b-smol-int4"]
 TRIED = ["qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-smol", *MADE]
