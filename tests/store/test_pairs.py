@@ -65,8 +65,11 @@ def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
         assert entry.onnx == ("int4" if name in MADE else "")
         assert bool(entry.onnx) == (entry.onnx_size > 0)
         assert len(entry.sha256) == (64 if pair.tried else 0)
-    assert pair.drafter.size < 0.5 * pair.target.size < 4e9  # for a laptop of 16 GB
-    words = ("Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen", "LFM Open")
+    most = 7e9 if name == "gpt-oss-20b" else 4e9  # for a laptop of 24 GB, or of 16
+    assert pair.drafter.size < 0.5 * pair.target.size < most
+    words = (
+        "Apache-2.0", "MIT", "Llama 3", "Gemma", "Qwen", "LFM Open", "Falcon LLM", "NVIDIA Open",
+    )  # fmt: skip
     assert any(word in pair.licence for word in words)
 
 
