@@ -60,7 +60,7 @@ def test_a_public_pair_names_files_that_the_hub_can_have(name: str) -> None:
     assert pair.tried == (name in TRIED)
     for entry in pair.entries:
         assert spec_of(entry.spec).repo == entry.repo
-        assert quant_of(entry.file) in ("Q4_K_M", "Q8_0", "Q4", "Q4_1")
+        assert quant_of(entry.file) in ("Q4_K_M", "Q8_0", "Q4", "Q4_1", "MXFP4")
         assert not entry.pad
         assert entry.onnx == ("int4" if name in MADE else "")
         assert bool(entry.onnx) == (entry.onnx_size > 0)
