@@ -1,4 +1,4 @@
-"""JSON mode on the demo pair, with speculation: a hundred prompts, and every answer parses."""
+"""JSON mode on the demo pair, with speculation: many prompts, and every answer parses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import thorough
 from test_llamacpp_grammar import check_words
 
 import edgespec
@@ -44,9 +45,10 @@ ENDINGS = ("", " Answer in JSON.", " Be brief.", " Please.", " Thank you!", " No
 N_TOKENS = 160
 
 
-def hundred() -> list[str]:
+def prompts() -> list[str]:
     """The built-in prompts with different last words."""
-    return [text + more for more in ENDINGS for text in (*STORIES, *DIALOGUES)][:100]
+    every = [text + more for more in ENDINGS for text in (*STORIES, *DIALOGUES)]
+    return every[: thorough.of(100, 34)]
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +86,9 @@ def scored(session: Session, prompt: str, schema: str, **params) -> list[tuple[i
     ],
     ids=["bounded, greedy", "open, sampled", "any object, top-k"],
 )
-def test_a_hundred_answers_parse(session, schema, params):
+def test_answers_to_many_prompts_parse(session, schema, params):
     n_accepted = 0
-    for prompt in hundred():
+    for prompt in prompts():
         found = json.loads(told(session, prompt, json.dumps(schema), **params))
         n_accepted += session.stats.n_accepted
         assert isinstance(found, dict)
@@ -96,7 +98,7 @@ def test_a_hundred_answers_parse(session, schema, params):
             assert len(found["friends"]) <= 3 and all(len(one) <= 12 for one in found["friends"])
         if schema is OPEN:
             assert all(isinstance(part["pages"], int) for part in found["parts"])
-    assert n_accepted > 500
+    assert n_accepted > 5 * len(prompts())
 
 
 @pytest.mark.slow
@@ -104,7 +106,7 @@ def test_greedy_json_is_the_same_without_speculation(session):
     """But for ties: tokens of a batch have logits that differ in the last digits."""
     n_ties = 0
     with edgespec.load(speculative="off", threads=1) as plain:
-        for prompt in hundred()[:32]:
+        for prompt in prompts()[:32]:
             pair = [scored(one, prompt, json.dumps(BOUNDED)) for one in (plain, session)]
             for (token, logprob), (other, other_logprob) in zip(*pair, strict=False):
                 if token != other:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import thorough
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_maker import vocabularies, walk
@@ -19,7 +20,7 @@ from edgespec.text.vocabulary import Vocabulary
 
 NAMES = ("gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
 PAIRS = list(itertools.permutations(NAMES, 2))
-N_DOCUMENTS, N_BYTES = 2_000, 250
+N_DOCUMENTS, N_BYTES = thorough.of(2_000, 700), 250
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def mapping(request: pytest.FixtureRequest, sides: dict[str, Vocabulary]) -> Map
 
 @pytest.fixture(scope="module")
 def texts(data_folder: Path) -> list[bytes]:
-    """Every reference input, whole, and the first 250 bytes of 2,000 documents.
+    """Every reference input, whole, and the first 250 bytes of many documents.
 
     Documents are cut to keep the 20 pairs within minutes; a cut can go through a character.
     """
