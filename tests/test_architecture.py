@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,11 +140,17 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circle({name: needed - {name} for name, needed in known.items()}) == []
 
 
+def importing(paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Files that may import by name, with their texts."""
+    texts = [(path, path.read_text(encoding="utf-8")) for path in paths]
+    return [one for one in texts if "import_module" in one[1]]
+
+
 def test_modules_are_imported_by_name_in_registries_only():
     """There a circle would hide."""
     found = set()
-    for path in SOURCES:
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for path, text in importing(SOURCES):
+        nodes = list(ast.walk(ast.parse(text)))
         calls = any(
             isinstance(n, ast.Call) and "import_module" in ast.unparse(n.func) for n in nodes
         )
@@ -155,8 +162,8 @@ def test_modules_are_imported_by_name_in_registries_only():
 
 def test_modules_imported_by_name_are_there():
     calls = 0
-    for path in [*SOURCES, *(ROOT / "export").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, text in importing([*SOURCES, *(ROOT / "export").rglob("*.py")]):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
                 name = getattr(node.args[0], "value", None)
                 if isinstance(name, str):  # others: names out of a registry

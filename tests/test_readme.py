@@ -66,6 +66,7 @@ def test_every_command_line_is_understood(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_models_of_the_hub_are_named_as_the_manifests_and_repositories_are(tmp_path):
     block = next(block for block in blocks("bash") if "-hf" in block)
     lines = [line.split("#")[0] for line in block.splitlines()]

@@ -16,6 +16,7 @@ def slopes(step, shape=(7, 3)):
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_twenty_steps_are_those_of_torch(decay):
     torch = pytest.importorskip("torch", reason="torch is not installed: the extra `train` has it")

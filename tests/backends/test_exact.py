@@ -66,6 +66,7 @@ def test_without_it_a_text_depends_on_what_is_drafted():
 CLASSES = st.sampled_from([(FEW, tuple(range(1, 8))), (MANY, (4,)), (MANY, (1,)), (FEW, (8, 12))])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     CLASSES,

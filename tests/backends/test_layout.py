@@ -70,6 +70,7 @@ def test_what_was_reordered_is_not_held_twice(tmp_path: Path) -> None:
     assert shares[-1] == 1.0  # who watched is told as before
 
 
+@pytest.mark.slow
 def test_pages_are_given_back_a_few_times_while_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "weights with a space.bin"
     path.write_bytes(b"x" * (1 << 20))

@@ -740,6 +740,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, printed.out, printed.err
 
 
+@pytest.mark.slow
 def test_the_demo_pair_is_measured(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -882,6 +883,7 @@ def test_a_recurrent_memory_is_told(
         assert model.kv_bytes == judge(file, None).target.cache.n_bytes(512)
 
 
+@pytest.mark.slow
 def test_a_window_is_told_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, record = make_windowed(tmp_path / "gemma3.gguf", "gemma3"), tmp_path / "doctor.json"
     code, out, _ = run(capsys, "-m", file, "-md", DEMO, "--quick", "-c", "2048", "--json", record)

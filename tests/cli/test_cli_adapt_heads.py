@@ -104,6 +104,7 @@ def test_another_device_gets_all_that_was_learned(
     assert sorted(read(ngrams)[1]) == sorted(read(mine)[1])
 
 
+@pytest.mark.slow
 def test_topics_are_shown_drawn_moved_and_erased(
     learned: AdapterFiles, home: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:

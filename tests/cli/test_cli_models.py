@@ -239,6 +239,7 @@ def environment(server: Hub, home: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name[:3] != "HF_"} | own
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="interrupts a process by a signal")
 def test_ctrl_c_leaves_a_download_to_go_on_with(tmp_path: Path) -> None:
     """A process of its own, by HF_ENDPOINT and HF_HOME as a user sets them."""

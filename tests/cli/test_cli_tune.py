@@ -132,6 +132,7 @@ def test_namesakes_are_the_same_files_otherwise():
     ]
 
 
+@pytest.mark.slow
 def test_a_tuned_pair_is_listed_shown_and_removed_but_not_its_models(capsys):
     tuned.save(tuned.TunedPair("mine", {"pair": "demo", "threads": 1}, {"cpu": "a small one"}))
     assert main(["models", "list"]) == 0

@@ -61,6 +61,7 @@ def test_home_is_known_in_settings_variables_and_keywords(
         edgespec.load("~/none.gguf")
 
 
+@pytest.mark.slow
 def test_a_record_is_written_below_home(home: Path) -> None:
     assert main(["models", "list", "--json", "~/list.json"]) == 0
     assert json.loads((home / "list.json").read_text())["pairs"]

@@ -128,7 +128,7 @@ def test_no_text_is_lost(text: str, width: int) -> None:
     assert is_said(text, drawn(text, width))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(TEXTS, WIDTHS)
 def test_final_and_held_back_together_are_what_was_said(text: str, width: int) -> None:
     """What is on the screen at any time is the text so far: nothing is kept from the reader."""

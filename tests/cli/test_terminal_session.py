@@ -25,7 +25,8 @@ def rows_between(rows: list[str], first: str, last: str) -> list[str]:
     return rows[start:end]
 
 
-@pytest.mark.parametrize("columns", [pytest.param(100, marks=pytest.mark.slow), 60])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [100, 60])
 def test_a_conversation(columns: int, home: Path, tmp_path: Path) -> None:
     kept = tmp_path / "talk.json"
     words = [*LONG, "--seed", "7", "--speculative", "on"]  # auto may find that it does not pay
@@ -103,7 +104,8 @@ def find(scarf):  # at last
 ```"""
 
 
-@pytest.mark.parametrize("columns", [pytest.param(100, marks=pytest.mark.slow), 60])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [100, 60])
 def test_tables_and_code_in_an_answer(columns: int, home: Path, tmp_path: Path) -> None:
     lines = " ".join(f'{json.dumps(line)} "\\n"' for line in TABLE.split("\n"))
     (tmp_path / "table.gbnf").write_text(f"root ::= {lines}\n")
@@ -123,6 +125,7 @@ def test_tables_and_code_in_an_answer(columns: int, home: Path, tmp_path: Path) 
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_what_stands_below_answers_is_calm(home: Path) -> None:
     with Terminal("chat", "-n", "30", "-t", "1", home=home) as terminal:
         terminal.prompt(1)

@@ -80,7 +80,8 @@ def ids(engine: Engine, prompt, params) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "rule", ["rejection", pytest.param("block", marks=pytest.mark.slow), "match"]
+    "rule",
+    ["rejection", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("block", "match"))],
 )
 def test_two_tokens_have_the_targets_law_exactly(monkeypatch, rule):
     """All uniforms of the first rounds on a grid of quarters; k = 1, drafted from q."""

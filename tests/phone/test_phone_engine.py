@@ -204,6 +204,7 @@ def test_both_ways_are_measured_in_turns_and_say_the_same(shared: Engine) -> Non
     assert progress.shares == [i / 6 for i in range(6)]
 
 
+@pytest.mark.slow
 def test_others_on_the_device_are_served_who_know_the_key(shared: Engine) -> None:
     reply = shared.serve("secret")
     assert str(reply["url"]).startswith("http://127.0.0.1:")

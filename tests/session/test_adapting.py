@@ -24,7 +24,12 @@ def said(session: edgespec.Session, **how: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("pair", "exact"), [("demo", False), ("demo-foreign", False), ("demo", True)]
+    ("pair", "exact"),
+    [
+        ("demo", False),
+        ("demo-foreign", False),
+        pytest.param("demo", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_text_is_the_same_while_the_drafter_learns(
     pair: str, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -45,6 +50,7 @@ def test_a_text_is_the_same_while_the_drafter_learns(
         assert len(learner.trainer.adapter.rows) > 0
 
 
+@pytest.mark.slow
 def test_a_text_is_the_same_whatever_topic_it_is_taken_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

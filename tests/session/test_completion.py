@@ -139,6 +139,7 @@ def test_json_answers_fit_their_schema(session: Session) -> None:
         assert answer["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 def test_json_ends_before_the_token_limit_and_before_the_context(session: Session) -> None:
     form = {"type": "json_object"}
     answer = session.create_chat_completion(ASK, response_format=form, max_tokens=20)["choices"][0]

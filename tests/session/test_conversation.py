@@ -510,6 +510,7 @@ def test_tokens_that_the_tokenizer_would_not_choose_are_read_anew(
         assert plain.turns.output == output
 
 
+@pytest.mark.slow
 def test_many_turns_in_a_small_context(home: None) -> None:
     told: list[int] = []
     with load(
