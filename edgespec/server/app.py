@@ -61,7 +61,7 @@ def application(
     ]
     shared = Middleware(
         CORSMiddleware, allow_origins=access.origins, allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "Content-Type"),
+        allow_headers=("*",),  # origins decide; OpenAI's client sends headers of its own
     )  # fmt: skip
     cors = [shared] if access.origins else []
     guard = Middleware(Guard, access=access, metrics=metrics)

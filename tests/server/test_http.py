@@ -198,6 +198,10 @@ def test_pages_of_other_sites_are_not_let_in(server: Server, guarded: Server) ->
     assert found.headers["access-control-allow-origin"] == "http://friend.test"
     asked = {"Origin": "http://friend.test", "Access_Control_Request_Method": "POST"}
     assert call(guarded.url, PATH, method="OPTIONS", **asked).status == 200
+    asked["Access_Control_Request_Headers"] = "authorization,content-type,x-stainless-lang"
+    allowed = call(guarded.url, PATH, method="OPTIONS", **asked)
+    assert allowed.status == 200
+    assert "x-stainless-lang" in allowed.headers["access-control-allow-headers"]
     asked["Origin"] = "http://evil.test"
     assert call(guarded.url, PATH, method="OPTIONS", **asked).status == 400
 
