@@ -79,7 +79,8 @@ def test_tokens_there_and_back(ask: Call, server: Server) -> None:
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "not UTF-8"),
         (b'{"messages": ' + b"[" * 100000 + b"]" * 100000 + b"}", "nested too deep"),
         (b'{"messages": ' + b"[" * 70 + b"]" * 70 + b"}", "nested too deep"),
-        (b'{"seed": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "number of thousands of digits"),
+        (b'{"tools": [{"x": -1e999}]}', "the number -1e999: expected less than"),
     ],
 )
 def test_a_body_that_is_no_object_is_refused(ask: Call, body: bytes, expected: str) -> None:
