@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgespec.server.refusal import Refusal
+from edgespec.session.request import STREAMING
 
 Check = Callable[[Any], str]
 """Says what was expected instead, "" if the value will do."""
@@ -77,6 +78,19 @@ def draft_tokens(value: Any) -> str:
     return "" if value == "auto" or not integer(0, 64)(value) else "0 to 64, or auto"
 
 
+def tokens_or_all(value: Any) -> str:
+    """Tokens of an answer; -1: to the end of the context."""
+    expected = "a whole number, 1 or more; or -1, to the end of the context"
+    return expected if integer(-1, FAR)(value) or value == 0 else ""
+
+
+def streaming(value: Any) -> str:
+    """Options of a stream."""
+    known = isinstance(value, Mapping) and value.keys() <= STREAMING
+    known = known and all(one is None or isinstance(one, bool) for one in value.values())
+    return "" if known else f"an object of {' and '.join(sorted(STREAMING))}, true or false"
+
+
 flag = kind_of("true or false", bool)
 text = kind_of("a string", str)
 listing = kind_of("a list", list)
@@ -104,12 +118,13 @@ OWN: Mapping[str, Check] = {  # what OpenAI does not have
     "show_drafted": flag,
 }
 COMMON: Mapping[str, Check] = {
-    "model": text, "stream": flag, "stream_options": mapping, "user": text,
+    "model": text, "stream": flag, "stream_options": streaming, "user": text,
     "max_tokens": integer(-1, FAR), **SAMPLING, **OWN,
 }  # fmt: skip
 CHAT: Mapping[str, Check] = {
     "messages": listing,
     **COMMON,
+    "max_tokens": tokens_or_all,
     "max_completion_tokens": integer(1, FAR),
     "logprobs": flag,
     "top_logprobs": integer(0, 20),

@@ -72,6 +72,18 @@ def test_texts_go_on(client: Any, server: Server, ask: Call) -> None:
     assert events[-1] == "[DONE]" and json.loads(events[-2])["usage"]["completion_tokens"] == 24
 
 
+def test_no_tokens_are_what_was_asked_for(client: Any, ask: Call) -> None:
+    given = {"model": "demo", "prompt": "A fox", "max_tokens": 0}
+    answer = client.completions.create(**given)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "length")
+    assert answer.usage.completion_tokens == 0 and answer.usage.prompt_tokens > 0
+    assert client.completions.create(**given, echo=True).choices[0].text == "A fox"
+    chunks = list(client.completions.create(**given, echo=True, stream=True))
+    assert [chunk.choices[0].text for chunk in chunks] == ["A fox", ""]
+    whole = ask("/v1/completions", {**given, "max_tokens": -1, "stop": "."}).body
+    assert whole["choices"][0]["text"]
+
+
 def test_texts_that_cannot_go_on_are_refused(ask: Call) -> None:
     def refused(**given: Any) -> dict[str, Any]:
         return ask("/v1/completions", given).error
