@@ -149,6 +149,11 @@ RESPONSES: Mapping[str, Check] = {
     "instructions": text,
     "model": text,
     "stream": flag,
+    "stream_options": streaming,
+    "user": text,
+    "metadata": mapping,
+    "include": listing,
+    "top_logprobs": integer(0, 20),
     "max_output_tokens": integer(1, FAR),
     "temperature": number(0, 2),
     "top_p": number(0, 1),
@@ -157,7 +162,7 @@ RESPONSES: Mapping[str, Check] = {
     "tools": listing,
     "tool_choice": either,
     "parallel_tool_calls": flag,
-    "truncation": choice("disabled"),
+    "truncation": choice("disabled", "auto"),
     **{name: OWN[name] for name in ("top_k", "min_p", "speculative", "draft_tokens")},
     "seed": integer(),
 }
@@ -173,7 +178,8 @@ DETOKENIZE: Mapping[str, Check] = {"tokens": listing, "model": text}
 
 IGNORED = frozenset(  # of OpenAI's: they change nothing about an answer made here
     ("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity",
-     "prompt_cache_retention", "prediction", "include", "background")
+     "prompt_cache_retention", "prompt_cache_options", "prediction", "background",
+     "background_options", "max_tool_calls", "access_programs")
 )  # fmt: skip
 NOT_HERE: Mapping[str, str] = {
     "functions": "expected tools, which took their place",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from serving import ASK, Call
+from serving import ASK, OPTIONS, Call, call
 
+import edgespec
 from edgespec.server.running import Server
 from edgespec.server.said import messages_of
 
@@ -122,6 +124,53 @@ def test_a_response_is_whole_and_streamed(client: Any, server: Server) -> None:
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == expected == events[-1].response.output_text
     assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+def test_a_response_scores_its_tokens_and_says_what_was_known(client: Any, server: Server) -> None:
+    given = {"model": "demo", "input": "A fox?", "max_output_tokens": 6, "metadata": {"a": "b"}}
+    given |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "temperature": 0}
+    answer = client.responses.create(**given, truncation="auto", user="me")
+    (part,) = answer.output[0].content
+    assert "".join(one.token for one in part.logprobs) == part.text == answer.output_text
+    assert all(len(one.top_logprobs) == 2 and one.logprob <= 0 for one in part.logprobs)
+    assert (answer.metadata, answer.truncation) == ({"a": "b"}, "disabled")
+    events = list(client.responses.create(**given, stream=True))
+    new = [one.token for e in events if e.type.endswith("text.delta") for one in e.logprobs]
+    assert new == [one.token for one in part.logprobs]
+    usage = events[-1].response.usage
+    assert usage.input_tokens_details.cached_tokens == usage.input_tokens - 1  # all but the last
+    plain = client.responses.create(model="demo", input="A bear?", max_output_tokens=2)
+    assert plain.usage.input_tokens_details.cached_tokens < plain.usage.input_tokens - 1
+    assert plain.output[0].content[0].logprobs == []
+
+
+THINKS = "{% for one in messages %}{{ one.content.split('</think>')[-1] }} {% endfor %}"
+SAYS = 'root ::= "<think>red fox.</think>\\n\\nThe red fox ran."'
+
+
+def test_a_response_has_the_thoughts_before_it(tmp_path: Path) -> None:
+    from openai.types.responses import ResponseReasoningItem
+
+    template = tmp_path / "thinks.jinja"
+    template.write_text(THINKS)
+    with edgespec.serve(chat_template=str(template), grammar=SAYS, **OPTIONS) as server:
+        whole = call(server.url, "/v1/responses", {"input": "Say it."}).body
+        given = {"input": "Say it.", "stream": True, "max_output_tokens": 60}
+        events = [json.loads(e) for e in call(server.url, "/v1/responses", given).events()]
+    thoughts, said = whole["output"]
+    read = ResponseReasoningItem.model_validate(thoughts)
+    assert read.content is not None and read.content[0].text == "red fox."
+    assert said["content"][0]["text"] == "The red fox ran."
+    assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
+    deltas = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
+    assert "".join(deltas) == "red fox."
+    kinds = [e["type"].removeprefix("response.") for e in events if "delta" not in e["type"]]
+    opened = ["output_item.added", "content_part.added"]
+    closed = ["content_part.done", "output_item.done"]
+    assert kinds == [
+        "created", "in_progress", *opened, "reasoning_text.done", *closed,
+        *opened, "output_text.done", *closed, "completed",
+    ]  # fmt: skip
 
 
 def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call) -> None:
