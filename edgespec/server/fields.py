@@ -16,6 +16,7 @@ Check = Callable[[Any], str]
 """Says what was expected instead, "" if the value will do."""
 
 FAR = 1 << 53  # beyond it JSON's numbers are not told apart
+SEEDS = 1 << 63  # of 64 bits, as OpenAI has them
 
 
 def integer(least: int = -FAR, most: int = FAR) -> Check:
@@ -100,7 +101,7 @@ either = kind_of("a string or an object", str, dict)
 SAMPLING: Mapping[str, Check] = {
     "temperature": number(0, 2),
     "top_p": number(0, 1),
-    "seed": integer(),
+    "seed": integer(-SEEDS, SEEDS - 1),
     "stop": texts,
     "logit_bias": biases,
     "presence_penalty": number(-2, 2),
@@ -133,7 +134,7 @@ CHAT: Mapping[str, Check] = {
     "tool_choice": either,
     "parallel_tool_calls": flag,
     "think": choice("auto", "on", "off"),
-    "reasoning_effort": choice("none", "minimal", "low", "medium", "high", "xhigh"),
+    "reasoning_effort": choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "chat_template_kwargs": mapping,
     "modalities": listing,
 }
@@ -164,7 +165,7 @@ RESPONSES: Mapping[str, Check] = {
     "parallel_tool_calls": flag,
     "truncation": choice("disabled", "auto"),
     **{name: OWN[name] for name in ("top_k", "min_p", "speculative", "draft_tokens")},
-    "seed": integer(),
+    "seed": integer(-SEEDS, SEEDS - 1),
 }
 EMBEDDINGS: Mapping[str, Check] = {
     "input": kind_of("a string or a list", str, list),
@@ -189,7 +190,10 @@ NOT_HERE: Mapping[str, str] = {
     "suffix": "nothing is filled in before a suffix; leave it out",
     "previous_response_id": "no answer is kept here; send the conversation as input",
     "conversation": "no conversation is kept here; send it as input",
-    "prompt": "no prompt is kept here; send it as input",
+    "prompt": "no prompt is kept here; send what it says",
+    "context_management": "nothing is compacted here; send a shorter conversation",
+    "moderation": "nothing is moderated here; leave it out",
+    "image": "this model makes no pictures; leave it out",
 }
 
 

@@ -190,7 +190,7 @@ def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call)
         ({"input": [{"type": "function_call", "name": 3}]}, "tool_calls has"),
         ({"input": [{"type": "image"}]}, "expected messages"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "no vision model"),
-        ({"input": []}, "messages is empty"),
+        ({"input": []}, "input is empty"),
         ({"text": {"format": 3}}, "expected an object with a type"),
     ):
         refused = ask("/v1/responses", {"input": "x", **given})
