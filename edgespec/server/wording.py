@@ -54,9 +54,7 @@ def words(error: Exception, given: Mapping[str, Any], known: Mapping[str, Any]) 
 
     text = FLAG.sub(field, OF_A_CALL.sub("", line(error)))
     first = NAME.match(text)
-    if first is None or is_known(first[0], known):
-        return text
-    return field_of(first[0], given, known) + text[first.end() :]
+    return text if first is None else field_of(first[0], given, known) + text[first.end() :]
 
 
 def param_of(text: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> str | None:
@@ -81,6 +79,8 @@ def prompt_field(given: Mapping[str, Any], known: Mapping[str, Any]) -> str | No
 
 def field_of(name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     """The field of this request that sets a session's option."""
+    if name in given:
+        return name
     if name == "messages":
         return prompt_field(given, known) or name
     if name == "max_tokens":

@@ -104,6 +104,9 @@ def test_every_flag_becomes_a_field() -> None:
         error = caught.value.body()["error"]
         assert error["message"] == f"{one.name} is '': expected another; set {one.name}=1"
         assert error["param"] == one.name
+    with pytest.raises(Refusal) as caught, worded({"max_completion_tokens": 9}, fields.CHAT):
+        raise UsageError("max_tokens is 9: expected at most 8")
+    assert caught.value.body()["error"]["param"] == "max_completion_tokens"
     for given, field in (
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"text": {"format": {}}}, "text.format"),
