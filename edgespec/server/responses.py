@@ -47,7 +47,8 @@ def told(served: Served, given: Mapping[str, Any], work: Work) -> Iterator[Event
         yield name, {"response": reply.body("in_progress")}
     for piece in asked.begun.pieces:
         reply.n_thoughts += piece.is_thought
-        reply.scores = [] if piece.is_thought else scored(piece.scores, served.token_bytes)
+        if not piece.is_thought:
+            reply.scores += scored(piece.scores, served.token_bytes)
         for delta in asked.saying.deltas(piece):
             yield from reply.add(delta)
     for delta in asked.saying.rest():
@@ -96,7 +97,7 @@ def scores_of(given: Mapping[str, Any]) -> dict[str, Any]:
 class Reply:
     """One answer in this shape. n_prompt: tokens of its prompt; n_thoughts: of its thoughts.
 
-    scores: of the tokens of what is added next, if they were asked for.
+    scores: of the tokens of what is said next, if they were asked for; those of calls are not told.
     """
 
     def __init__(self, served: Served, given: Mapping[str, Any], n_prompt: int) -> None:
@@ -114,6 +115,7 @@ class Reply:
         if text := delta.get("content", ""):
             yield from self._said(Message, text)
         for part in delta.get("tool_calls", ()):
+            self.scores = []
             if "id" in part:
                 yield from self._next(FunctionCall(len(self._items), part))
             yield from self._items[-1].added(part["function"]["arguments"])
