@@ -154,9 +154,9 @@ def test_a_response_has_the_thoughts_before_it(tmp_path: Path) -> None:
     template = tmp_path / "thinks.jinja"
     template.write_text(THINKS)
     with edgespec.serve(chat_template=str(template), grammar=SAYS, **OPTIONS) as server:
-        whole = call(server.url, "/v1/responses", {"input": "Say it."}).body
         given = {"input": "Say it.", "stream": True, "max_output_tokens": 60}
         events = [json.loads(e) for e in call(server.url, "/v1/responses", given).events()]
+    whole = events[-1]["response"]
     thoughts, said = whole["output"]
     read = ResponseReasoningItem.model_validate(thoughts)
     assert read.content is not None and read.content[0].text == "red fox."
