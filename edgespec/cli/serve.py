@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from argparse import ArgumentParser, Namespace
 from types import FrameType
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.run import say
 from edgespec.config import Config
-from edgespec.errors import UsageError
+from edgespec.errors import Cancelled, UsageError
 from edgespec.option import within
 
 ABOUT = "Answer programs that speak OpenAI's interface, and people, on a page at /."
@@ -22,6 +25,7 @@ DEFAULTS = Config()
 # How long who waits for Python's lock lets another have it: beside 64 clients the slowest answer of
 # /health took 56 and 57 ms, with Python's own 5 ms 64 and 100 (runs of 25 s in turns).
 SWITCH_S = 0.001
+LAST_S = 4.0  # for what is opened, to end by itself
 RARE = (
     "--models-dir",
     "--most-models",
@@ -78,31 +82,77 @@ def run(args: Namespace, config: Config) -> int:
     idle_s = None if args.idle_unload is None else float(args.idle_unload)
     others = Others(args.only, args.models_dir, args.most_models, idle_s, args.parallel)
     others.check()
-    ended = threading.Event()
-    on_signals(ended)
+    ending = Ending()
     sys.setswitchinterval(SWITCH_S)
     place = Place(args.port, access, limits, args.alias, others)
-    with over(config, place, show_progress) as server:
+    try:
+        server = over(config, place, ending.reported)
+        ending.is_open = True
+    except (KeyboardInterrupt, Cancelled):
+        if not ending.is_told:
+            raise
+        show_progress.clear()
+        say("closing")
+        return 0
+    with server:
         show_progress.clear()
         gc.collect()
         gc.freeze()  # what stays need not be looked through while requests wait: 50 ms each time
         say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
-        while not ended.wait(0.5):  # without a limit a signal would wait on Windows
-            pass
+        ending.wait()
         say("closing")
     return 0
 
 
-def on_signals(ended: threading.Event) -> None:
-    """SIGTERM and Ctrl-C set `ended`; a second Ctrl-C interrupts."""
+class Ending:
+    """SIGTERM and Ctrl-C: they interrupt what is opened, and are waited for once it is open.
 
-    def end(_: int, __: FrameType | None) -> None:
-        if ended.is_set():
+    A second Ctrl-C interrupts whatever goes on. is_told: whether one of them has come. Where C code
+    does not return, and so Python hears of no signal, the process ends after LAST_S all the same.
+    """
+
+    def __init__(self) -> None:
+        self.is_open, self._told = False, threading.Event()
+        self._heard, self._rings = socket.socketpair()
+        self._rings.setblocking(False)
+        signal.set_wakeup_fd(self._rings.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+        threading.Thread(target=self._last, name="edgespec-end", daemon=True).start()
+
+    def _last(self) -> None:
+        self._heard.recv(1)
+        time.sleep(LAST_S)
+        if not self.is_open:
+            say("closing, in the middle of what does not return")
+            os._exit(0)
+
+    @property
+    def is_told(self) -> bool:
+        return self._told.is_set()
+
+    def _interrupt(self, _: int, __: FrameType | None) -> None:
+        if self.is_told or not self.is_open:
+            self._told.set()
             raise KeyboardInterrupt
-        ended.set()
+        self._told.set()
 
-    for name in ("SIGTERM", "SIGINT"):
-        signal.signal(getattr(signal, name), end)
+    def _terminate(self, _: int, __: FrameType | None) -> None:
+        if self.is_open:
+            self._told.set()
+        else:
+            signal.raise_signal(signal.SIGINT)  # which may be held until C code has returned
+
+    def reported(self, what: str, share: float) -> None:
+        """A Progress that ends what is opened, on whatever thread, once that is told to."""
+        if self.is_told:
+            raise Cancelled("stopped while models were opened")
+        show_progress(what, share)
+
+    def wait(self) -> None:
+        """Until it is told."""
+        while not self._told.wait(0.5):  # without a limit a signal would wait on Windows
+            pass
 
 
 def lacking(error: ModuleNotFoundError) -> UsageError:

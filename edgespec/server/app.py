@@ -25,6 +25,7 @@ from edgespec.server.limits import Access, Limits
 from edgespec.server.listing import listed, row_of
 from edgespec.server.metrics import KIND, Metrics
 from edgespec.server.refusal import Left, Refusal, refusal_of
+from edgespec.server.wording import worded
 from edgespec.server.work import Bench, Work
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -61,7 +62,7 @@ def application(
     ]
     shared = Middleware(
         CORSMiddleware, allow_origins=access.origins, allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "Content-Type"),
+        allow_headers=("*",),  # origins decide; OpenAI's client sends headers of its own
     )  # fmt: skip
     cors = [shared] if access.origins else []
     guard = Middleware(Guard, access=access, metrics=metrics)
@@ -121,12 +122,12 @@ class Given:
                     self._bench.check_room(model, self._n_slots(model))
 
                 def job(work: Work) -> Any:
-                    with self._served(asked, work) as served:
+                    with self._served(asked, work) as served, worded(asked, known):
                         return whole(served, asked, work)
 
                 def stream(work: Work) -> Iterator[Any]:
                     assert parts is not None
-                    with self._served(asked, work) as served:
+                    with self._served(asked, work) as served, worded(asked, known):
                         yield from parts(served, asked, work)
 
                 if parts is not None and asked.get("stream"):

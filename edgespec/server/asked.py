@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from edgespec.config import Config
+from edgespec.errors import UsageError
 from edgespec.option import Options
 from edgespec.server.limits import Limits
 from edgespec.server.refusal import Refusal
@@ -52,16 +53,13 @@ class Served:
         return self.opened.tokenizer.piece(token, special=True)
 
     def limited(self, options: Options) -> Options:
-        """The options, with no more tokens than an answer may have. Raises: Refusal."""
+        """The options, with no more tokens than an answer may have. Raises: UsageError."""
         most, asked = self.limits.n_tokens, options.get("max_tokens")
         if not most:
             return options
         own = min(self.answering.config.max_tokens, most)
         if asked is not None and most < asked < 1 << 30:
-            raise Refusal(
-                400, f"max_tokens is {asked}: expected at most {most}", param="max_tokens",
-                code="invalid_value",
-            )  # fmt: skip
+            raise UsageError(f"max_tokens is {asked}: expected at most {most}")
         return {**options, "max_tokens": own if asked is None else min(asked, most)}
 
     def check_n(self, n: int, name: str = "n") -> None:
@@ -74,6 +72,7 @@ class Served:
 def passed(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that mean the same to a session. Raises: Refusal for a grammar that is a path."""
     found = {name: given[name] for name in PASSED if name in given}
+    found.update(edges(found))
     bias = found.get("logit_bias")
     if bias is not None:
         found["logit_bias"] = {int(token): value for token, value in bias.items()}
@@ -85,6 +84,19 @@ def passed(given: Mapping[str, Any]) -> dict[str, Any]:
                 param="grammar", code="invalid_value",
             )  # fmt: skip
         found["grammar"] = gbnf
+    return found
+
+
+def edges(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAI takes at the edge of a field, as a session knows it; None: as if absent."""
+    found: dict[str, Any] = {}
+    if given.get("top_p") == 0:
+        found.update(top_p=None, top_k=1)  # the likeliest alone
+    if given.get("seed", 0) < 0:
+        found["seed"] = None
+    stop = given.get("stop")
+    if stop is not None:
+        found["stop"] = [one for one in ([stop] if isinstance(stop, str) else stop) if one] or None
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from math import isinf
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -59,18 +60,20 @@ def too_large(n: int, most: int) -> Refusal:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """An object of plain JSON, without NaN or halves of characters. Raises: Refusal."""
+    """An object of plain JSON: finite numbers, no halves of characters. Raises: Refusal."""
     try:
         text = body.decode("utf-8")
-        found = json.loads(text, parse_constant=no_constant)
+        found = json.loads(text, parse_constant=no_constant, parse_float=finite)
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode("utf-8")  # no lone surrogates
     except UnicodeError as error:
         raise Refusal(400, f"the body is not UTF-8 ({error}): expected JSON") from None
     except RecursionError:
         raise Refusal(400, f"the body is nested too deep: expected {MOST_DEPTH} levels") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise Refusal(400, f"the body is not JSON ({error}): expected an object") from None
+    except ValueError:  # Python reads no whole number of more than 4300 digits
+        raise Refusal(400, "the body has a number of thousands of digits: expected fewer") from None
     if not isinstance(found, dict):
         raise Refusal(400, f"the body is a {type(found).__name__}: expected a JSON object")
     check_depth(found)
@@ -78,8 +81,17 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def no_constant(name: str) -> NoReturn:
-    """NaN and Infinity, which JSON does not have."""
-    raise ValueError(f"{name} is no number of JSON")
+    """NaN and Infinity, which JSON does not have. Raises: Refusal."""
+    raise Refusal(400, f"the body is not JSON ({name} is no number of JSON): expected an object")
+
+
+def finite(text: str) -> float:
+    """A number with a point or an exponent. Raises: Refusal for one that would be infinite."""
+    value = float(text)
+    if isinf(value):
+        shown = text if len(text) <= 20 else f"{text[:17]}..."
+        raise Refusal(400, f"the body has the number {shown}: expected less than 1e308 in size")
+    return value
 
 
 def check_depth(found: Any) -> None:

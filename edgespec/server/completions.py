@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from edgespec.config import Config
+from edgespec.decode.engine import check_prompt
 from edgespec.option import Options
 from edgespec.server.asked import Served, beginner, passed
 from edgespec.server.fields import required
 from edgespec.server.refusal import Refusal
 from edgespec.server.tokens import texts_of
 from edgespec.server.work import Work
-from edgespec.session.completion import FINISH, Begun, timings
+from edgespec.session.completion import FINISH, Begun, Pieces, timings
 from edgespec.session.request import WHOLE_CONTEXT, wants_usage
+from edgespec.session.turns import Run
 from edgespec.types import Piece, Stats
 
 MOST_PROMPTS = 32
@@ -79,6 +81,9 @@ def parts(served: Served, given: Mapping[str, Any], work: Work) -> Iterator[Any]
 
 def begin(served: Served, work: Work, asked: Asked, prompt: Sequence[int], index: int) -> Begun:
     """The generation of one of the texts; each prompt's begin with the seed."""
+    if asked.config.max_tokens == 0:
+        check_prompt(prompt, served.answering.n_context)
+        return Begun(cast(Pieces, iter(())), Run(finish="length"), Stats)
     return beginner(served, work, prompt, asked.config, asked.options)(index % asked.n)
 
 
@@ -153,7 +158,7 @@ def asked_of(served: Served, given: Mapping[str, Any], work: Work) -> Asked:
     if logprobs >= 0:
         found["n_top"] = logprobs
     if (n_tokens := given.get("max_tokens")) is not None:
-        found["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
+        found["max_tokens"] = WHOLE_CONTEXT if n_tokens < 0 else n_tokens
     options = served.limited(cast(Options, found))
     stream = bool(given.get("stream"))
     return Asked(

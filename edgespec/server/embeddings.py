@@ -27,8 +27,13 @@ def whole(served: Served, given: Mapping[str, Any], work: Work) -> dict[str, Any
     asked = required(given, "input")
     texts = texts_of(served, asked, "input", MOST_TEXTS, lambda: work.is_wanted)
     work.prepared()
+
+    def wanted() -> bool:
+        work.computes = True  # this is asked where the turn has come
+        return work.is_wanted
+
     try:
-        vectors = shortened(model.embed(texts, lambda: work.is_wanted), width)
+        vectors = shortened(model.embed(texts, wanted), width)
     except ContextError as error:
         code = "context_length_exceeded" if all(texts) else "invalid_value"
         raise Refusal(400, line(error), param="input", code=code) from error

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgespec.server.refusal import Refusal
+from edgespec.session.request import STREAMING
 
 Check = Callable[[Any], str]
 """Says what was expected instead, "" if the value will do."""
 
 FAR = 1 << 53  # beyond it JSON's numbers are not told apart
+SEEDS = 1 << 63  # of 64 bits, as OpenAI has them
 
 
 def integer(least: int = -FAR, most: int = FAR) -> Check:
@@ -77,6 +79,19 @@ def draft_tokens(value: Any) -> str:
     return "" if value == "auto" or not integer(0, 64)(value) else "0 to 64, or auto"
 
 
+def tokens_or_all(value: Any) -> str:
+    """Tokens of an answer; -1: to the end of the context."""
+    expected = "a whole number, 1 or more; or -1, to the end of the context"
+    return expected if integer(-1, FAR)(value) or value == 0 else ""
+
+
+def streaming(value: Any) -> str:
+    """Options of a stream."""
+    known = isinstance(value, Mapping) and value.keys() <= STREAMING
+    known = known and all(one is None or isinstance(one, bool) for one in value.values())
+    return "" if known else f"an object of {' and '.join(sorted(STREAMING))}, true or false"
+
+
 flag = kind_of("true or false", bool)
 text = kind_of("a string", str)
 listing = kind_of("a list", list)
@@ -86,7 +101,7 @@ either = kind_of("a string or an object", str, dict)
 SAMPLING: Mapping[str, Check] = {
     "temperature": number(0, 2),
     "top_p": number(0, 1),
-    "seed": integer(),
+    "seed": integer(-SEEDS, SEEDS - 1),
     "stop": texts,
     "logit_bias": biases,
     "presence_penalty": number(-2, 2),
@@ -104,12 +119,13 @@ OWN: Mapping[str, Check] = {  # what OpenAI does not have
     "show_drafted": flag,
 }
 COMMON: Mapping[str, Check] = {
-    "model": text, "stream": flag, "stream_options": mapping, "user": text,
+    "model": text, "stream": flag, "stream_options": streaming, "user": text,
     "max_tokens": integer(-1, FAR), **SAMPLING, **OWN,
 }  # fmt: skip
 CHAT: Mapping[str, Check] = {
     "messages": listing,
     **COMMON,
+    "max_tokens": tokens_or_all,
     "max_completion_tokens": integer(1, FAR),
     "logprobs": flag,
     "top_logprobs": integer(0, 20),
@@ -118,7 +134,7 @@ CHAT: Mapping[str, Check] = {
     "tool_choice": either,
     "parallel_tool_calls": flag,
     "think": choice("auto", "on", "off"),
-    "reasoning_effort": choice("none", "minimal", "low", "medium", "high", "xhigh"),
+    "reasoning_effort": choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "chat_template_kwargs": mapping,
     "modalities": listing,
 }
@@ -134,6 +150,11 @@ RESPONSES: Mapping[str, Check] = {
     "instructions": text,
     "model": text,
     "stream": flag,
+    "stream_options": streaming,
+    "user": text,
+    "metadata": mapping,
+    "include": listing,
+    "top_logprobs": integer(0, 20),
     "max_output_tokens": integer(1, FAR),
     "temperature": number(0, 2),
     "top_p": number(0, 1),
@@ -142,9 +163,9 @@ RESPONSES: Mapping[str, Check] = {
     "tools": listing,
     "tool_choice": either,
     "parallel_tool_calls": flag,
-    "truncation": choice("disabled"),
+    "truncation": choice("disabled", "auto"),
     **{name: OWN[name] for name in ("top_k", "min_p", "speculative", "draft_tokens")},
-    "seed": integer(),
+    "seed": integer(-SEEDS, SEEDS - 1),
 }
 EMBEDDINGS: Mapping[str, Check] = {
     "input": kind_of("a string or a list", str, list),
@@ -158,7 +179,8 @@ DETOKENIZE: Mapping[str, Check] = {"tokens": listing, "model": text}
 
 IGNORED = frozenset(  # of OpenAI's: they change nothing about an answer made here
     ("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity",
-     "prompt_cache_retention", "prediction", "include", "background")
+     "prompt_cache_retention", "prompt_cache_options", "prediction", "background",
+     "background_options", "max_tool_calls", "access_programs")
 )  # fmt: skip
 NOT_HERE: Mapping[str, str] = {
     "functions": "expected tools, which took their place",
@@ -168,7 +190,10 @@ NOT_HERE: Mapping[str, str] = {
     "suffix": "nothing is filled in before a suffix; leave it out",
     "previous_response_id": "no answer is kept here; send the conversation as input",
     "conversation": "no conversation is kept here; send it as input",
-    "prompt": "no prompt is kept here; send it as input",
+    "prompt": "no prompt is kept here; send what it says",
+    "context_management": "nothing is compacted here; send a shorter conversation",
+    "moderation": "nothing is moderated here; leave it out",
+    "image": "this model makes no pictures; leave it out",
 }
 
 

@@ -1,4 +1,4 @@
-"""What an answer of /v1/responses is made of: a message or a call, and its events as it comes."""
+"""What an answer of /v1/responses is made of: thoughts, a message or a call."""
 
 from __future__ import annotations
 
@@ -43,35 +43,82 @@ class Item(ABC):
         yield "response.output_item.done", {"output_index": self.index, "item": self.body(status)}
 
 
-class Message(Item):
-    """Text."""
+class Written(Item):
+    """One that has text as its only part."""
 
-    kind, prefix = "message", "msg"
+    said = ""  # the events that tell more of it, and that it is over, begin so
 
-    def body(self, status: str) -> dict[str, Any]:
-        """See Item."""
-        content = [] if status == "in_progress" else [text_part(self.text)]
-        return {**super().body(status), "role": "assistant", "content": content}
+    @abstractmethod
+    def part(self) -> dict[str, Any]:
+        """The part, with what it has by now."""
 
     def begun(self) -> Iterator[Event]:
         """See Item."""
         yield from super().begun()
-        yield "response.content_part.added", {**self._part, "part": text_part("")}
+        yield "response.content_part.added", {**self._at, "part": self.part()}
 
     def added(self, text: str) -> Iterator[Event]:
         """See Item."""
         self.text += text
-        yield "response.output_text.delta", {**self._part, "delta": text, "logprobs": []}
+        yield f"{self.said}.delta", {**self._at, "delta": text}
 
     def ended(self, status: str) -> Iterator[Event]:
         """See Item."""
-        yield "response.output_text.done", {**self._part, "text": self.text, "logprobs": []}
-        yield "response.content_part.done", {**self._part, "part": text_part(self.text)}
+        yield f"{self.said}.done", {**self._at, "text": self.text}
+        yield "response.content_part.done", {**self._at, "part": self.part()}
         yield from super().ended(status)
 
     @property
-    def _part(self) -> dict[str, Any]:
+    def _at(self) -> dict[str, Any]:
         return {**self.place, "content_index": 0}
+
+
+class Message(Written):
+    """Text. scores: log probabilities of its tokens; `new` of them are not told yet."""
+
+    kind, prefix, said = "message", "msg", "response.output_text"
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.scores, self.new = list[Any](), list[Any]()
+
+    def body(self, status: str) -> dict[str, Any]:
+        """See Item."""
+        content = [] if status == "in_progress" else [self.part()]
+        return {**super().body(status), "role": "assistant", "content": content}
+
+    def part(self) -> dict[str, Any]:
+        """See Written."""
+        more = {"annotations": [], "logprobs": self.scores}
+        return {"type": "output_text", "text": self.text, **more}
+
+    def added(self, text: str) -> Iterator[Event]:
+        """See Item."""
+        self.scores += self.new
+        for name, more in super().added(text):
+            yield name, {**more, "logprobs": self.new}
+        self.new = []
+
+    def ended(self, status: str) -> Iterator[Event]:
+        """See Item."""
+        (name, more), *rest = super().ended(status)
+        yield name, {**more, "logprobs": self.scores}
+        yield from rest
+
+
+class Reasoning(Written):
+    """Thoughts before the answer, which nobody sums up."""
+
+    kind, prefix, said = "reasoning", "rs", "response.reasoning_text"
+
+    def body(self, status: str) -> dict[str, Any]:
+        """See Item."""
+        content = [] if status == "in_progress" else [self.part()]
+        return {**super().body(status), "summary": [], "content": content}
+
+    def part(self) -> dict[str, Any]:
+        """See Written."""
+        return {"type": "reasoning_text", "text": self.text}
 
 
 class FunctionCall(Item):
@@ -100,8 +147,3 @@ class FunctionCall(Item):
         more = {"name": self._name, "arguments": self.text}
         yield "response.function_call_arguments.done", {**self.place, **more}
         yield from super().ended(status)
-
-
-def text_part(text: str) -> dict[str, Any]:
-    """A message's content."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

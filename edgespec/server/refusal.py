@@ -55,7 +55,7 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextError):
-        return Refusal(400, line(error), param="messages", code="context_length_exceeded")
+        return Refusal(400, line(error), code="context_length_exceeded")
     if isinstance(error, (UsageError, TokenizerError)):
         return Refusal(400, line(error))
     if isinstance(error, BusyError):

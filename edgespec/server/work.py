@@ -39,7 +39,8 @@ GONE, LATE, CLOSING = "the client left", "it takes too long", "the server closes
 class Work:
     """What is generated for one request. why: it was ended early, "" if it was not.
 
-    model: the name of the one that is used.
+    model: the name of the one that is used. computes: a turn with it has come, for what is no
+    generation.
     """
 
     def __init__(self, metrics: Metrics, model: str, gate: threading.Semaphore) -> None:
@@ -47,7 +48,7 @@ class Work:
         self._metrics, self.model = metrics, model
         self._gate, self._is_inside = gate, False
         self.begun: list[Begun] = []
-        self.why = ""
+        self.why, self.computes = "", False
         self._lock = threading.Lock()
 
     def begin(
@@ -98,8 +99,8 @@ class Work:
 
     @property
     def is_running(self) -> bool:
-        """Whether a first token has come."""
-        return any(begun.counted().n_tokens for begun in list(self.begun))
+        """Whether a first token has come, or vectors are computed."""
+        return self.computes or any(begun.counted().n_tokens for begun in list(self.begun))
 
 
 Whole = Callable[[Work], Found]

@@ -182,17 +182,23 @@ class Answer:
     def _scores(self, pieces: list[Piece]) -> Logprobs | None:
         if not self._asked.logprobs:
             return None
-        scored = [one for piece in pieces for one in piece.scores]
-        return {"content": [self._scored(token, score) for token, score in scored], "refusal": None}
+        scores = [one for piece in pieces for one in piece.scores]
+        return {"content": scored(scores, self._token_bytes), "refusal": None}
 
-    def _scored(self, token: int, score: TokenScore) -> TokenLogprob:
-        top = [self._one(other, logprob) for other, logprob in score.top]
-        return {**self._one(token, score.logprob), "top_logprobs": top}
 
-    def _one(self, token: int, logprob: float) -> TopLogprob:
-        piece = self._token_bytes(token)
-        text = piece.decode("utf-8", "replace")
-        return {"token": text, "logprob": logprob, "bytes": list(piece)}
+def scored(
+    scores: Sequence[tuple[int, TokenScore]], token_bytes: Callable[[int], bytes]
+) -> list[TokenLogprob]:
+    """Log probabilities of tokens and of their likeliest others, as OpenAI shows them."""
+
+    def one(token: int, logprob: float) -> TopLogprob:
+        piece = token_bytes(token)
+        return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+
+    return [
+        {**one(token, score.logprob), "top_logprobs": [one(*other) for other in score.top]}
+        for token, score in scores
+    ]
 
 
 class Saying:

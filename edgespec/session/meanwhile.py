@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgespec.backends import ModelOptions, open_model
+from edgespec.errors import Cancelled
 from edgespec.protocols import OpenModel
 
 
@@ -30,7 +31,10 @@ class Meanwhile:
         self, path: Path, options: ModelOptions, trying: Callable[[float], None] | None
     ) -> None:
         self._path, self._target_is_open = path, threading.Event()
-        self._options = replace(options, trying=trying, alone=self._target_is_open.wait)
+        self._trying, self._is_dropped = trying, False
+        self._options = replace(
+            options, trying=self._tried, alone=self._target_is_open.wait, progress=self._loaded
+        )
         self._thread: threading.Thread | None = None
         self._model: OpenModel | None = None
         self._error: BaseException | None = None
@@ -47,6 +51,17 @@ class Meanwhile:
         except BaseException as error:  # raised where it is taken
             self._error = error
 
+    def _loaded(self, _: float) -> None:
+        """How far loading is. Raises: Cancelled once nobody wants the model."""
+        if self._is_dropped:
+            raise Cancelled("stopped while loading")
+
+    def _tried(self, share: float) -> None:
+        """How far a trial is. Raises: as `_loaded`."""
+        self._loaded(share)
+        if self._trying is not None:
+            self._trying(share)
+
     def take(self) -> OpenModel | None:
         """The open model, now the caller's; None if it was never begun.
 
@@ -61,7 +76,8 @@ class Meanwhile:
         return model
 
     def drop(self) -> None:
-        """Close it, unless it was taken; waits until it is open."""
+        """Close it, unless it was taken; waits until it is open, or loads no further."""
+        self._is_dropped = True
         self._target_is_open.set()
         if self._thread is not None:
             self._thread.join()

@@ -20,6 +20,7 @@ from edgespec.session.tools import Tools, tools_of
 Message = Mapping[str, Any]
 TYPES = ("text", "json_object", "json_schema")
 WHOLE_CONTEXT = 1 << 30  # more tokens than any context has
+STREAMING = {"include_usage", "include_obfuscation"}  # the latter changes nothing here
 
 
 class ChatOptions(Options, total=False):
@@ -128,7 +129,7 @@ def wants_usage(options: Mapping[str, Any] | None, *, stream: bool) -> bool:
     """Whether a stream ends with the token counts. Raises: UsageError."""
     if options is None:
         return False
-    if not isinstance(options, Mapping) or options.keys() - {"include_usage"} or not stream:
+    if not isinstance(options, Mapping) or options.keys() - STREAMING or not stream:
         seen = f"stream_options {options!r:.60}" + " without stream" * (not stream)
         raise UsageError(f'{seen}: expected {{"include_usage": True}}, with stream=True')
     return bool(options.get("include_usage"))

@@ -108,6 +108,19 @@ def test_too_many_are_refused_before_they_are_read(server: Server) -> None:
         bench._live.difference_update(waiting)
 
 
+def test_who_gets_vectors_does_not_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder: Any = server._house.open()["bert"].opened._embedder  # type: ignore[union-attr]
+    counts, embed = list[tuple[int, int]](), embedder.embed
+
+    def counting(texts: Any) -> Any:
+        counts.append(server._bench.counts("bert"))
+        return embed(texts)
+
+    monkeypatch.setattr(embedder, "embed", counting)
+    assert call(server.url, PATH, {"input": "a fox"}).status == 200
+    assert counts == [(1, 0)]  # one is answered, nobody waits
+
+
 def test_each_kind_of_model_does_its_own(server: Server) -> None:
     assert len(call(server.url, PATH, {"model": "decoder", "input": "a fox"}).body["data"]) == 1
     for path, given in (

@@ -79,7 +79,8 @@ def test_tokens_there_and_back(ask: Call, server: Server) -> None:
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "not UTF-8"),
         (b'{"messages": ' + b"[" * 100000 + b"]" * 100000 + b"}", "nested too deep"),
         (b'{"messages": ' + b"[" * 70 + b"]" * 70 + b"}", "nested too deep"),
-        (b'{"seed": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "number of thousands of digits"),
+        (b'{"tools": [{"x": -1e999}]}', "the number -1e999: expected less than"),
     ],
 )
 def test_a_body_that_is_no_object_is_refused(ask: Call, body: bytes, expected: str) -> None:
@@ -198,6 +199,10 @@ def test_pages_of_other_sites_are_not_let_in(server: Server, guarded: Server) ->
     assert found.headers["access-control-allow-origin"] == "http://friend.test"
     asked = {"Origin": "http://friend.test", "Access_Control_Request_Method": "POST"}
     assert call(guarded.url, PATH, method="OPTIONS", **asked).status == 200
+    asked["Access_Control_Request_Headers"] = "authorization,content-type,x-stainless-lang"
+    allowed = call(guarded.url, PATH, method="OPTIONS", **asked)
+    assert allowed.status == 200
+    assert "x-stainless-lang" in allowed.headers["access-control-allow-headers"]
     asked["Origin"] = "http://evil.test"
     assert call(guarded.url, PATH, method="OPTIONS", **asked).status == 400
 

@@ -10,10 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import Hub, running
+from model_maker import make
 from serving import ASK, call
 
 from edgespec.cli import main
@@ -67,6 +70,93 @@ def test_sigterm_ends_what_is_answered_within_five_seconds(served: Any) -> None:
     thread.join(5)
     last = found[0].events()[-1]
     assert last == "[DONE]" or json.loads(last)["error"]["code"] == "closing"
+
+
+SLOW_CHILD = """
+import os, pathlib, sys, time
+if "trial" in " ".join(sys.orig_argv):
+    pathlib.Path(os.environ["BEGUN"]).write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def downloading(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose model comes no further than its first bytes."""
+    hub = Hub({"user/tiny": {"tiny-Q4_K_M.gguf": bytes(3 << 20)}}, stall_at=(2 << 20) + 99)
+    with running(hub) as server:
+        own = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder), "NO_PROXY": "*"}
+        yield start(folder, "--port", "0", "-hf", "user/tiny", **own)
+        hub.go_on.set()
+
+
+@contextmanager
+def trying(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that waits for the child that opens its model first."""
+    model = make(folder / "model.gguf")
+    (folder / "sitecustomize.py").write_text(SLOW_CHILD)
+    own = {"PYTHONPATH": str(folder), "BEGUN": str(folder / "begun")}
+    yield start(folder, "--port", "0", "-m", str(model), **own)
+
+
+DEAF = """
+import ctypes, os, pathlib
+from edgespec.session import opening
+def paths_of(*_, **__):
+    pathlib.Path(os.environ["BEGUN"]).write_text("1")
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+opening.paths_of = paths_of
+"""
+
+
+@contextmanager
+def deaf(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that hears of no signal, as C code does not return."""
+    (folder / "sitecustomize.py").write_text(DEAF)
+    yield start(folder, "--port", "0", PYTHONPATH=str(folder), BEGUN=str(folder / "begun"))
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process is, or nobody has noticed yet that it is not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="ends a process by a signal")
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("opening", "begun"),
+    [(downloading, "hub/*/blobs/*.incomplete"), (trying, "begun"), (deaf, "begun")],
+)
+def test_a_signal_ends_what_is_opened(
+    tmp_path: Path, opening: Any, begun: str, signal_: signal.Signals
+) -> None:
+    with opening(tmp_path) as process:
+        try:
+            until = time.monotonic() + 20
+            while not any(path.stat().st_size for path in tmp_path.glob(begun)):
+                assert time.monotonic() < until and process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal_)
+            then = time.monotonic()
+            _, said = process.communicate(timeout=20)
+            assert time.monotonic() - then < 5
+        finally:
+            process.kill()
+            process.wait(10)
+    assert process.returncode == 0 and said.startswith("closing") and said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.tmp*"))
+    if opening is trying:
+        until = time.monotonic() + 20
+        while is_there(int((tmp_path / "begun").read_text())):
+            assert time.monotonic() < until, "the child goes on"
+            time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from serving import ASK, Call
+from serving import ASK, OPTIONS, Call, call
 
+import edgespec
 from edgespec.server.running import Server
 from edgespec.server.said import messages_of
 
@@ -72,6 +74,18 @@ def test_texts_go_on(client: Any, server: Server, ask: Call) -> None:
     assert events[-1] == "[DONE]" and json.loads(events[-2])["usage"]["completion_tokens"] == 24
 
 
+def test_no_tokens_are_what_was_asked_for(client: Any, ask: Call) -> None:
+    given = {"model": "demo", "prompt": "A fox", "max_tokens": 0}
+    answer = client.completions.create(**given)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "length")
+    assert answer.usage.completion_tokens == 0 and answer.usage.prompt_tokens > 0
+    assert client.completions.create(**given, echo=True).choices[0].text == "A fox"
+    chunks = list(client.completions.create(**given, echo=True, stream=True))
+    assert [chunk.choices[0].text for chunk in chunks] == ["A fox", ""]
+    whole = ask("/v1/completions", {**given, "max_tokens": -1, "stop": "."}).body
+    assert whole["choices"][0]["text"]
+
+
 def test_texts_that_cannot_go_on_are_refused(ask: Call) -> None:
     def refused(**given: Any) -> dict[str, Any]:
         return ask("/v1/completions", given).error
@@ -112,6 +126,53 @@ def test_a_response_is_whole_and_streamed(client: Any, server: Server) -> None:
     assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
+def test_a_response_scores_its_tokens_and_says_what_was_known(client: Any, server: Server) -> None:
+    given = {"model": "demo", "input": "A fox?", "max_output_tokens": 6, "metadata": {"a": "b"}}
+    given |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "temperature": 0}
+    answer = client.responses.create(**given, truncation="auto", user="me")
+    (part,) = answer.output[0].content
+    assert "".join(one.token for one in part.logprobs) == part.text == answer.output_text
+    assert all(len(one.top_logprobs) == 2 and one.logprob <= 0 for one in part.logprobs)
+    assert (answer.metadata, answer.truncation) == ({"a": "b"}, "disabled")
+    events = list(client.responses.create(**given, stream=True))
+    new = [one.token for e in events if e.type.endswith("text.delta") for one in e.logprobs]
+    assert new == [one.token for one in part.logprobs]
+    usage = events[-1].response.usage
+    assert usage.input_tokens_details.cached_tokens == usage.input_tokens - 1  # all but the last
+    plain = client.responses.create(model="demo", input="A bear?", max_output_tokens=2)
+    assert plain.usage.input_tokens_details.cached_tokens < plain.usage.input_tokens - 1
+    assert plain.output[0].content[0].logprobs == []
+
+
+THINKS = "{% for one in messages %}{{ one.content.split('</think>')[-1] }} {% endfor %}"
+SAYS = 'root ::= "<think>red fox.</think>\\n\\nThe red fox ran."'
+
+
+def test_a_response_has_the_thoughts_before_it(tmp_path: Path) -> None:
+    from openai.types.responses import ResponseReasoningItem
+
+    template = tmp_path / "thinks.jinja"
+    template.write_text(THINKS)
+    with edgespec.serve(chat_template=str(template), grammar=SAYS, **OPTIONS) as server:
+        given = {"input": "Say it.", "stream": True, "max_output_tokens": 60}
+        events = [json.loads(e) for e in call(server.url, "/v1/responses", given).events()]
+    whole = events[-1]["response"]
+    thoughts, said = whole["output"]
+    read = ResponseReasoningItem.model_validate(thoughts)
+    assert read.content is not None and read.content[0].text == "red fox."
+    assert said["content"][0]["text"] == "The red fox ran."
+    assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
+    deltas = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
+    assert "".join(deltas) == "red fox."
+    kinds = [e["type"].removeprefix("response.") for e in events if "delta" not in e["type"]]
+    opened = ["output_item.added", "content_part.added"]
+    closed = ["content_part.done", "output_item.done"]
+    assert kinds == [
+        "created", "in_progress", *opened, "reasoning_text.done", *closed,
+        *opened, "output_text.done", *closed, "completed",
+    ]  # fmt: skip
+
+
 def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     form = {"type": "json_schema", "name": "it", "schema": schema}
@@ -129,7 +190,7 @@ def test_a_response_fits_its_schema_and_tells_its_limits(client: Any, ask: Call)
         ({"input": [{"type": "function_call", "name": 3}]}, "tool_calls has"),
         ({"input": [{"type": "image"}]}, "expected messages"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "no vision model"),
-        ({"input": []}, "messages is empty"),
+        ({"input": []}, "input is empty"),
         ({"text": {"format": 3}}, "expected an object with a type"),
     ):
         refused = ask("/v1/responses", {"input": "x", **given})

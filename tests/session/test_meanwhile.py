@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from edgespec.backends import ModelOptions
-from edgespec.errors import UsageError
+from edgespec.errors import Cancelled, UsageError
 from edgespec.session import meanwhile as module
 from edgespec.session.meanwhile import Meanwhile
 
@@ -56,6 +57,22 @@ def test_what_was_taken_stays_open_and_what_was_not_is_closed(models: list[Model
     first.drop()
     second.drop()
     assert [model.closed for model in models] == [False, True]
+
+
+def test_what_is_dropped_loads_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = Event()
+
+    def open_model(_: Path, options: ModelOptions) -> Any:
+        began.set()
+        while options.progress is not None:  # for ever, if nobody ends it
+            options.progress(0.5)
+
+    monkeypatch.setattr(module, "open_model", open_model)
+    one = begun()
+    assert began.wait(5)
+    one.drop()
+    with pytest.raises(Cancelled, match="stopped while loading"):
+        one.take()
 
 
 def test_what_was_never_begun_is_nothing(models: list[Model]) -> None:

@@ -126,6 +126,37 @@ def test_a_stopped_answer_ends_here_and_there(page: Any, server: Server) -> None
         assert time.monotonic() < until
 
 
+def test_a_question_without_an_answer_can_be_sent_again(page: Any, server: Server) -> None:
+    def roles() -> str:
+        return str(page.execute_script("return talk.map((one) => one.role).join(' ')"))
+
+    box = "document.getElementById('question').value"
+    bench = server._bench
+    ask(page, "Tell me a story about a cow.", 12)
+    wait(page, ANSWERED)
+    story = one(page, "article.assistant .words").text
+    full = [bench._work("demo") for _ in range(bench.limits.queue + 8)]
+    try:
+        ask(page, "And now?")
+        assert wait(page, box) == "And now?"
+        assert "ask again later" in wait(
+            page, f"{IDLE} && document.getElementById('notice').textContent"
+        )
+        assert roles() == "user assistant"
+        page.execute_script("document.getElementById('again').click()")
+        wait(page, f"{IDLE} && document.querySelector('article.assistant .foot')")
+        assert roles() == "user assistant" and one(page, "article.assistant .words").text == story
+    finally:
+        bench._live.difference_update(full)
+    page.get_log("browser")  # the refusals are told there
+    one(page, "#send").click()
+    wait(page, f"{IDLE} && talk.length === 4")
+    assert roles() == "user assistant user assistant" and not page.execute_script(f"return {box}")
+    page.execute_script("talk.push({role: 'user', content: 'Why?'}); keep()")  # left meanwhile
+    page.refresh()
+    assert wait(page, box) == "Why?" and roles() == "user assistant user assistant"
+
+
 def test_it_is_answered_again_and_kept_when_reloaded(page: Any) -> None:
     ask(page, "Tell me a story about a bear.")
     wait(page, ANSWERED)
@@ -144,7 +175,11 @@ def test_it_is_answered_again_and_kept_when_reloaded(page: Any) -> None:
 def test_both_ways_are_shown_side_by_side(page: Any) -> None:
     page.execute_script(
         "document.getElementById('tokens').value = 40;"
-        "document.getElementById('speculative').value = 'on'"
+        "document.getElementById('speculative').value = 'on';"
+        "talk.push({role: 'user', content: 'Hi'}, {role: 'assistant', content: 'Hello'});"
+        "const ask = fetch; window.fetch = (where, how) => { "
+        "window.asked = JSON.parse(how.body).messages.map((one) => one.role).join(' '); "
+        "return ask(where, how); }"
     )
     one(page, "#question").send_keys("Tell me a story about a cat.")
     one(page, "#compare").click()
@@ -153,6 +188,7 @@ def test_both_ways_are_shown_side_by_side(page: Any) -> None:
     assert len(speeds) == 2 and all(speed.endswith("tokens/s") for speed in speeds)
     assert "times the speed, the same text" in one(page, "#both > p").text
     assert len(page.find_elements("css selector", "#both svg.chart")) == 1
+    assert page.execute_script("return window.asked") == "user assistant user"
 
 
 def test_a_conversation_is_copied_and_exported(page: Any) -> None:

@@ -99,7 +99,7 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "messages": st.lists(message, min_size=1, max_size=3),
     "model": some(["demo", "demo", "default"]),
     "stream": st.booleans(),
-    "user": said, "instructions": said, "content": said, "top_p": st.floats(0.1, 1),
+    "user": said, "instructions": said, "content": said, "top_p": some([0, 0.1, 1.0]),
     "seed": st.integers(-5, 1 << 40), "stop": st.one_of(said, st.lists(said, max_size=3)),
     "presence_penalty": st.floats(-2, 2), "frequency_penalty": st.floats(-2, 2),
     "top_k": st.integers(0, 99), "min_p": st.floats(0, 1), "repeat_penalty": st.floats(0.5, 2),
@@ -112,7 +112,8 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "chat_template_kwargs": st.dictionaries(said, leaf, max_size=2), "best_of": st.just(1),
     "text": st.fixed_dictionaries({"format": st.fixed_dictionaries(
         {"type": some(["text", "json_object", "json_schema"])}, optional={"schema": schema})}),
-    "reasoning": st.just({"effort": "none"}), "truncation": st.just("disabled"),
+    "reasoning": st.just({"effort": "none"}), "truncation": some(["disabled", "auto"]),
+    "include": st.just(["message.output_text.logprobs"]), "metadata": st.just({"a": "b"}),
     "add_special": st.booleans(),
     "prompt": st.one_of(st.text(max_size=30), st.lists(st.integers(0, 4000), max_size=5)),
     "input": st.one_of(
@@ -128,7 +129,7 @@ likely: dict[str, st.SearchStrategy[Any]] = {
     "tools": st.lists(st.fixed_dictionaries({"type": st.just("function"), "function":
         st.fixed_dictionaries({"name": st.text(max_size=5), "parameters": schema})}), max_size=2),
     "tool_choice": st.sampled_from(["auto", "none", "required", {"function": {"name": "a"}}]),
-    "stream_options": st.sampled_from([{"include_usage": True}, {"x": 1}, {}]),
+    "stream_options": some([{"include_usage": True}, {"x": 1}, {"include_obfuscation": True}, {}]),
     "logit_bias": st.dictionaries(st.integers(0, 5000).map(str), st.integers(-100, 100)),
     "n": st.integers(0, 3),
     "max_tokens": st.integers(-2, 6),

@@ -332,24 +332,39 @@ function keep() {
 // What the model is told of the conversation.
 const told = () => talk.map(({ role, content }) => ({ role, content }));
 
-async function reply() {
+// A question without an answer leaves the conversation, for two in a row no model has learned, and
+// goes back to where it can be sent again.
+function takeBack() {
+  if (!talk.length || talk[talk.length - 1].role !== "user") return;
+  const { content } = talk.pop(), typed = $("question").value;
+  $("talk").lastElementChild.remove();
+  $("question").value = typed.trim() ? `${content}\n${typed}` : content;
+}
+
+// before: answers that this one takes the place of; they come back if there is none.
+async function reply(before = []) {
   const words = new Words(), node = add({ role: "assistant", content: "" });
   const controller = new AbortController();
   busy(controller);
   tell("answering");
-  let timings = null;
+  let timings = null, ended = "";
   try {
     timings = await answer(told(), $("speculative").value, words, painter(words, node), controller.signal);
-    tell("");
   } catch (error) {
-    tell(error.name === "AbortError" ? "stopped" : error.message);
+    ended = error.name === "AbortError" ? "stopped" : error.message;
   }
   node.dataset.done = "1";
   if (words.text || words.thought) {
     talk.push({ role: "assistant", content: words.text, drafted: words.drafted, timings });
     show(words, node);
     node.append(...foot(words, timings));
-  } else node.remove();
+  } else {
+    ended = ended || "the answer is empty";
+    node.remove();
+    for (const one of before) { talk.push(one); add(one); }
+    takeBack();
+  }
+  tell(ended);
   keep();
   busy(null);
   follow();
@@ -370,19 +385,20 @@ async function send(event) {
 
 async function again() {
   if (running) return;
+  const before = [];
   while (talk.length && talk[talk.length - 1].role === "assistant") {
-    talk.pop();
+    before.unshift(talk.pop());
     $("talk").lastElementChild.remove();
   }
-  if (talk.length) await reply();
+  if (talk.length) await reply(before);
 }
 
 // The same question with and without drafting, one after the other: they would share the device.
 async function compare() {
   const text = $("question").value.trim();
-  let messages = told();
-  while (messages.length && messages[messages.length - 1].role === "assistant") messages.pop();
-  if (text) messages = [...messages, { role: "user", content: text }];
+  const messages = told();
+  if (text) messages.push({ role: "user", content: text });
+  else while (messages.length && messages[messages.length - 1].role === "assistant") messages.pop();
   if (!messages.length || running) { tell("Write a question first."); return; }
   const chosen = $("speculative").value === "off" ? "auto" : $("speculative").value;
   const both = $("both"), controller = new AbortController();
@@ -441,6 +457,7 @@ async function name() {
 function start() {
   try { talk.push(...JSON.parse(sessionStorage.getItem("edgespec") || "[]")); } catch { /* none */ }
   talk.forEach(add);
+  takeBack();  // what was asked when the page was left
   const tint = () => document.body.classList.toggle("tinted", $("tint").checked);
   tint();
   $("tint").addEventListener("change", tint);
