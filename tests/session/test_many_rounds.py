@@ -150,6 +150,21 @@ def test_what_is_known_of_a_text_is_not_read_again(started):
     assert [text.length for text in shared.sequences] == [92, 86]  # a copy: both are kept
 
 
+def test_what_an_answer_of_no_tokens_did_not_read_is_read_by_the_next(started):
+    shared = TableShared(TABLE, 2)
+    rounds = started(shared)
+    both = [[1] * 40, [2] * 40]
+    for ids in both:
+        rounds.add(none := job(ids, SamplingParams(max_tokens=0)))
+        assert said(none) == []
+    jobs = [job([*ids, 3], SamplingParams(max_tokens=5)) for ids in both]
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        assert said(one) == alone(one.ids, one.params)
+        assert one.n_new == 41
+
+
 def test_who_leaves_is_gone_within_a_round(started):
     shared = TableShared(TABLE, 1, token_s=1e-3)
     rounds = started(shared)

@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(eq=False)
 class Slot:
-    """One sequence. job: whose it is, None while idle. n_read: tokens of its prompt in the cache.
+    """One sequence. job: whose it is, None while idle.
 
     ids: what an idle one has in its cache. used: when it was taken, counted in requests.
     """
@@ -90,7 +90,10 @@ class Slot:
         self.looking.begin(job.most, fixed=job.fixed)
 
     def release(self) -> None:
-        """Be idle, with what is in the cache."""
+        """Be idle, with what is in the cache; what was to be read with a first row never will be,
+        and would crowd out others' tokens in the forward that reads it.
+        """
+        self.text.drop_held()
         self.ids, self.job = self.known, None
 
     def empty(self) -> None:
