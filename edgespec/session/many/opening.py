@@ -12,6 +12,7 @@ from typing import Any
 from edgespec.backends import ModelOptions, backend_of
 from edgespec.backends.preview import Preview, preview
 from edgespec.config import Config, cache_folder
+from edgespec.decode.sampling import check_params
 from edgespec.device import free_memory
 from edgespec.drafters.bridges.each import Each
 from edgespec.drafters.together import Drafters, Together
@@ -25,6 +26,7 @@ from edgespec.session.many.solo import Solo
 from edgespec.session.methods import translation_of
 from edgespec.session.session import Session
 from edgespec.store.pairs import n_bytes
+from edgespec.text.detokenizer import StopText
 from edgespec.types import Progress
 
 log = logging.getLogger("edgespec")
@@ -47,6 +49,8 @@ def open_many(
     of --ctx-size. One at a time, which is said once, where the target cannot be shared.
     Raises: as `edgespec.load`; ContextError if so many do not fit.
     """
+    check_params(config.sampling(frozenset()))
+    StopText(config.stop)
     path = opening.paths_of(config, progress, drafter=False)[0]
     why = why_not(path, config)
     if why or n_parallel == 1:
