@@ -14,6 +14,7 @@ from table_texts import TableShared, law_of
 from edgespec.backends.fake import TableModel
 from edgespec.check.chi_square import chi_square
 from edgespec.decode.engine import Engine
+from edgespec.drafters.guarded import GuardedTexts
 from edgespec.drafters.paced import Plain
 from edgespec.drafters.together import Together
 from edgespec.errors import BackendError, BusyError, Cancelled, UsageError
@@ -29,7 +30,8 @@ CHEAP = CostTable(tuple(1e-3 + 1e-6 * n for n in range(64)))
 
 
 def drafting(*, model=None, names=("ngram", "model")) -> Drafting:
-    return Drafting(LiveCosts(CHEAP), names, None if model is None else Together(model, [1e-6] * 8))
+    together = None if model is None else GuardedTexts(Together(model, [1e-6] * 8))
+    return Drafting(LiveCosts(CHEAP), names, together)
 
 
 @pytest.fixture
@@ -215,18 +217,25 @@ def test_what_fails_for_one_hurts_nobody_else(started):
     assert said(jobs[1]) == alone([2], jobs[1].params)
 
 
-def test_a_drafter_that_fails_is_dropped_and_said_once(started, caplog):
-    def fail(i):
-        raise RuntimeError("no more")
+def fails(*_):
+    raise RuntimeError("no more")
 
-    made = drafting(model=TableShared(TABLE, 2, before=fail), names=("model",))
+
+@pytest.mark.parametrize("call", ["step_s", "read_s", "begin", "n_unread", "drafts"])
+def test_a_drafter_that_fails_is_dropped_and_said_once(started, caplog, call):
+    made = drafting(model=TableShared(TABLE, 2), names=("model",))
+    setattr(made._together._drafters, call, fails)
     rounds = started(TableShared(TABLE, 2), made)
-    jobs = [job(ids, GREEDY, 4, fixed=True) for ids in ([1], [2])]
+    # So long a prompt that reading it has a price, which nobody asks for one that always drafts.
+    jobs = [job(20 * ids, GREEDY, 4, fixed=call == "drafts") for ids in ([1], [2])]
     for one in jobs:
         rounds.add(one)
     for one in jobs:
         assert said(one) == alone(one.ids)
-    assert caplog.text.count("the draft model failed (no more)") == 1
+        assert one.counted().n_drafted == 0
+    assert [one.getMessage() for one in caplog.records] == [
+        "drafter model failed (RuntimeError: no more): decoding goes on without it"
+    ]
 
 
 def test_only_so_many_wait(started):

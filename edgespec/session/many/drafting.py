@@ -15,10 +15,11 @@ from time import perf_counter
 from typing import Any
 
 from edgespec.decode.round import Want
+from edgespec.drafters.guarded import GuardedTexts
 from edgespec.drafters.mixed import USUAL, first, tested
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.rest import Rest
-from edgespec.drafters.together import Drafters, Wish
+from edgespec.drafters.together import Wish
 from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.goodput import Widths, widths
@@ -136,12 +137,17 @@ class Drafting:
     """
 
     def __init__(
-        self, costs: LiveCosts, names: Collection[str], together: Drafters | None = None
+        self, costs: LiveCosts, names: Collection[str], together: GuardedTexts | None = None
     ) -> None:
         self.costs, self._together = costs, together if "model" in names else None
         self._looks_up = "ngram" in names
         self._score_s = 0.0  # what scoring may take
         self.took_s = 0.0  # of the last round's drafting
+
+    def cancel(self) -> None:
+        """End the draft model's forward in progress with Cancelled; from any thread."""
+        if self._together is not None:
+            self._together.cancel()
 
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
         """The who-th sequence answers another prompt, of these messages."""
@@ -156,7 +162,7 @@ class Drafting:
                 one.draft = one.looking.propose(*one.want)
         survival = [one.looking.survival(one.draft) for one in all_]
         plan = self._widths(all_, survival, n_other, most_rows)
-        if self._together is not None:
+        if self._together is not None and not self._together.guard.failed:
             survival, plan = self._by_model(all_, survival, plan, n_other, most_rows)
         # What was drawn is never cut: it would no longer have the law in `probs`.
         left = most_rows - len(all_) - sum(len(one.draft) for one in all_ if one.draft.is_drawn)
@@ -303,7 +309,7 @@ class Drafting:
         return Wish(one.who, want.context, min(k, want.room), drawing, pays)
 
     def _made(self, wishes: Sequence[Wish]) -> list[Draft]:
-        """The model's drafts; none any more once it failed, which is said once."""
+        """The model's drafts."""
         together = self._together
         assert together is not None
         try:
@@ -311,10 +317,6 @@ class Drafting:
         except Cancelled:
             together.forget()
             raise
-        except Exception as error:
-            self._together = None
-            log.warning("the draft model failed (%s): decoding goes on without it", error)
-            return [NO_DRAFT] * len(wishes)
 
     def observe(self, n_rows: int, seconds: float, all_: Sequence[Wanted]) -> None:
         """A forward of so many rows and tokens took this long."""

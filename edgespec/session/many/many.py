@@ -100,7 +100,7 @@ class Many:
         self.config, self.path, self.target = config, path, target
         self.n_slots, self._opened = len(shared.sequences), opened
         self._n_context = int(shared.sequences[0].n_context)
-        self._drafts = drafting is not None
+        self._drafting = drafting
         self.speech = Speech(target.tokenizer, config)
         self.rounds = Rounds(shared, drafting, n_queue=n_queue)
         self._door, self._readings, self._adding = Door(), WeakSet[Reading](), Lock()
@@ -189,7 +189,7 @@ class Many:
     def _drafted(self, config: Config) -> tuple[int, bool]:
         """Tokens drafted a round at most, and whether always."""
         most, how = config.draft_tokens, config.speculative
-        if not self._drafts or how == "off" or config.drafter == "none":
+        if self._drafting is None or how == "off" or config.drafter == "none":
             return 0, False
         if how == "on":
             return (ALWAYS if isinstance(most, str) else most), True
@@ -203,10 +203,16 @@ class Many:
         """End all generations and free the models; closing twice is no error."""
         if not self._door.close():
             return
-        self.rounds.close(self.target.cancel)
+        self.rounds.close(self._cancel)
         for reading in list(self._readings):
             reading.stop(STOPPED)
         self._opened.close()
+
+    def _cancel(self) -> None:
+        """End the forwards in progress."""
+        self.target.cancel()
+        if self._drafting is not None:
+            self._drafting.cancel()
 
     def __enter__(self) -> Many:
         return self

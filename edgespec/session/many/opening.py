@@ -15,7 +15,8 @@ from edgespec.config import Config, cache_folder
 from edgespec.decode.sampling import check_params
 from edgespec.device import free_memory
 from edgespec.drafters.bridges.each import Each
-from edgespec.drafters.together import Drafters, Together
+from edgespec.drafters.guarded import GuardedTexts, Several
+from edgespec.drafters.together import Together
 from edgespec.drafters.window import ROOM, SINKS, SMALLEST
 from edgespec.pace import cost_store
 from edgespec.pace.cost import LiveCosts
@@ -218,7 +219,7 @@ def most_rows(target: Any) -> int:
 def open_drafters(
     config: Config, path: Path, target: Any, sizes: tuple[int, int], target_s: Sequence[float],
     opened: ExitStack, progress: Progress | None,
-) -> Drafters | None:  # fmt: skip
+) -> GuardedTexts | None:  # fmt: skip
     """What drafts with the draft model; None, said once, for one that reads one text at a time.
 
     sizes: how many texts of how many of the target's tokens. target_s: of its forwards, by rows.
@@ -241,9 +242,10 @@ def open_drafters(
     names = draft_path.name, path.name
     translation = translation_of(config, target, model, names)
     step_s = [n_bytes(draft_path) / n_bytes(path) * one_s for one_s in target_s]
+    several = Several(shared.sequences, model.cancel)
     if translation is None:
-        return Together(shared, step_s, most_shown=window)
+        return GuardedTexts(Together(shared, step_s, most_shown=window), several)
     if config.bridge not in ("auto", "exact"):
         log.warning("--bridge %s: beside other requests drafts go over exact", config.bridge)
     made = [translation.drafter(text, "exact", most_shown=window)[0] for text in shared.sequences]
-    return Each(made, step_s[0], translation.spelled)
+    return GuardedTexts(Each(made, step_s[0], translation.spelled), several)
