@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -11,17 +12,24 @@ import numpy as np
 import pytest
 from table_texts import TableShared, law_of
 
+from edgespec.adapt.learned import Learned
 from edgespec.backends.fake import TableModel
 from edgespec.check.chi_square import chi_square
 from edgespec.decode.engine import Engine
 from edgespec.drafters.guarded import GuardedTexts
+from edgespec.drafters.mixed import Mixed
+from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.paced import Plain
 from edgespec.drafters.together import Together
 from edgespec.errors import BackendError, BusyError, Cancelled, UsageError
 from edgespec.pace.cost import CostTable, LiveCosts
-from edgespec.session.many.drafting import Drafting, Looking
+from edgespec.pace.kept import Kept
+from edgespec.pace.planner import AutoPlanner
+from edgespec.session.many.drafting import Drafting
+from edgespec.session.many.looking import Looking
 from edgespec.session.many.rounds import Rounds
 from edgespec.session.many.slots import Job
+from edgespec.session.many.worth import Worth
 from edgespec.types import SamplingParams
 
 TABLE = law_of(1)
@@ -29,9 +37,12 @@ GREEDY = SamplingParams(max_tokens=40)
 CHEAP = CostTable(tuple(1e-3 + 1e-6 * n for n in range(64)))
 
 
-def drafting(*, model=None, names=("ngram", "model")) -> Drafting:
+DEAR = CostTable(tuple(1e-3 * n for n in range(1, 65)))
+
+
+def drafting(*, model=None, names=("ngram", "model"), costs=CHEAP) -> Drafting:
     together = None if model is None else GuardedTexts(Together(model, [1e-6] * 8))
-    return Drafting(LiveCosts(CHEAP), names, together)
+    return Drafting(LiveCosts(costs), names, together)
 
 
 @pytest.fixture
@@ -197,6 +208,61 @@ def test_a_failing_forward_ends_those_in_it_and_no_others(started):
     assert said(jobs[2]) == alone([3], jobs[2].params)
     rounds.add(again := job([1], SamplingParams(max_tokens=20)))
     assert said(again) == alone([1], again.params)
+
+
+def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_ones(tmp_path):
+    file = tmp_path / "pair.json"
+    told = Looking()
+    told.sources["model"].learn((0.9, 0.8), 2, 2)
+    for _ in range(20):
+        told.sources["model"].learn((), 4, 4)
+    first = Drafting(LiveCosts(CHEAP), ("model",))
+    kept = Kept(file, first.worth)
+    first.end(told)
+    kept.save()
+    saved = json.loads(file.read_text())
+    session = Mixed([ModelDrafter(TableModel(TABLE, 8, 64))], AutoPlanner(CHEAP))
+    session.load(saved)
+    assert session.n_tested == 82
+    saved["planner"]["gain"], saved["steps"] = 1.5, {"model": 0.25}  # as a session adds
+    file.write_text(json.dumps(saved))
+
+    worth = Worth()
+    later = Drafting(LiveCosts(CHEAP), ("model",), worth=worth)
+    again, one = Kept(file, worth), Looking()
+    later.inform(one, [one])
+    assert one.to_come(1)[0] > Looking().to_come(1)[0] + 0.1
+    one.sources["model"].learn((), 1, 0)
+    later.end(one)
+    again.save()
+    own = json.loads(file.read_text())
+    assert own["planner"]["sources"]["model"] == one.sources["model"].saved()
+    assert (own["planner"]["gain"], own["steps"]) == (1.5, {"model": 0.25})
+
+
+class Kind:
+    """What is learned, and whether anybody was answered whenever it was saved."""
+
+    def __init__(self):
+        self.asked, self.is_busy = [], []
+
+    def save(self, *, at_least=1):
+        self.asked.append(at_least)
+        self.is_busy.append(self.load().n_running > 0)
+
+
+def test_what_is_learned_is_saved_between_answers_while_nobody_waits(started):
+    kind = Kind()
+    shared = TableShared(TABLE, 2, token_s=1e-4)
+    rounds = started(shared, Drafting(LiveCosts(CHEAP), ("ngram",), learned=Learned([kind])))
+    kind.load = rounds.load
+    rounds.add(long := job([1]))
+    for ids in ([2], [3]):
+        rounds.add(short := job(ids, SamplingParams(max_tokens=2)))
+        said(short)
+    said(long)
+    rounds.close(lambda: None)
+    assert set(kind.asked) == {32} and not any(kind.is_busy)
 
 
 class Refuses:

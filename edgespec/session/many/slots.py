@@ -13,7 +13,7 @@ from typing import Any
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.round import Decoding
 from edgespec.protocols import SharedText
-from edgespec.session.many.drafting import Looking
+from edgespec.session.many.looking import Looking
 from edgespec.session.many.outbox import Outbox
 from edgespec.types import SamplingParams, Stats, Step
 
