@@ -174,18 +174,21 @@ def test_a_failing_draft_model_changes_no_token_of_several_answers(
         config = many.with_options(how, many.template.stop)
         return many.begin(many.prompt(ASK), config, how)
 
-    def said(how: str) -> list[list[int]]:
+    def said(how: str) -> list[Any]:
         all_ = [begin(speculative=how), begin(speculative=how, temperature=0.7, seed=3)]
         for one in all_:
             list(one.pieces)
-        return [one.result.output for one in all_]
+        return [*(one.result.output for one in all_), [one.counted().note for one in all_]]
 
     together = many._drafting._together
     together.guard.failed = ""
-    expected = said("off")
+    *expected, notes = said("off")
+    assert notes == ["", ""]
     fail, why = FAULTS[fault]
     break_forwards(together._model.cancel.__self__, fail, monkeypatch)
-    assert said("on") == expected and why in together.guard.failed
+    *texts, notes = said("on")
+    assert texts == expected and notes == [together.guard.failed] * 2
+    assert why in together.guard.failed
     told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert told == [together.guard.failed]
 

@@ -210,6 +210,31 @@ def test_a_failing_forward_ends_those_in_it_and_no_others(started):
     assert said(again) == alone([1], again.params)
 
 
+@pytest.mark.parametrize(
+    ("names", "costs", "fixed", "expected"),
+    [
+        (("model",), DEAR, False, "would not pay even at 1.00"),
+        (("model",), CHEAP, False, ""),
+        (("model",), DEAR, True, ""),
+        (("ngram",), DEAR, True, "no drafts found: nothing of it was said before"),
+    ],
+)
+def test_why_nothing_is_drafted_is_told_with_the_answer(started, names, costs, fixed, expected):
+    made = drafting(model=TableShared(TABLE, 2), names=names, costs=costs)
+    if names == ("ngram",):
+        made = Drafting(LiveCosts(costs), names)
+    rounds = started(TableShared(TABLE, 2, token_s=1e-4), made)
+    jobs = [job([1], GREEDY, 4, fixed=fixed), job([2, 3], GREEDY, 0)]
+    jobs[0].params = SamplingParams(max_tokens=3) if expected.startswith("no") else GREEDY
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        said(one)
+    notes = [one.counted().note for one in jobs]
+    assert notes[0].endswith(expected) and bool(notes[0]) == bool(expected)
+    assert notes[1] == ""  # it asked for no drafts
+
+
 def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_ones(tmp_path):
     file = tmp_path / "pair.json"
     told = Looking()

@@ -7,8 +7,9 @@ acceptance of each sequence and what the target's and the draft model's passes t
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -19,9 +20,10 @@ from edgespec.drafters.mixed import USUAL, first
 from edgespec.drafters.together import Wish
 from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
-from edgespec.pace.goodput import Widths, widths
+from edgespec.pace.goodput import MARGIN, Widths, widths
 from edgespec.pace.planner import READ_PART, READS
 from edgespec.session.many.looking import EXPERIENCE, Looking
+from edgespec.session.many.story import NOTHING_FOUND, Prices, too_dear, too_long
 from edgespec.session.many.worth import Worth
 from edgespec.session.methods import NOTHING
 from edgespec.types import NO_DRAFT, Draft
@@ -67,6 +69,7 @@ class Drafting:
         self._looks_up = "ngram" in names
         self._score_s = 0.0  # what scoring may take
         self.took_s = 0.0  # of the last round's drafting
+        self._most_rows = 1  # of the last round's logits
 
     @property
     def failed(self) -> str:
@@ -80,9 +83,33 @@ class Drafting:
         if source.n_tested < EXPERIENCE <= self.worth.n_tested:
             source.load(self.worth.source.saved())
 
-    def end(self, one: Looking) -> None:
-        """An answer is over."""
+    def end(self, one: Looking) -> Callable[[], str]:
+        """An answer is over; what tells why nothing was drafted for it lately, in a line, empty
+        while drafts were used, or where none were wanted. Asked for from any thread.
+        """
         self.worth.learn(one.sources["model"])
+        line = self._line(one)
+        if line is not None:
+            return lambda: line
+        n, n_other = one.beside
+        together, step_s, margin = self._together, (0.0, 0.0), MARGIN
+        if together is not None:
+            step_s, margin = (together.step_s(1), together.step_s(n)), MODEL_MARGIN
+        prices = Prices(tuple(self.costs.seconds), n, n_other, step_s, margin)
+        rate = one.sources["ngram" if together is None else "model"].rate
+        return cache(partial(too_dear, prices, rate, LENGTHS, self._most_rows))
+
+    def _line(self, one: Looking) -> str | None:
+        """The same where it is no matter of costs, else None."""
+        if one.most < 1 or self.failed:
+            return self.failed if one.most else ""
+        if not one.is_idle:
+            return ""
+        if self._together is None and not one.n_found:
+            return NOTHING_FOUND
+        if one.fixed:
+            return ""
+        return too_long(one.n_unread) if one.n_unread else None
 
     def forget(self) -> None:
         """Know nothing of earlier runs, nor learn for others."""
@@ -115,6 +142,9 @@ class Drafting:
                 k = min(len(one.draft) if one.looking.fixed else k, left)
                 one.draft = first(one.draft, k) if k else NO_DRAFT
                 left -= k
+            if one.want.room:
+                one.looking.drafted(len(one.draft), len(all_), n_other)
+        self._most_rows = most_rows
         self.took_s = perf_counter() - start
 
     def _widths(
@@ -165,6 +195,7 @@ class Drafting:
                 chosen = [k if new else 0 for k, new in zip(found.ks, coming, strict=True)]
         share = min(READ_PART * (best.rate / plan.rate - 1), READS)
         for i, one in enumerate(all_):
+            one.looking.n_unread = 0
             if chosen[i] and not self._may_read(one, share):
                 chosen[i] = 0
         chosen = self._fixed(all_, survival, chosen, most_rows - len(all_))
@@ -208,7 +239,10 @@ class Drafting:
         assert self._together is not None
         n, looking = self._together.n_unread(one.who, one.want.context), one.looking
         answer_s = max(looking.said_s, USUAL * looking.round_s)
-        return n <= NEW or self._together.read_s(n) <= share * answer_s
+        if n <= NEW or self._together.read_s(n) <= share * answer_s:
+            return True
+        looking.n_unread = n
+        return False
 
     def _fixed(
         self,

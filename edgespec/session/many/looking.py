@@ -17,6 +17,7 @@ from edgespec.protocols import Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
 EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
+LATELY = 16  # rounds without a draft, after which drafting counts as paused
 
 
 class Looking:
@@ -34,6 +35,13 @@ class Looking:
         self._rest, self._is_resting = Rest(self._n_rests), False
         self._made: list[Draft] = []  # in this round, used or not
         self.n_said, self.said_s = 0, 0.0  # tokens of this answer, and the target's time for it
+        self._renew()
+
+    def _renew(self) -> None:
+        self.n_rounds = self.n_idle = 0  # that might have drafted, and those since one last did
+        self.n_found = 0  # rounds in which something was found
+        self.n_unread = 0  # what a draft would have to read first, where that is too much
+        self.beside = 1, 0  # answers in the last round, and tokens of prompts
 
     def begin(self, most: int, *, fixed: bool) -> None:
         """Another text."""
@@ -41,6 +49,17 @@ class Looking:
             source.renew(self.n_said)
         self.most, self.fixed, self.n_said, self.said_s = most, fixed, 0, 0.0
         self._made = []
+        self._renew()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of its drafts was used lately, though some might have been."""
+        return 0 < min(self.n_rounds, LATELY) <= self.n_idle
+
+    def drafted(self, n: int, n_answers: int, n_other: int) -> None:
+        """So many of its tokens are verified this round, beside other answers and prompts."""
+        self.n_rounds, self.n_idle = self.n_rounds + 1, 0 if n else self.n_idle + 1
+        self.beside = n_answers, n_other
 
     def inform(self, others: Sequence[Looking]) -> None:
         """Believe of drafts what the one with most experience does, until there is some here."""
@@ -61,6 +80,7 @@ class Looking:
         found = self._ngram.draft(context, room, drawing)
         self._rest.looked(perf_counter() - start)
         if len(found):
+            self.n_found += 1
             self.made(found)
             self._rest.end()
         else:

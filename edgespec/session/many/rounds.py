@@ -284,7 +284,8 @@ class Rounds:
         job = slot.job
         assert job is not None
         if self._drafting is not None:
-            self._drafting.end(slot.looking)
+            job.why = self._drafting.end(slot.looking)
+        job.log()
         if is_sound:
             slot.release()
         else:
