@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from edgespec.config import Config
 from edgespec.decode.engine import check_prompt
-from edgespec.errors import Cancelled
+from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options
 from edgespec.protocols import OpenModel, SharedModel, Tokenizer
 from edgespec.session import call
@@ -155,8 +155,10 @@ class Many:
         params = call.params_of(
             config, self.target, n_prompt=len(ids), options=options, n_context=self._n_context
         )
+        note = self._why_plain(config, options)
         messages = ids.messages if isinstance(ids, Prompt) else ()
-        job = Job(list(ids), params, *self._drafted(config), messages, self._end_of(ids, config))
+        drafted, ends = self._drafted(config), self._end_of(ids, config)
+        job = Job(list(ids), params, *drafted, messages, ends, why=lambda: note)
         run = Run(job.counted, job.steps.leave)
 
         def left() -> None:
@@ -194,6 +196,25 @@ class Many:
         if how == "on":
             return (ALWAYS if isinstance(most, str) else most), True
         return (16 if isinstance(most, str) else most), False
+
+    def _why_plain(self, config: Config, options: Options) -> str:
+        """Why an answer that might be drafted will not be, as nothing was opened that drafts; else
+        empty. Raises: UsageError for one that was to be drafted always.
+        """
+        if self._drafting is not None or config.speculative == "off":
+            return ""
+        opened = self.config
+        how = "--draft-tokens 0"
+        if opened.speculative == "off":
+            how = "--speculative off"
+        elif opened.drafter == "none":
+            how = "--drafter none"
+        if options.get("speculative") == "on":
+            raise UsageError(
+                f"speculative is 'on', but the model was opened with {how}: expected auto or off; "
+                f"open it without {how}"
+            )
+        return f"drafting is off: the model was opened with {how}"
 
     def load(self) -> Load:
         """How busy it is."""
