@@ -105,7 +105,7 @@ class Drafting:
             return self.failed if one.most else ""
         if not one.is_idle:
             return ""
-        if self._together is None and not one.n_found:
+        if self._together is None and not one.has_found:
             return NOTHING_FOUND
         if one.fixed:
             return ""

@@ -39,7 +39,7 @@ class Looking:
 
     def _renew(self) -> None:
         self.n_rounds = self.n_idle = 0  # that might have drafted, and those since one last did
-        self.n_found = 0  # rounds in which something was found
+        self._found_at = -LATELY  # the last of these rounds in which something was found
         self.n_unread = 0  # what a draft would have to read first, where that is too much
         self.beside = 1, 0  # answers in the last round, and tokens of prompts
 
@@ -55,6 +55,11 @@ class Looking:
     def is_idle(self) -> bool:
         """Whether none of its drafts was used lately, though some might have been."""
         return 0 < min(self.n_rounds, LATELY) <= self.n_idle
+
+    @property
+    def has_found(self) -> bool:
+        """Whether something was found lately, used or not."""
+        return self.n_rounds - self._found_at <= LATELY
 
     def drafted(self, n: int, n_answers: int, n_other: int) -> None:
         """So many of its tokens are verified this round, beside other answers and prompts."""
@@ -80,7 +85,7 @@ class Looking:
         found = self._ngram.draft(context, room, drawing)
         self._rest.looked(perf_counter() - start)
         if len(found):
-            self.n_found += 1
+            self._found_at = self.n_rounds
             self.made(found)
             self._rest.end()
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgespec.pace.expected import acceptance_for
 from edgespec.pace.goodput import cost_of
 
-NOTHING_FOUND = "no drafts found: nothing of it was said before"
+NOTHING_FOUND = "no drafts found: the text lately says nothing that it said before"
 
 
 @dataclass(frozen=True)
