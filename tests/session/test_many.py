@@ -246,6 +246,11 @@ def test_one_at_a_time_waits_in_line(home):
             solo.begin([1] * 300, solo.config, {})
 
 
+def test_a_drafter_that_needs_a_model_is_refused_without_one(alone):
+    with pytest.raises(UsageError, match="--drafter model without a draft model: give one"):
+        open_many(Config(model=str(alone.pair.path), drafter="ngram,model"), n_parallel=2)
+
+
 def test_targets_that_read_one_text_are_told_apart(tmp_path: Path):
     plain = Config(speculative="off")
     hybrid = hybrid_maker.make(tmp_path / "hybrid.gguf", "mamba2")

@@ -29,7 +29,7 @@ from edgespec.session.many.drafting import Drafting
 from edgespec.session.many.many import N_QUEUE, Answers, Many
 from edgespec.session.many.solo import Solo
 from edgespec.session.many.worth import Worth
-from edgespec.session.methods import translation_of
+from edgespec.session.methods import translation_of, without_model
 from edgespec.session.session import Session
 from edgespec.store.pairs import n_bytes
 from edgespec.text.detokenizer import StopText
@@ -63,6 +63,9 @@ def open_many(
         if why and n_parallel != 1:
             log.warning("%s: requests are answered one at a time", why)
         return Solo(Session(config, progress=progress), n_queue=n_queue)
+    is_named = "model" in config.drafter.split(",") and opening.drafts_with_a_model(config)
+    if is_named and opening.paths_of(config, progress)[1] is None:
+        raise without_model("model")
     options = opening.options_of(config)[0]
     n_context, n = sizes(config, progress, n_parallel)
     if config.adapt:
