@@ -116,6 +116,10 @@ class SharedText(LanguageModel, Protocol):
         """
         ...
 
+    def drop_held(self) -> None:
+        """What is held is not read after all: the text ends before it."""
+        ...
+
     def copy(self, other: Self, n: int) -> None:
         """Be the first n tokens that `other` has read, in place of what was here."""
         ...

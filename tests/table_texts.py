@@ -13,12 +13,22 @@ from edgespec.backends.fake import TableModel
 class TableText(TableModel):
     """Implements protocols.SharedText."""
 
+    n_held = 0
+
     def hold(self, tokens):
         self.extend(tokens)
+        self.n_held += len(tokens)
+
+    def drop_held(self):
+        self.truncate(self.length - self.n_held)
+
+    def truncate(self, n):
+        self.n_held = max(self.n_held - (self.length - n), 0)
+        super().truncate(n)
 
     def copy(self, other, n):
-        assert n <= other.length
-        self._tokens = other._tokens[:n]
+        assert n <= other.length - other.n_held
+        self._tokens, self.n_held = other._tokens[:n], 0
 
 
 class TableShared:
@@ -50,14 +60,18 @@ class TableShared:
         self.n_calls += 1
         self.before(self.n_calls)
         n_rows, n_read = [len(t) for _, t in asks], [len(t) for _, t in reads]
-        assert sum(n_rows) <= self.n_rows and sum(n_rows) + sum(n_read) <= self.n_batch, lengths
         assert all(n_rows) and all(n_read)
+        n_held = sum(text.n_held for text, _ in (*asks, *reads))
+        assert sum(n_rows) <= self.n_rows, n_rows
+        assert sum(n_rows) + sum(n_read) + n_held <= self.n_batch, lengths
         texts = [id(text) for text, _ in (*asks, *reads)]
         assert len(set(texts)) == len(texts)
         self.rows.append(n_rows)
         self.reads.append(n_read)
         if self.token_s:
             time.sleep(self.token_s * (sum(n_rows) + sum(n_read)))
+        for text, _ in (*asks, *reads):
+            text.n_held = 0
         for text, tokens in reads:
             text.extend(tokens)
         return [text.forward(tokens) for text, tokens in asks]

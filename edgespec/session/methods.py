@@ -227,7 +227,12 @@ class Methods:
             return Guarded(made or self._with_model(model), model=model)
         if name == "none":
             raise UsageError("--drafter is none: expected a drafter to draft with, as in ngram")
-        raise UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
+        raise without_model(name)
+
+
+def without_model(name: str) -> UsageError:
+    """For a drafter that is named and needs a draft model, which is not."""
+    return UsageError(f"--drafter {name} without a draft model: give one with -md, or use ngram")
 
 
 def translation_of(

@@ -5,7 +5,7 @@ Knows nothing of generation. Whatever takes long is told to a Progress.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgespec.config import Config, cache_folder
 from edgespec.drafters.bridges.pairing import Translation
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
+from edgespec.pace import cost_store
 from edgespec.protocols import OpenModel, Tokenizer
 from edgespec.session.meanwhile import Meanwhile
 from edgespec.session.methods import translation_of
@@ -205,6 +206,16 @@ def grammar_of(config: Config) -> str:
     if not schema.lstrip().startswith("{"):
         schema = text_of(schema, "--json-schema", expected="a schema such as {} or its file")
     return gbnf_of(schema)
+
+
+def kept_file(config: Config, sides: Sequence[tuple[Path, OpenModel]]) -> Path:
+    """Where what was learned of a pair's acceptance lies; sides: drafter and target, open."""
+    keys = [cost_store.key_of(file, config, device=one.device)[:12] for file, one in sides]
+    if config.lora_draft:
+        from edgespec.session.adapting import fingerprint
+
+        keys.append(fingerprint(Path(config.lora_draft))[:12])
+    return cache_folder() / "pace" / f"{'-'.join(keys)}.json"
 
 
 def told(

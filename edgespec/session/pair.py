@@ -98,18 +98,15 @@ class OpenPair:
                 self._config, self.target, model, names, self._progress
             )
             self.draft_model = model
-            keys = [
-                cost_store.key_of(file, self._config, device=one.device)[:12]
-                for file, one in ((path, model), (self.path, self.target))
-            ]
-            if self._config.adapt or self._config.adapt_keep_text or self._config.lora_draft:
-                keys += self._adapt(path, model)
+            if self._config.adapt or self._config.adapt_keep_text:
+                self._adapt(path, model)
             self._share = n_bytes(path) / n_bytes(self.path)
-            self._kept = cache_folder() / "pace" / f"{'-'.join(keys)}.json"
+            sides = (path, model), (self.path, self.target)
+            self._kept = opening.kept_file(self._config, sides)
         self.methods = self._methods(self._config)
 
-    def _adapt(self, path: Path, model: OpenModel) -> list[str]:
-        """Have the draft model in `path` learn as configured; what else its acceptance hangs on."""
+    def _adapt(self, path: Path, model: OpenModel) -> None:
+        """Have the draft model in `path` learn as configured."""
         from edgespec.adapt.kept_prompts import KeptPrompts
         from edgespec.session.adapting import fingerprint, learner
 
@@ -122,8 +119,6 @@ class OpenPair:
                 model, mapping, (path, self.path),
                 n_rows=self._config.adapt_rows, n_topics=self._config.adapt_topics,
             )  # fmt: skip
-        lora = self._config.lora_draft
-        return [fingerprint(Path(lora))[:12]] if lora else []
 
     def _methods(self, config: Config) -> Methods:
         """What makes methods with the models that are open."""

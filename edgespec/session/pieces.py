@@ -15,7 +15,7 @@ NO_TAGS: Mapping[int, bytes] = {}
 
 class Spelling:
     """Tokens to pieces of text, a round at a time; a token whose text has to wait is shown with the
-    one that ends it.
+    one that ends it. One that spells nothing, as the end token, is shown with none.
 
     lead: left out where the text begins so. thoughts: of a model that thinks, whose thoughts no
     stop string ends. tags: what its tags are spelled, where they are control tokens, which say
@@ -51,8 +51,8 @@ class Spelling:
                 break
             self.n_read += 1
             self._token, self._drafted = token, drafted
-            self._scores += [(token, step.scores[i])] if step.scores else []
             spelled = self._tags.get(token) or self._tokenizer.piece(token)
+            self._scores += [(token, step.scores[i])] if step.scores and spelled else []
             pieces += self._shown(self._apart.feed(self._detokenizer.feed(spelled)))
         return pieces
 

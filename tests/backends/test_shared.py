@@ -120,6 +120,8 @@ def test_what_is_held_is_read_with_the_next_forward(model: LlamaCppModel):
     assert rows.shape == (1, model.n_vocab) and other.length == 5
     assert np.allclose(rows[0], expected, atol=1e-4)
     other.keep([])
+    other.hold([9, 9])
+    other.drop_held()
     assert np.allclose(other.forward([40])[0], expected, atol=1e-4)
     assert len(other.forward([5] * 70, n_rows=1)) == 1  # more than rows of logits fit
 

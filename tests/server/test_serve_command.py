@@ -194,6 +194,8 @@ def test_models_are_loaded_by_name_and_closed_when_idle(tmp_path: Path) -> None:
         (["--api-key-file", "none"], "--api-key-file none: No such file"),
         (["--cors", "x"], "--cors x: expected an origin"),
         (["--models-dir", "none"], "--models-dir none: expected a folder of GGUF files"),
+        (["--temp", "-1"], "--temp is -1.0: expected 0 or more"),
+        (["--stop", ""], "stop"),
         (["--most-models", "0"], "argument --most-models: '0': expected 1 to 64"),
     ],
 )

@@ -50,6 +50,18 @@ def test_a_whole_answer_has_llama_cpp_pythons_shape(session: Session) -> None:
     assert answer["timings"]["draft_n_accepted"] > 0
 
 
+def test_the_end_token_is_not_listed_even_where_text_waited_for_it(session: Session) -> None:
+    table = [{"role": "user", "content": "I want to book a table."}]
+    (plain,) = session.create_chat_completion(table, logprobs=True, max_tokens=60)["choices"]
+    text = plain["message"]["content"] or ""
+    (other,) = session.create_chat_completion(
+        table, logprobs=True, max_tokens=60, stop=[f"{text[-1]}@"]
+    )["choices"]
+    assert plain["finish_reason"] == other["finish_reason"] == "stop"
+    assert plain["logprobs"] is not None and plain["logprobs"] == other["logprobs"]
+    assert "".join(one["token"] for one in plain["logprobs"]["content"]).strip() == text
+
+
 def test_its_keys_are_those_of_llama_cpp_python(session: Session) -> None:
     from llama_cpp import llama_types
 

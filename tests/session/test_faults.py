@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import edgespec
+from edgespec.config import Config
 from edgespec.drafters import watch
 from edgespec.errors import BackendError, Cancelled
+from edgespec.session.many.opening import open_many
 from edgespec.session.session import Session
 from edgespec.types import Draft
 
@@ -137,6 +139,58 @@ def test_a_failure_while_sampling_is_survived() -> None:
         break_later(session, raising(MemoryError()))
         assert len(said(session, temperature=1.0)) > 8
         assert session.stats.note
+
+
+@pytest.fixture(
+    scope="module", params=["demo", pytest.param("demo-foreign", marks=pytest.mark.slow)]
+)
+def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    config = Config(pair=request.param, threads=1, ctx_size=256, drafter="model", draft_tokens=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
+        with open_many(config, n_parallel=3) as opened:
+            yield opened
+
+
+def break_forwards(model: Any, fail: Callable[[Any], None], monkeypatch: Any) -> None:
+    """The same of a model that reads several texts."""
+    forward, calls = model.forward_sequences, iter(range(1000))
+
+    def forward_or_fail(*args: Any) -> Any:
+        if next(calls) >= GOOD_CALLS:
+            fail(model)
+        return forward(*args)
+
+    monkeypatch.setattr(model, "forward_sequences", forward_or_fail)
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize("fault", ["bug", "numbers", "hang"])
+def test_a_failing_draft_model_changes_no_token_of_several_answers(
+    fault: str, many: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(**how: Any) -> Any:
+        how = {"max_tokens": 20, **how}
+        config = many.with_options(how, many.template.stop)
+        return many.begin(many.prompt(ASK), config, how)
+
+    def said(how: str) -> list[Any]:
+        all_ = [begin(speculative=how), begin(speculative=how, temperature=0.7, seed=3)]
+        for one in all_:
+            list(one.pieces)
+        return [*(one.result.output for one in all_), [one.counted().note for one in all_]]
+
+    together = many._drafting._together
+    together.guard.failed = ""
+    *expected, notes = said("off")
+    assert notes == ["", ""]
+    fail, why = FAULTS[fault]
+    break_forwards(together._model.cancel.__self__, fail, monkeypatch)
+    *texts, notes = said("on")
+    assert texts == expected and notes == [together.guard.failed] * 2
+    assert why in together.guard.failed
+    told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert told == [together.guard.failed]
 
 
 class Own:

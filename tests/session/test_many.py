@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import window_maker
 import edgespec
 from edgespec.check.lossless import first_difference, float_error_of
 from edgespec.config import Config
+from edgespec.drafters.bridges.ngram_file import read
 from edgespec.errors import BackendError, Cancelled, ContextError, UsageError
 from edgespec.session.many.many import Many
 from edgespec.session.many.opening import (
@@ -33,8 +35,9 @@ N = 24
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESPEC_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("EDGESPEC_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +209,7 @@ def test_closing_ends_what_goes_on(home):
 
 def test_a_drafter_of_another_vocabulary_drafts_for_each(home, alone):
     config = Config(pair="demo-foreign", threads=1, ctx_size=512)
+    known = set(home.rglob("pace/*.json"))
     with open_many(config, n_parallel=2) as opened:
         both = [
             begin(opened, asked(topic), max_tokens=24, speculative="on", **how)
@@ -214,6 +218,16 @@ def test_a_drafter_of_another_vocabulary_drafts_for_each(home, alone):
         ]
         assert all(map(said, both))
         assert all(one.counted().arms["model"].n_accepted for one in both)
+        ngrams = opened._drafting.learned.kinds[1]
+        said(begin(opened, asked(TOPICS[0]), max_tokens=24, speculative="on"))
+        assert len(ngrams._new) < sum(ngrams._new.values())  # seen again: no more to remember
+    (file,) = home.rglob("ngrams/*.bin")
+    entries = {pieces: hits for pieces, _, hits in read(file)[1]}
+    (pace,) = set(home.rglob("pace/*.json")) - known
+    n_tested = json.loads(pace.read_text())["planner"]["sources"]["model"]["tested"]
+    assert ngrams._new == {} and max(entries.values()) > 1
+    assert set(entries) == {pieces for pieces, _, _ in ngrams.cache.entries()}
+    assert n_tested == opened._drafting.worth.n_tested > 0
     expected = "".join(p.text for p in alone.chat(asked(TOPICS[0]), max_tokens=24))
     assert len(expected) > 20 and both[0].result.output == alone.turns.output
 
@@ -230,6 +244,11 @@ def test_one_at_a_time_waits_in_line(home):
         assert first.result.finish == "cancelled"
         with pytest.raises(ContextError, match="the context holds 256"):
             solo.begin([1] * 300, solo.config, {})
+
+
+def test_a_drafter_that_needs_a_model_is_refused_without_one(alone):
+    with pytest.raises(UsageError, match="--drafter model without a draft model: give one"):
+        open_many(Config(model=str(alone.pair.path), drafter="ngram,model"), n_parallel=2)
 
 
 def test_targets_that_read_one_text_are_told_apart(tmp_path: Path):

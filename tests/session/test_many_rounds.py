@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -11,16 +12,24 @@ import numpy as np
 import pytest
 from table_texts import TableShared, law_of
 
+from edgespec.adapt.learned import Learned
 from edgespec.backends.fake import TableModel
 from edgespec.check.chi_square import chi_square
 from edgespec.decode.engine import Engine
+from edgespec.drafters.guarded import GuardedTexts
+from edgespec.drafters.mixed import Mixed
+from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.paced import Plain
 from edgespec.drafters.together import Together
 from edgespec.errors import BackendError, BusyError, Cancelled, UsageError
 from edgespec.pace.cost import CostTable, LiveCosts
-from edgespec.session.many.drafting import Drafting, Looking
+from edgespec.pace.kept import Kept
+from edgespec.pace.planner import AutoPlanner
+from edgespec.session.many.drafting import Drafting
+from edgespec.session.many.looking import Looking
 from edgespec.session.many.rounds import Rounds
 from edgespec.session.many.slots import Job
+from edgespec.session.many.worth import Worth
 from edgespec.types import SamplingParams
 
 TABLE = law_of(1)
@@ -28,8 +37,12 @@ GREEDY = SamplingParams(max_tokens=40)
 CHEAP = CostTable(tuple(1e-3 + 1e-6 * n for n in range(64)))
 
 
-def drafting(*, model=None, names=("ngram", "model")) -> Drafting:
-    return Drafting(LiveCosts(CHEAP), names, None if model is None else Together(model, [1e-6] * 8))
+DEAR = CostTable(tuple(1e-3 * n for n in range(1, 65)))
+
+
+def drafting(*, model=None, names=("ngram", "model"), costs=CHEAP) -> Drafting:
+    together = None if model is None else GuardedTexts(Together(model, [1e-6] * 8))
+    return Drafting(LiveCosts(costs), names, together)
 
 
 @pytest.fixture
@@ -150,6 +163,21 @@ def test_what_is_known_of_a_text_is_not_read_again(started):
     assert [text.length for text in shared.sequences] == [92, 86]  # a copy: both are kept
 
 
+def test_what_an_answer_of_no_tokens_did_not_read_is_read_by_the_next(started):
+    shared = TableShared(TABLE, 2)
+    rounds = started(shared)
+    both = [[1] * 40, [2] * 40]
+    for ids in both:
+        rounds.add(none := job(ids, SamplingParams(max_tokens=0)))
+        assert said(none) == []
+    jobs = [job([*ids, 3], SamplingParams(max_tokens=5)) for ids in both]
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        assert said(one) == alone(one.ids, one.params)
+        assert one.n_new == 41
+
+
 def test_who_leaves_is_gone_within_a_round(started):
     shared = TableShared(TABLE, 1, token_s=1e-3)
     rounds = started(shared)
@@ -182,6 +210,91 @@ def test_a_failing_forward_ends_those_in_it_and_no_others(started):
     assert said(again) == alone([1], again.params)
 
 
+@pytest.mark.parametrize(
+    ("names", "costs", "fixed", "expected"),
+    [
+        (("model",), DEAR, False, "would not pay even at 1.00"),
+        (("model",), CHEAP, False, ""),
+        (("model",), DEAR, True, ""),
+        (
+            ("ngram",),
+            DEAR,
+            True,
+            "no drafts found: the text lately says nothing that it said before",
+        ),
+    ],
+)
+def test_why_nothing_is_drafted_is_told_with_the_answer(started, names, costs, fixed, expected):
+    made = drafting(model=TableShared(TABLE, 2), names=names, costs=costs)
+    if names == ("ngram",):
+        made = Drafting(LiveCosts(costs), names)
+    rounds = started(TableShared(TABLE, 2, token_s=1e-4), made)
+    jobs = [job([1], GREEDY, 4, fixed=fixed), job([2, 3], GREEDY, 0)]
+    jobs[0].params = SamplingParams(max_tokens=3) if names == ("ngram",) else GREEDY
+    for one in jobs:
+        rounds.add(one)
+    for one in jobs:
+        said(one)
+    notes = [one.counted().note for one in jobs]
+    assert notes[0].endswith(expected) and bool(notes[0]) == bool(expected)
+    assert notes[1] == ""  # it asked for no drafts
+
+
+def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_ones(tmp_path):
+    file = tmp_path / "pair.json"
+    told = Looking()
+    told.sources["model"].learn((0.9, 0.8), 2, 2)
+    for _ in range(20):
+        told.sources["model"].learn((), 4, 4)
+    first = Drafting(LiveCosts(CHEAP), ("model",))
+    kept = Kept(file, first.worth)
+    first.end(told)
+    kept.save()
+    saved = json.loads(file.read_text())
+    session = Mixed([ModelDrafter(TableModel(TABLE, 8, 64))], AutoPlanner(CHEAP))
+    session.load(saved)
+    assert session.n_tested == 82
+    saved["planner"]["gain"], saved["steps"] = 1.5, {"model": 0.25}  # as a session adds
+    file.write_text(json.dumps(saved))
+
+    worth = Worth()
+    later = Drafting(LiveCosts(CHEAP), ("model",), worth=worth)
+    again, one = Kept(file, worth), Looking()
+    later.inform(one, [one])
+    assert one.to_come(1)[0] > Looking().to_come(1)[0] + 0.1
+    one.sources["model"].learn((), 1, 0)
+    later.end(one)
+    again.save()
+    own = json.loads(file.read_text())
+    assert own["planner"]["sources"]["model"] == one.sources["model"].saved()
+    assert (own["planner"]["gain"], own["steps"]) == (1.5, {"model": 0.25})
+
+
+class Kind:
+    """What is learned, and whether anybody was answered whenever it was saved."""
+
+    def __init__(self):
+        self.asked, self.is_busy = [], []
+
+    def save(self, *, at_least=1):
+        self.asked.append(at_least)
+        self.is_busy.append(self.load().n_running > 0)
+
+
+def test_what_is_learned_is_saved_between_answers_while_nobody_waits(started):
+    kind = Kind()
+    shared = TableShared(TABLE, 2, token_s=1e-4)
+    rounds = started(shared, Drafting(LiveCosts(CHEAP), ("ngram",), learned=Learned([kind])))
+    kind.load = rounds.load
+    rounds.add(long := job([1]))
+    for ids in ([2], [3]):
+        rounds.add(short := job(ids, SamplingParams(max_tokens=2)))
+        said(short)
+    said(long)
+    rounds.close(lambda: None)
+    assert set(kind.asked) == {32} and not any(kind.is_busy)
+
+
 class Refuses:
     """A grammar that allows nothing after a while."""
 
@@ -200,18 +313,25 @@ def test_what_fails_for_one_hurts_nobody_else(started):
     assert said(jobs[1]) == alone([2], jobs[1].params)
 
 
-def test_a_drafter_that_fails_is_dropped_and_said_once(started, caplog):
-    def fail(i):
-        raise RuntimeError("no more")
+def fails(*_):
+    raise RuntimeError("no more")
 
-    made = drafting(model=TableShared(TABLE, 2, before=fail), names=("model",))
+
+@pytest.mark.parametrize("call", ["step_s", "read_s", "begin", "n_unread", "drafts"])
+def test_a_drafter_that_fails_is_dropped_and_said_once(started, caplog, call):
+    made = drafting(model=TableShared(TABLE, 2), names=("model",))
+    setattr(made._together._drafters, call, fails)
     rounds = started(TableShared(TABLE, 2), made)
-    jobs = [job(ids, GREEDY, 4, fixed=True) for ids in ([1], [2])]
+    # So long a prompt that reading it has a price, which nobody asks for one that always drafts.
+    jobs = [job(20 * ids, GREEDY, 4, fixed=call == "drafts") for ids in ([1], [2])]
     for one in jobs:
         rounds.add(one)
     for one in jobs:
         assert said(one) == alone(one.ids)
-    assert caplog.text.count("the draft model failed (no more)") == 1
+        assert one.counted().n_drafted == 0
+    assert [one.getMessage() for one in caplog.records] == [
+        "drafter model failed (RuntimeError: no more): decoding goes on without it"
+    ]
 
 
 def test_only_so_many_wait(started):

@@ -84,6 +84,10 @@ class SharedSequence:
         self._check_room(len(tokens))
         self._held += tokens
 
+    def drop_held(self) -> None:
+        """See protocols.SharedText."""
+        self._held = []
+
     def part(self, tokens: Sequence[int], n_rows: int | None = None) -> Part:
         """What is held and these tokens as a part of a pass; it counts once `has_read` says so.
 

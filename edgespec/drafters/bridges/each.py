@@ -1,6 +1,7 @@
 """A draft model of another vocabulary for several texts: one drafter each, one after another.
 
-What each has to translate differs, so their passes are not shared; the weights are.
+What each has to translate differs, so their passes are not shared; the weights are, and the n-grams
+that they learn.
 """
 
 from __future__ import annotations
@@ -47,18 +48,28 @@ class Each:
         return self._drafters[who].n_unread(context)
 
     def drafts(self, wishes: Sequence[Wish]) -> list[Draft]:
-        """See together.Drafters."""
-        return [self._draft(wish) for wish in wishes]
+        """See together.Drafters.
+
+        Everyone reads before anyone drafts: reading teaches n-grams, by which a draft's law is
+        still worked out when it is verified.
+        """
+        unread = [self._drafters[wish.who].n_unread(wish.context) for wish in wishes]
+        for wish, n_unread in zip(wishes, unread, strict=True):
+            if n_unread > FEW:
+                self._read(wish, n_unread)
+        return [
+            NO_DRAFT if n_unread > FEW else self._draft(wish)
+            for wish, n_unread in zip(wishes, unread, strict=True)
+        ]
+
+    def _read(self, wish: Wish, n_unread: int) -> None:
+        start = perf_counter()
+        self._drafters[wish.who].read_on(wish.context, PART)
+        took_s = (perf_counter() - start) / min(PART, n_unread)
+        self._read_s += (took_s - self._read_s) * (0.3 if self._read_s else 1.0)
 
     def _draft(self, wish: Wish) -> Draft:
         one = self._drafters[wish.who]
-        n_unread = one.n_unread(wish.context)
-        if n_unread > FEW:
-            start = perf_counter()
-            one.read_on(wish.context, PART)
-            took_s = (perf_counter() - start) / min(PART, n_unread)
-            self._read_s += (took_s - self._read_s) * (0.3 if self._read_s else 1.0)
-            return NO_DRAFT
         if isinstance(one, Stepwise):
             one.pays = wish.pays
         start = perf_counter()

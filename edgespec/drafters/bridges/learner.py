@@ -29,7 +29,9 @@ class Learner:
     ) -> None:
         """sides: the drafter's and the target's vocabulary, asked for when the file is."""
         self._sides, self._state, self._names = sides, state, names
-        self._new: list[tuple[tuple[int, ...], int]] = []  # since the file was read or written
+        # How often each was seen since the file was read or written: as many as there are n-grams
+        # at most, however long nobody saves; the last seen last.
+        self._new: dict[tuple[tuple[int, ...], int], int] = {}
 
     @cached_property
     def cache(self) -> NgramCache:
@@ -42,19 +44,19 @@ class Learner:
 
     def __call__(self, pieces: tuple[int, ...], token: int) -> None:
         self.cache.learn(pieces, token)
-        self._new.append((pieces, token))
+        self._new[pieces, token] = self._new.pop((pieces, token), 0) + 1
 
     def save(self, *, at_least: int = 1) -> None:
         """Add what is new to the file as it is now; a warning in the log where that fails.
 
         at_least: fewer sightings are not worth the writing.
         """
-        if len(self._new) < at_least:
+        if sum(self._new.values()) < at_least:
             return
         sides = self._sides()
         latest = load(self._path, *sides)
-        for pieces, token in self._new:
-            latest.learn(pieces, token)
+        for (pieces, token), n in self._new.items():
+            latest.learn(pieces, token, hits=n)
         self._new.clear()
         try:
             save(latest, self._path, *sides, names=self._names)

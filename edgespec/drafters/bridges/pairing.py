@@ -67,13 +67,16 @@ class Translation:
         taught: teaching.Learner | None = None,
         *,
         most_shown: int = MOST,
+        ngrams: Learner | None = None,
     ) -> tuple[Translated, Learner]:
         """A drafter with the n-grams as they were last saved, and what saves those it learns.
 
         What both need of the vocabularies is looked up when the drafter first drafts.
-        taught: what else learns from it. most_shown: see `Translated`.
+        taught: what else learns from it. most_shown: see `Translated`. ngrams: to be shared with
+        drafters that have them already.
         """
-        learner, kind = Learner(self._sides, self._state, self._names), find_bridge(bridge)
+        learner = ngrams or Learner(self._sides, self._state, self._names)
+        kind = find_bridge(bridge)
 
         def parts() -> tuple[Ledger, Bridge]:
             mapping = self.mapping

@@ -7,116 +7,35 @@ acceptance of each sequence and what the target's and the draft model's passes t
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
+from edgespec.adapt.learned import Learned
 from edgespec.decode.round import Want
-from edgespec.drafters.mixed import USUAL, first, tested
-from edgespec.drafters.ngram import NgramDrafter
-from edgespec.drafters.rest import Rest
-from edgespec.drafters.together import Drafters, Wish
+from edgespec.drafters.guarded import GuardedTexts
+from edgespec.drafters.mixed import USUAL, first
+from edgespec.drafters.together import Wish
 from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
-from edgespec.pace.goodput import Widths, widths
-from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.planner import LOOK_SHARE, MOST_RESTS, READ_PART, READS
-from edgespec.pace.source import Source
-from edgespec.protocols import Drawing
-from edgespec.types import NO_DRAFT, Draft, Round
+from edgespec.pace.goodput import MARGIN, Widths, widths
+from edgespec.pace.planner import READ_PART, READS
+from edgespec.session.many.looking import EXPERIENCE, Looking
+from edgespec.session.many.story import NOTHING_FOUND, Prices, too_dear, too_long
+from edgespec.session.many.worth import Worth
+from edgespec.session.methods import NOTHING
+from edgespec.types import NO_DRAFT, Draft
 
 log = logging.getLogger("edgespec")
 
 LENGTHS = (1, 2, 3, 4, 6, 8)  # of the model's drafts that are compared
 MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
 SCORED, SCORE_SHARE = 3, 0.01  # tokens drafted to be scored, and the time that may go to it
-EXPERIENCE = 32  # tested tokens, after which a sequence's own acceptance is told from a guess
 # What a draft may read first: tokens that are always read along, and the share of an answer's time
 # for more, as in pace/planner.py of what drafting promises.
 NEW = 8
-
-
-class Looking:
-    """Implements protocols.Speculator for one sequence: looks drafts up, and knows what its drafts
-    are worth, by whom they were.
-    """
-
-    name, n_leaves, reason = "many", 1, ""
-
-    def __init__(self) -> None:
-        self.most, self.fixed = MAX_WIDTH, False  # of the answer; fixed: always as much
-        self.round_s = 0.0  # what a round of one sequence takes lately
-        self._ngram = NgramDrafter()
-        self.sources = {"ngram": Source(), "model": Source()}
-        self._rest, self._is_resting = Rest(self._n_rests), False
-        self._made: list[Draft] = []  # in this round, used or not
-        self.n_said, self.said_s = 0, 0.0  # tokens of this answer, and the target's time for it
-
-    def begin(self, most: int, *, fixed: bool) -> None:
-        """Another text."""
-        for source in self.sources.values():
-            source.renew(self.n_said)
-        self.most, self.fixed, self.n_said, self.said_s = most, fixed, 0, 0.0
-        self._made = []
-
-    def inform(self, others: Sequence[Looking]) -> None:
-        """Believe of drafts what the one with most experience does, until there is some here."""
-        for name, source in self.sources.items():
-            best = max((one.sources[name] for one in others), key=lambda one: one.n_tested)
-            if source.n_tested < EXPERIENCE <= best.n_tested:
-                source.load(best.saved())
-
-    def _n_rests(self, look_s: float) -> int:
-        return int(min(look_s / (LOOK_SHARE * self.round_s), MOST_RESTS)) if self.round_s else 0
-
-    def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
-        """What is found in the text."""
-        self._is_resting = room < 1 or (not self.fixed and self._rest.goes_on())
-        if self._is_resting:
-            return NO_DRAFT
-        start = perf_counter()
-        found = self._ngram.draft(context, room, drawing)
-        self._rest.looked(perf_counter() - start)
-        if len(found):
-            self.made(found)
-            self._rest.end()
-        else:
-            self._rest.lengthen()
-        return found
-
-    def made(self, draft: Draft) -> None:
-        """This was drafted: what follows tells what it was worth."""
-        self._made.append(draft)
-
-    def survival(self, draft: Draft) -> list[float]:
-        """P(it and all before it are accepted) of each token of an undrawn draft."""
-        if not len(draft):
-            return []
-        return self.sources[draft.sources[0]].survival(draft.confidence)
-
-    def to_come(self, n: int) -> list[float]:
-        """The same of a draft of n tokens that the model would make."""
-        return list(accumulate(self.sources["model"].to_come((), n), mul))
-
-    def observe(self, done: Round) -> None:
-        verdict, n_new = done.verdict, len(done.verdict.tokens)
-        self.n_said += n_new
-        for made in self._made:
-            source = self.sources[made.sources[0]]
-            if not made.is_drawn:
-                n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
-                source.learn(made.confidence, n_tested, n_hits)
-            elif len(done.draft) and done.draft.sources[0] == made.sources[0]:
-                source.learn((), verdict.n_tested, len(verdict.accepted))
-        self._made = []
-        if not self._is_resting:
-            self._ngram.observe(done)
-
-    def close(self) -> None:
-        self._ngram.close()
 
 
 @dataclass(eq=False)
@@ -132,16 +51,74 @@ class Wanted:
 class Drafting:
     """Who drafts how much in a round. costs: of the target's forwards by rows.
 
-    names: of drafters, "ngram" and "model". together: the draft model, None for none.
+    names: of drafters, "ngram" and "model". together: the draft model, None for none. worth: what
+    earlier runs knew of its drafts. learned: what is to be kept.
     """
 
     def __init__(
-        self, costs: LiveCosts, names: Collection[str], together: Drafters | None = None
+        self,
+        costs: LiveCosts,
+        names: Collection[str],
+        together: GuardedTexts | None = None,
+        *,
+        worth: Worth | None = None,
+        learned: Learned = NOTHING,
     ) -> None:
+        self.worth, self.learned = worth or Worth(), learned
         self.costs, self._together = costs, together if "model" in names else None
         self._looks_up = "ngram" in names
         self._score_s = 0.0  # what scoring may take
         self.took_s = 0.0  # of the last round's drafting
+        self._most_rows = 1  # of the last round's logits
+
+    @property
+    def failed(self) -> str:
+        """What happened to the draft model; empty while nothing has."""
+        return "" if self._together is None else self._together.guard.failed
+
+    def inform(self, one: Looking, others: Sequence[Looking]) -> None:
+        """Tell a sequence that begins another answer what others know, or earlier runs."""
+        one.inform(others)
+        source = one.sources["model"]
+        if source.n_tested < EXPERIENCE <= self.worth.n_tested:
+            source.load(self.worth.source.saved())
+
+    def end(self, one: Looking) -> Callable[[], str]:
+        """An answer is over; what tells why nothing was drafted for it lately, in a line, empty
+        while drafts were used, or where none were wanted. Asked for from any thread.
+        """
+        self.worth.learn(one.sources["model"])
+        line = self._line(one)
+        if line is not None:
+            return lambda: line
+        n, n_other = one.beside
+        together, step_s, margin = self._together, (0.0, 0.0), MARGIN
+        if together is not None:
+            step_s, margin = (together.step_s(1), together.step_s(n)), MODEL_MARGIN
+        prices = Prices(tuple(self.costs.seconds), n, n_other, step_s, margin)
+        rate = one.sources["ngram" if together is None else "model"].rate
+        return cache(partial(too_dear, prices, rate, LENGTHS, self._most_rows))
+
+    def _line(self, one: Looking) -> str | None:
+        """The same where it is no matter of costs, else None."""
+        if one.most < 1 or self.failed:
+            return self.failed if one.most else ""
+        if not one.is_idle:
+            return ""
+        if self._together is None and not one.has_found:
+            return NOTHING_FOUND
+        if one.fixed:
+            return ""
+        return too_long(one.n_unread) if one.n_unread else None
+
+    def forget(self) -> None:
+        """Know nothing of earlier runs, nor learn for others."""
+        self.worth = Worth()
+
+    def cancel(self) -> None:
+        """End the draft model's forward in progress with Cancelled; from any thread."""
+        if self._together is not None:
+            self._together.cancel()
 
     def begin(self, who: int, ids: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> None:
         """The who-th sequence answers another prompt, of these messages."""
@@ -156,7 +133,7 @@ class Drafting:
                 one.draft = one.looking.propose(*one.want)
         survival = [one.looking.survival(one.draft) for one in all_]
         plan = self._widths(all_, survival, n_other, most_rows)
-        if self._together is not None:
+        if self._together is not None and not self.failed:
             survival, plan = self._by_model(all_, survival, plan, n_other, most_rows)
         # What was drawn is never cut: it would no longer have the law in `probs`.
         left = most_rows - len(all_) - sum(len(one.draft) for one in all_ if one.draft.is_drawn)
@@ -165,6 +142,9 @@ class Drafting:
                 k = min(len(one.draft) if one.looking.fixed else k, left)
                 one.draft = first(one.draft, k) if k else NO_DRAFT
                 left -= k
+            if one.want.room:
+                one.looking.drafted(len(one.draft), len(all_), n_other)
+        self._most_rows = most_rows
         self.took_s = perf_counter() - start
 
     def _widths(
@@ -215,6 +195,7 @@ class Drafting:
                 chosen = [k if new else 0 for k, new in zip(found.ks, coming, strict=True)]
         share = min(READ_PART * (best.rate / plan.rate - 1), READS)
         for i, one in enumerate(all_):
+            one.looking.n_unread = 0
             if chosen[i] and not self._may_read(one, share):
                 chosen[i] = 0
         chosen = self._fixed(all_, survival, chosen, most_rows - len(all_))
@@ -258,7 +239,10 @@ class Drafting:
         assert self._together is not None
         n, looking = self._together.n_unread(one.who, one.want.context), one.looking
         answer_s = max(looking.said_s, USUAL * looking.round_s)
-        return n <= NEW or self._together.read_s(n) <= share * answer_s
+        if n <= NEW or self._together.read_s(n) <= share * answer_s:
+            return True
+        looking.n_unread = n
+        return False
 
     def _fixed(
         self,
@@ -303,7 +287,7 @@ class Drafting:
         return Wish(one.who, want.context, min(k, want.room), drawing, pays)
 
     def _made(self, wishes: Sequence[Wish]) -> list[Draft]:
-        """The model's drafts; none any more once it failed, which is said once."""
+        """The model's drafts."""
         together = self._together
         assert together is not None
         try:
@@ -311,10 +295,6 @@ class Drafting:
         except Cancelled:
             together.forget()
             raise
-        except Exception as error:
-            self._together = None
-            log.warning("the draft model failed (%s): decoding goes on without it", error)
-            return [NO_DRAFT] * len(wishes)
 
     def observe(self, n_rows: int, seconds: float, all_: Sequence[Wanted]) -> None:
         """A forward of so many rows and tokens took this long."""

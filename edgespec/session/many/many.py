@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from edgespec.config import Config
 from edgespec.decode.engine import check_prompt
-from edgespec.errors import Cancelled
+from edgespec.errors import Cancelled, UsageError
 from edgespec.option import Options
 from edgespec.protocols import OpenModel, SharedModel, Tokenizer
 from edgespec.session import call
@@ -100,7 +100,7 @@ class Many:
         self.config, self.path, self.target = config, path, target
         self.n_slots, self._opened = len(shared.sequences), opened
         self._n_context = int(shared.sequences[0].n_context)
-        self._drafts = drafting is not None
+        self._drafting = drafting
         self.speech = Speech(target.tokenizer, config)
         self.rounds = Rounds(shared, drafting, n_queue=n_queue)
         self._door, self._readings, self._adding = Door(), WeakSet[Reading](), Lock()
@@ -155,8 +155,10 @@ class Many:
         params = call.params_of(
             config, self.target, n_prompt=len(ids), options=options, n_context=self._n_context
         )
+        note = self._why_plain(config, options)
         messages = ids.messages if isinstance(ids, Prompt) else ()
-        job = Job(list(ids), params, *self._drafted(config), messages, self._end_of(ids, config))
+        drafted, ends = self._drafted(config), self._end_of(ids, config)
+        job = Job(list(ids), params, *drafted, messages, ends, why=lambda: note)
         run = Run(job.counted, job.steps.leave)
 
         def left() -> None:
@@ -189,11 +191,30 @@ class Many:
     def _drafted(self, config: Config) -> tuple[int, bool]:
         """Tokens drafted a round at most, and whether always."""
         most, how = config.draft_tokens, config.speculative
-        if not self._drafts or how == "off" or config.drafter == "none":
+        if self._drafting is None or how == "off" or config.drafter == "none":
             return 0, False
         if how == "on":
             return (ALWAYS if isinstance(most, str) else most), True
         return (16 if isinstance(most, str) else most), False
+
+    def _why_plain(self, config: Config, options: Options) -> str:
+        """Why an answer that might be drafted will not be, as nothing was opened that drafts; else
+        empty. Raises: UsageError for one that was to be drafted always.
+        """
+        if self._drafting is not None or config.speculative == "off":
+            return ""
+        opened = self.config
+        how = "--draft-tokens 0"
+        if opened.speculative == "off":
+            how = "--speculative off"
+        elif opened.drafter == "none":
+            how = "--drafter none"
+        if options.get("speculative") == "on":
+            raise UsageError(
+                f"speculative is 'on', but the model was opened with {how}: expected auto or off; "
+                f"open it without {how}"
+            )
+        return f"drafting is off: the model was opened with {how}"
 
     def load(self) -> Load:
         """How busy it is."""
@@ -203,10 +224,16 @@ class Many:
         """End all generations and free the models; closing twice is no error."""
         if not self._door.close():
             return
-        self.rounds.close(self.target.cancel)
+        self.rounds.close(self._cancel)
         for reading in list(self._readings):
             reading.stop(STOPPED)
         self._opened.close()
+
+    def _cancel(self) -> None:
+        """End the forwards in progress."""
+        self.target.cancel()
+        if self._drafting is not None:
+            self._drafting.cancel()
 
     def __enter__(self) -> Many:
         return self

@@ -9,22 +9,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgespec.adapt.learned import Kind, Learned
 from edgespec.backends import ModelOptions, backend_of
 from edgespec.backends.preview import Preview, preview
 from edgespec.config import Config, cache_folder
+from edgespec.decode.sampling import check_params
 from edgespec.device import free_memory
 from edgespec.drafters.bridges.each import Each
-from edgespec.drafters.together import Drafters, Together
+from edgespec.drafters.bridges.learner import Learner
+from edgespec.drafters.bridges.translated import Translated
+from edgespec.drafters.guarded import GuardedTexts, Several
+from edgespec.drafters.together import Together
 from edgespec.drafters.window import ROOM, SINKS, SMALLEST
 from edgespec.pace import cost_store
 from edgespec.pace.cost import LiveCosts
+from edgespec.pace.kept import Kept
 from edgespec.session import opening
 from edgespec.session.many.drafting import Drafting
 from edgespec.session.many.many import N_QUEUE, Answers, Many
 from edgespec.session.many.solo import Solo
-from edgespec.session.methods import translation_of
+from edgespec.session.many.worth import Worth
+from edgespec.session.methods import translation_of, without_model
 from edgespec.session.session import Session
 from edgespec.store.pairs import n_bytes
+from edgespec.text.detokenizer import StopText
 from edgespec.types import Progress
 
 log = logging.getLogger("edgespec")
@@ -47,12 +55,17 @@ def open_many(
     of --ctx-size. One at a time, which is said once, where the target cannot be shared.
     Raises: as `edgespec.load`; ContextError if so many do not fit.
     """
+    check_params(config.sampling(frozenset()))
+    StopText(config.stop)
     path = opening.paths_of(config, progress, drafter=False)[0]
     why = why_not(path, config)
     if why or n_parallel == 1:
         if why and n_parallel != 1:
             log.warning("%s: requests are answered one at a time", why)
         return Solo(Session(config, progress=progress), n_queue=n_queue)
+    is_named = "model" in config.drafter.split(",") and opening.drafts_with_a_model(config)
+    if is_named and opening.paths_of(config, progress)[1] is None:
+        raise without_model("model")
     options = opening.options_of(config)[0]
     n_context, n = sizes(config, progress, n_parallel)
     if config.adapt:
@@ -199,11 +212,17 @@ def open_drafting(
             table = cost_store.measured(target, file, max_width=min(WIDEST, most_rows(target)))
         target.truncate(0)
     names = {"auto": ["ngram", "model"]}.get(config.drafter, config.drafter.split(","))
-    together = None
+    costs, seconds = LiveCosts(table), table.seconds
     if "model" in names and opening.drafts_with_a_model(config):
-        seconds = table.seconds
-        together = open_drafters(config, path, target, (n, n_context), seconds, opened, progress)
-    return Drafting(LiveCosts(table), names, together)
+        sizes, worth = (n, n_context), Worth()
+        together, kinds = open_drafters(
+            config, path, target, sizes, seconds, worth, opened, progress
+        )
+        if together is not None:
+            learned = Learned(kinds)
+            opened.callback(learned.save)
+            return Drafting(costs, names, together, worth=worth, learned=learned)
+    return Drafting(costs, names)
 
 
 def most_rows(target: Any) -> int:
@@ -213,18 +232,20 @@ def most_rows(target: Any) -> int:
 
 def open_drafters(
     config: Config, path: Path, target: Any, sizes: tuple[int, int], target_s: Sequence[float],
-    opened: ExitStack, progress: Progress | None,
-) -> Drafters | None:  # fmt: skip
+    worth: Worth, opened: ExitStack, progress: Progress | None,
+) -> tuple[GuardedTexts | None, list[Kind]]:  # fmt: skip
     """What drafts with the draft model; None, said once, for one that reads one text at a time.
+
+    And what is to be kept of what it learns, worth included.
 
     sizes: how many texts of how many of the target's tokens. target_s: of its forwards, by rows.
     """
     draft_path = opening.paths_of(config, progress)[1]
     if draft_path is None:
-        return None
+        return None, []
     if why := why_not(draft_path, replace(config, exact=False)):
         log.warning("%s: beside other requests n-grams draft alone", why)
-        return None
+        return None, []
     n, n_context = sizes
     options = opening.options_of(config, draft_path)[1]
     options = replace(options, steps=False, hidden_states=False)
@@ -237,9 +258,17 @@ def open_drafters(
     names = draft_path.name, path.name
     translation = translation_of(config, target, model, names)
     step_s = [n_bytes(draft_path) / n_bytes(path) * one_s for one_s in target_s]
+    several = Several(shared.sequences, model.cancel)
+    sides = (draft_path, model), (path, target)
+    kept = Kept(opening.kept_file(config, sides), worth)
     if translation is None:
-        return Together(shared, step_s, most_shown=window)
+        return GuardedTexts(Together(shared, step_s, most_shown=window), several), [kept]
     if config.bridge not in ("auto", "exact"):
         log.warning("--bridge %s: beside other requests drafts go over exact", config.bridge)
-    made = [translation.drafter(text, "exact", most_shown=window)[0] for text in shared.sequences]
-    return Each(made, step_s[0], translation.spelled)
+    made = list[Translated]()
+    ngrams: Learner | None = None
+    for text in shared.sequences:
+        one, ngrams = translation.drafter(text, "exact", most_shown=window, ngrams=ngrams)
+        made.append(one)
+    assert ngrams is not None
+    return GuardedTexts(Each(made, step_s[0], translation.spelled), several), [kept, ngrams]

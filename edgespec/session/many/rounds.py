@@ -20,7 +20,8 @@ from edgespec.errors import BackendError, BusyError, Cancelled, EdgeSpecError, U
 from edgespec.pace.goodput import cost_of
 from edgespec.protocols import SharedModel
 from edgespec.session.many.door import CLOSED
-from edgespec.session.many.drafting import Drafting, Looking, Wanted
+from edgespec.session.many.drafting import Drafting, Wanted
+from edgespec.session.many.looking import Looking
 from edgespec.session.many.parts import part_of, shares
 from edgespec.session.many.slots import Job, Slot, place
 from edgespec.types import Step
@@ -83,6 +84,8 @@ class Rounds:
             for slot in self._slots:
                 slot.empty()
                 slot.looking = Looking()
+            if self._drafting is not None:
+                self._drafting.forget()
 
     def wake(self) -> None:
         """Somebody left."""
@@ -102,11 +105,18 @@ class Rounds:
         while self._has_work():
             try:
                 self._round()
+                self._keep()
             except BaseException as error:  # nobody may wait for ever
                 self._fail(error)
         for job in [*self._waiting, *(slot.job for slot in self._slots if slot.job)]:
             job.steps.end(Cancelled(STOPPED))
         self._waiting.clear()
+
+    def _keep(self) -> None:
+        """Save what was learned while nobody waits."""
+        busy = self._waiting or any(slot.job is not None for slot in self._slots)
+        if self._drafting is not None and not busy:
+            self._drafting.learned.save_if_worth()
 
     def _has_work(self) -> bool:
         """Waits for something to do; whether there is."""
@@ -172,7 +182,8 @@ class Rounds:
                 self._n_taken += 1
                 slot.take(job, source, n, self._n_taken)
                 job.n_new = len(job.ids) - n
-                slot.looking.inform([one.looking for one in self._slots])
+            if self._drafting is not None:
+                self._drafting.inform(slot.looking, [one.looking for one in self._slots])
             if self._drafting is not None and job.most:
                 self._drafting.begin(slot.who, job.ids, job.messages)
 
@@ -272,6 +283,9 @@ class Rounds:
         """Its generation is over. is_sound: whether the cache holds what it should."""
         job = slot.job
         assert job is not None
+        if self._drafting is not None:
+            job.why = self._drafting.end(slot.looking)
+        job.log()
         if is_sound:
             slot.release()
         else:

@@ -5,6 +5,7 @@ Knows ids; no text, no threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -12,10 +13,13 @@ from typing import Any
 
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.round import Decoding
+from edgespec.decode.tally import decided
 from edgespec.protocols import SharedText
-from edgespec.session.many.drafting import Looking
+from edgespec.session.many.looking import Looking
 from edgespec.session.many.outbox import Outbox
 from edgespec.types import SamplingParams, Stats, Step
+
+log = logging.getLogger("edgespec")
 
 
 @dataclass(eq=False)
@@ -25,7 +29,8 @@ class Job:
 
     has_said: told each round, whether the answer ends with it; None where nothing does. asked: when
     it came, on perf_counter's clock. n_new: tokens of its prompt that no slot had read. plain_s:
-    what rounds without drafts would have taken, of n_priced rounds.
+    what rounds without drafts would have taken, of n_priced rounds. why: tells why nothing is
+    drafted for it, in a line or nothing; known at its end.
     """
 
     ids: list[int]
@@ -40,10 +45,17 @@ class Job:
     n_new: int = 0
     plain_s: float = 0.0
     n_priced: int = 0
+    why: Callable[[], str] = str
 
     def counted(self) -> Stats:
         """Its counts so far."""
-        return Stats() if self.decoding is None else self.decoding.tally.stats()
+        return Stats() if self.decoding is None else self.decoding.tally.stats(self.why())
+
+    def log(self) -> None:
+        """Say what drafting did, once it is over."""
+        if log.isEnabledFor(logging.INFO):
+            told = [*decided(self.counted()), self.why()]
+            log.info("an answer: %s", "; ".join(filter(None, told)) or "no drafts")
 
     @property
     def plain_token_s(self) -> float:
@@ -53,7 +65,7 @@ class Job:
 
 @dataclass(eq=False)
 class Slot:
-    """One sequence. job: whose it is, None while idle. n_read: tokens of its prompt in the cache.
+    """One sequence. job: whose it is, None while idle.
 
     ids: what an idle one has in its cache. used: when it was taken, counted in requests.
     """
@@ -90,7 +102,10 @@ class Slot:
         self.looking.begin(job.most, fixed=job.fixed)
 
     def release(self) -> None:
-        """Be idle, with what is in the cache."""
+        """Be idle, with what is in the cache; what was to be read with a first row never will be,
+        and would crowd out others' tokens in the forward that reads it.
+        """
+        self.text.drop_held()
         self.ids, self.job = self.known, None
 
     def empty(self) -> None:
