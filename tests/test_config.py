@@ -180,6 +180,19 @@ def test_values_from_python_are_checked_like_flags() -> None:
         with_values(Config(), {"top_k": -3}, "load")
 
 
+def test_a_model_is_named_as_it_was_named_last() -> None:
+    """By a file or a repository, of target and drafter; an adapter goes with its draft model."""
+    tuned = Config(model="t.gguf", draft_model="d.gguf", lora_draft="a.gguf", threads=2)
+    other = with_values(tuned, {"hf_repo_draft": "u/d"}, "flags")
+    assert other == Config(model="t.gguf", hf_repo_draft="u/d", threads=2)
+    other = with_values(other, {"draft_model": "e.gguf", "lora_draft": "b"}, "flags")
+    assert other == Config(model="t.gguf", draft_model="e.gguf", lora_draft="b", threads=2)
+    assert with_values(other, {"hf_repo": "u/t"}, "flags").model == ""
+    assert with_values(tuned, {"draft_model": "d.gguf"}, "flags") == tuned
+    both = from_environment(Config(), {"EDGESPEC_MODEL": "t", "EDGESPEC_HF_REPO": "u/t"})
+    assert (both.model, both.hf_repo) == ("t", "u/t")  # which is refused where it is opened
+
+
 def test_folders_follow_the_environment(tmp_path: Path) -> None:
     assert cache_folder({"EDGESPEC_HOME": "/e", "XDG_CACHE_HOME": "/x"}) == Path("/e")
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgespec")

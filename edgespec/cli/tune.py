@@ -12,7 +12,7 @@ from edgespec.cli.output import add_json, card_line, show_progress, write_json
 from edgespec.config import Config
 from edgespec.device import device_card, version
 from edgespec.errors import UsageError
-from edgespec.files import place
+from edgespec.files import model_name, place
 from edgespec.option import real
 from edgespec.store import tuned
 from edgespec.tune.flow import Tuning, tune, values_of
@@ -52,10 +52,11 @@ def run(args: Namespace, config: Config) -> int:
     }
     found = tune(config, questions, others, args.minutes * 60, show_progress)
     pair = tuned.TunedPair(name, values_of(found), measured(found))
+    again = ", in place of an earlier one" if name in tuned.names() else ""
     path = tuned.save(pair)
     if args.json != "-":
         print("\n".join(lines_of(found)))
-        print(f"\nwritten: {path}\nuse it:  edgespec chat --pair {name}")
+        print(f"\nwritten: {path}{again}\nuse it:  edgespec chat --pair {name}")
     if args.json:
         write_json(record(pair, found), args.json)
     return 0
@@ -64,7 +65,7 @@ def run(args: Namespace, config: Config) -> int:
 def name_of(config: Config) -> str:
     """What a tuned pair is called unless told: after its models."""
     model = config.model or config.hf_repo.partition(":")[0] or config.pair
-    return f"{Path(model).stem.lower()}-tuned"
+    return f"{model_name(model).lower()}-tuned"
 
 
 def measured(found: Tuning) -> dict[str, Any]:
