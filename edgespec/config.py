@@ -31,6 +31,7 @@ from edgespec.option import (
     per_call,
     real,
     renamed,
+    share,
     switch,
     whole,
     whole_or_auto,
@@ -147,6 +148,14 @@ class Config:
     adapt_topics: int = option(
         1, "--adapt-topics", within(1, 4), "N", "heads at most, by topic (1 to 4)", rare=True
     )
+    adapt_share: float = option(
+        0.02, "--adapt-share", share(0.5), "X", "... of decoding's time to learn in (0 to 0.5)",
+        rare=True,
+    )  # fmt: skip
+    adapt_within: bool = option(
+        True, "--adapt-within", switch, "true|false", "... a head may change within an answer",
+        rare=True,
+    )  # fmt: skip
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
     )

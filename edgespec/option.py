@@ -102,6 +102,18 @@ def real(text: str) -> float:
     return number
 
 
+def share(most: float) -> Callable[[str], float]:
+    """Reads a share from 0 to `most`. The reader raises: ArgumentTypeError."""
+
+    def read(text: str) -> float:
+        number = real(text)
+        if not 0 <= number <= most:
+            raise ArgumentTypeError(f"{text!r}: expected 0 to {most:g}")
+        return number
+
+    return read
+
+
 def whole_or_auto(text: str) -> int | str:
     """A count or "auto". Raises: ArgumentTypeError."""
     if text == "auto":
@@ -213,6 +225,8 @@ class LoadOptions(CallOptions, total=False):
     adapt_rows: int
     adapt_keep_text: bool
     adapt_topics: int
+    adapt_share: float
+    adapt_within: bool
     lora_draft: str
     allow_approximate: bool
     chat_template: str

@@ -66,7 +66,8 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "exact": "true", "adapt": "true",
-               "adapt_keep_text": "true", "adapt_topics": "2", "draft_window": "256",
+               "adapt_keep_text": "true", "adapt_topics": "2", "adapt_share": "0.1",
+               "adapt_within": "false", "draft_window": "256",
                "offline": "true", "color": "on", "think": "off",
                "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0",
                    "loading": "map"}  # fmt: skip
@@ -216,6 +217,13 @@ def test_rare_options_work_but_do_not_fill_the_help() -> None:
 def test_a_window_too_small_to_draft_from_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="draft_window is '.*': expected"):
         from_environment(Config(), {"EDGESPEC_DRAFT_WINDOW": text})
+
+
+@pytest.mark.parametrize("text", ["-0.1", "0.51", "1", "nan", "much"])
+def test_a_share_out_of_bounds_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="adapt_share is '.*': expected"):
+        from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": text})
+    assert from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": "0.5"}).adapt_share == 0.5
 
 
 def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:

@@ -127,9 +127,8 @@ class OpenPair:
         if self._config.adapt:
             mapping = None if self.translation is None else self.translation.mapping
             self.draft_model, self.learner = learner(
-                model, mapping, (path, self.path),
-                n_rows=self._config.adapt_rows, n_topics=self._config.adapt_topics,
-            )  # fmt: skip
+                model, mapping, (path, self.path), self._config
+            )
         lora = self._config.lora_draft
         return [fingerprint(Path(lora))[:12]] if lora else []
 

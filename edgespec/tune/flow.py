@@ -300,8 +300,8 @@ KEPT = (
 )  # fmt: skip
 THREADS = ("threads", "threads_draft")
 NOT_THE_PAIRS = (
-    "offline", "adapt", "adapt_rows", "adapt_keep_text", "adapt_topics", "allow_approximate",
-    "system", "color", "history", *PER_CALL,
+    "offline", "adapt", "adapt_rows", "adapt_keep_text", "adapt_topics", "adapt_share",
+    "adapt_within", "allow_approximate", "system", "color", "history", *PER_CALL,
 )  # fmt: skip
 
 
