@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgespec.backends.filling import price
 from edgespec.cli.bench import add_prompts, prompt_sets
 from edgespec.cli.output import add_json, card_line, show_progress, write_json
 from edgespec.config import Config
@@ -91,6 +92,7 @@ def record(pair: tuned.TunedPair, found: Tuning) -> dict[str, Any]:
         "threads": found.threads,
         "ways": found.ways,
         "choice": found.choice,
+        "filling": found.filling,
     }
 
 
@@ -106,6 +108,8 @@ def lines_of(found: Tuning) -> list[str]:
         "times plain decoding:",
         *(way_line(row, row is found.choice) for row in found.ways),
     ]
+    if found.filling is not None:
+        lines.append(price(found.filling))
     if found.choice["pair"]:
         lines.append(f"the same weights run fastest as {found.choice['pair']}: texts part at ties")
     for name in found.absent:

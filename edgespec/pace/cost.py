@@ -31,6 +31,7 @@ AGAIN = 3  # times, at most
 COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
 DRAFTED, LONE = 0.2, 0.3  # the same for what drafting and a new graph add
 DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
+LEAST, MOST, NOW_S = 6, 17, 0.5  # repeats of one plain token, and seconds for them
 NOISE = 0.1  # of one forward's time
 FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
 
@@ -115,6 +116,18 @@ def _dearer_than_wider(samples: dict[int, list[float]]) -> list[int]:
     """Widths that took FALL times what a wider one took."""
     best = {n: min(times) for n, times in samples.items()}
     return [n for n in best if any(best[n] > FALL * best[m] for m in best if m > n)]
+
+
+def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_counter) -> float:
+    """What one token takes on top of what the cache holds."""
+    length, times = target.length, list[float]()
+    end = clock() + NOW_S
+    while len(times) < LEAST or (clock() < end and len(times) < MOST):
+        start = clock()
+        target.forward([0])
+        times.append(clock() - start)
+        target.truncate(length)
+    return quartile(times[1:])  # the first one makes the graph
 
 
 def quartile(times: Sequence[float]) -> float:

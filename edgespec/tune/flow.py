@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from edgespec.backends.filling import filling_of
 from edgespec.config import PER_CALL, Config, cache_folder, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
@@ -46,7 +47,8 @@ Told = Callable[[str, float], None]
 class Tuning:
     """What was tried and found. threads: rows of stages 1 and 2; ways: of the race.
 
-    absent: pairs of the same weights that would have taken part, were they here.
+    absent: pairs of the same weights that would have taken part, were they here. filling: what
+    --exact costs, where it was asked for.
     """
 
     config: Config
@@ -54,6 +56,12 @@ class Tuning:
     ways: list[dict[str, Any]] = field(default_factory=list)
     choice: dict[str, Any] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    filling: float | None = None
+
+    def see(self, session: Session) -> None:
+        """Measure what --exact costs, once."""
+        if self.filling is None:
+            self.filling = filling_of(session.target)
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,7 @@ def race(
             names.remove("ngram")  # was tried with the draft model before
         n = round(share_s / (len(names) * len(questions) * PASSES * token_s))
         config = replace(config, max_tokens=min(max(n, SHORTEST), LONGEST))
-        ways = answered(config, names, questions, share_s, told)
+        ways = answered(config, names, questions, share_s, told, see=found.see)
         plain_s = sum(ways[0].token_s(kind) for kind in questions) / len(questions)
         fastest_s = fastest_s or plain_s
         rows = [row_of(way, ways[0], fastest_s / plain_s, setup) for way in ways]
@@ -211,8 +219,13 @@ def answered(
     questions: Mapping[str, Sequence[Messages]],
     budget_s: float,
     told: Callable[[str], None],
+    *,
+    see: Callable[[Session], None],
 ) -> list[Way]:
-    """The ways of these names with one draft model, raced; opening it counts."""
+    """The ways of these names with one draft model, raced; opening it counts.
+
+    see: shown the session before the race.
+    """
     start = perf_counter()
     with Session(config) as session:
         fitting = {
@@ -237,6 +250,7 @@ def answered(
         first = next(iter(fitting.values()))[0]
         for name in names:  # costs and graphs are made once; what this learns would recite it
             answer(method(name), first)
+        see(session)
         methods = {name: method(name) for name in names}
 
         def answered_by(name: str, messages: Messages) -> Stats:
