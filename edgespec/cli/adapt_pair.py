@@ -62,12 +62,19 @@ def opened(config: Config) -> Iterator[Opened | None]:
         yield Opened(*sides, names, path_of(state_folder(), *sides))
 
 
-def paths_of(
-    config: Config, find: Callable[[pairs.ModelEntry], Path] = pairs.bundled
-) -> tuple[Path, Path]:
-    """Files of drafter and target; find: that of a known pair's. So a padded one is not made for
-    its vocabulary, which is that of the file it is made from.
+def spelled(entry: pairs.ModelEntry) -> Path:
+    """A file with the model's vocabulary: one that is not made yet has that of what it is made of.
+
+    Raises: as `pairs.bundled`.
     """
+    is_made = not entry.onnx or pairs.is_here(entry, cache_folder())
+    return pairs.bundled(entry if is_made else entry.source)
+
+
+def paths_of(
+    config: Config, find: Callable[[pairs.ModelEntry], Path] = spelled
+) -> tuple[Path, Path]:
+    """Files of drafter and target; find: that of a known pair's."""
     draft = file_named(
         config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, show_progress
     )

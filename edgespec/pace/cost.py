@@ -25,13 +25,13 @@ WIDTHS = (1, 2, 4, 8, 3, 6, 5, 16, 12, 7, 9, 10, 17, 14, 11, 13, 15)
 WIDER = (32, 24, 64, 48, 40, 56)  # of several texts at once; rows between lie on a line
 FALL = 1.3  # a width dearer than a wider one by this much is timed again; real falls reach 1.1
 AGAIN = 3  # times, at most
+LEAST, MOST, NOW_S = 6, 17, 0.5  # repeats of one plain token, and seconds for them
 
 # Of a table, in logarithms: how far it is off for all widths alike, and for each on its own. One
 # measured beside other processes was off up to 33-fold, and some of its widths another ten-fold.
 COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
 DRAFTED, LONE = 0.2, 0.3  # the same for what drafting and a new graph add
 DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
-LEAST, MOST, NOW_S = 6, 17, 0.5  # repeats of one plain token, and seconds for them
 NOISE = 0.1  # of one forward's time
 FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
 

@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ def test_prompts_kept_as_text_are_shown_taught_and_erased(capsys) -> None:
 
 
 def test_what_a_pair_made_on_first_use_has_learned_is_not_its_sources(
-    home: Path, tmp_path: Path, capsys
+    home: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     of = [resolve(Namespace(pair=name), {}) for name in ("demo", "padded-f16")]
     topics_of(of[0]).heads[0].save(fresh(np.array([1]), 64, rank=8), DAYS)
@@ -244,6 +245,10 @@ def test_what_a_pair_made_on_first_use_has_learned_is_not_its_sources(
     assert topics_of(of[1]).map == TopicFiles(home, *map(fingerprint, (DRAFTER, file))).map
     assert prompts_of(of[1]).messages() == []
     said(capsys, "reset", "--pair", "padded-f16")
+    demo = pairs.find("demo")
+    graph = replace(demo, target=replace(demo.target, onnx="int4", onnx_size=1, pair="graph"))
+    monkeypatch.setattr(pairs, "find", {"graph": graph, "demo": demo}.get)
+    assert said(capsys, "reset", "--pair", "graph")[1].startswith("graph is not made of demo/targ")
     assert topics_of(of[0]).heads[0].load() and len(prompts_of(of[0]).messages()) == 1
 
 
