@@ -107,7 +107,7 @@ def tune(
     usual, *apart = placements(found.config)
     lora = {one: config.lora_draft for one in models if own in (None, one)}  # others: none
     runs = [
-        Setup(place, one, lora=lora.get(one, ""))  # type: ignore[arg-type]
+        Setup(place, one, lora=lora.get(one, ""))
         for place in (usual, *apart)
         for one in (models or [None])  # type: ignore[list-item]
     ]
@@ -170,8 +170,7 @@ def opened(path: Path, config: Config) -> Iterator[OpenModel]:
 def made_otherwise(found: Tuning, place: Mapping[str, str]) -> list[Setup]:
     """Known pairs of the same weights as the configured one; notes in `found` what is not here."""
     config = found.config
-    own = ("model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")
-    own += ("n_gpu_layers", "kv_type")
+    own = (*(name for name in NAMED if name != "pair"), "n_gpu_layers", "kv_type")
     if any(getattr(config, name) != getattr(Config, name) for name in own):
         return []  # models of the user's, or what graphs cannot do
     setups = []
