@@ -10,7 +10,6 @@ Knows nothing of models.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
@@ -25,11 +24,14 @@ from edgespec.errors import UsageError
 from edgespec.files import place, text_of
 from edgespec.option import (
     Option,
+    json_text,
     none_or,
     one_of,
     option,
     per_call,
     real,
+    renamed,
+    share,
     switch,
     whole,
     whole_or_auto,
@@ -146,6 +148,14 @@ class Config:
     adapt_topics: int = option(
         1, "--adapt-topics", within(1, 4), "N", "heads at most, by topic (1 to 4)", rare=True
     )
+    adapt_share: float = option(
+        0.02, "--adapt-share", share(0.5), "X", "... of decoding's time to learn in (0 to 0.5)",
+        rare=True,
+    )  # fmt: skip
+    adapt_within: bool = option(
+        True, "--adapt-within", switch, "true|false", "... a head may change within an answer",
+        rare=True,
+    )  # fmt: skip
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
     )
@@ -228,6 +238,7 @@ PER_CALL = tuple(one.name for one, opt in options() if opt.per_call)
 def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
     """`config` with `values`, texts or TOML's and Python's types, read as their options do.
 
+    A model named in one way is no longer named in the other, a file or a repository.
     Raises: UsageError naming `source`, the key and, for an unknown key, the nearest known one.
     """
     known = {one.name: (one, opt) for one, opt in options()}
@@ -238,7 +249,7 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
             read[name] = _read(*known[name], value)
         except ArgumentTypeError as error:
             raise UsageError(f"{source}: {name} is {error}") from None
-    return replace(config, **read)
+    return replace(config, **read | renamed(vars(config), read))
 
 
 def _read(one: Field[Any], opt: Option, value: Any) -> Any:
@@ -256,14 +267,6 @@ def _read(one: Field[Any], opt: Option, value: Any) -> Any:
     if misplaced or not isinstance(value, (str, Real, Path)):
         raise ArgumentTypeError(f"{value!r}: expected {opt.metavar or 'true or false'}")
     return opt.read(str(value))
-
-
-def json_text(schema: Mapping[str, Any]) -> str:
-    """A schema given as an object. Raises: ArgumentTypeError."""
-    try:
-        return json.dumps(schema)
-    except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"no plain JSON ({error}): expected a schema") from None
 
 
 def check_known(names: Iterable[str], known: Sequence[str], source: str) -> None:
@@ -295,11 +298,11 @@ def from_environment(config: Config, environ: Mapping[str, str]) -> Config:
             close = difflib.get_close_matches(variable, known, n=1, cutoff=0.93)
             if close:
                 raise UsageError(f"{variable}: unknown variable: did you mean {close[0]}?")
-    for one, _ in options():
-        variable = variable_of(one.name)
-        if variable in environ:
-            config = with_values(config, {one.name: environ[variable]}, variable)
-    return config
+    given = {one.name: variable_of(one.name) for one, _ in options()}
+    values = {name: environ[variable] for name, variable in given.items() if variable in environ}
+    for name, value in values.items():
+        with_values(config, {name: value}, given[name])  # which an error names
+    return with_values(config, values, "environment")
 
 
 def variable_of(name: str) -> str:

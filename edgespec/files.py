@@ -45,6 +45,11 @@ def place(path: str | Path) -> Path:
         ) from error
 
 
+def model_name(given: str | Path) -> str:
+    """A model's name: a file's or folder's without a file's ending; other dots are the name's."""
+    return Path(given).name.removesuffix(".gguf").removesuffix(".onnx")
+
+
 def text_of(path: str | Path, flag: str = "", *, expected: str = "a text file") -> str:
     """What a file in UTF-8 holds, without a byte order mark.
 

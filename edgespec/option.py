@@ -6,6 +6,7 @@ options there are is config.py's business.
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,18 @@ def real(text: str) -> float:
     return number
 
 
+def share(most: float) -> Callable[[str], float]:
+    """Reads a share from 0 to `most`. The reader raises: ArgumentTypeError."""
+
+    def read(text: str) -> float:
+        number = real(text)
+        if not 0 <= number <= most:
+            raise ArgumentTypeError(f"{text!r}: expected 0 to {most:g}")
+        return number
+
+    return read
+
+
 def whole_or_auto(text: str) -> int | str:
     """A count or "auto". Raises: ArgumentTypeError."""
     if text == "auto":
@@ -128,6 +141,28 @@ def switch(text: str) -> bool:
     if text.lower() not in found:
         raise ArgumentTypeError(f"{text!r}: expected true or false")
     return found[text.lower()]
+
+
+def json_text(schema: Mapping[str, Any]) -> str:
+    """A schema given as an object. Raises: ArgumentTypeError."""
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"no plain JSON ({error}): expected a schema") from None
+
+
+def renamed(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """What `values`, laid over `before`, empty: a model's other name, and its adapter."""
+    emptied = dict[str, str]()
+    for one, other in (("model", "hf_repo"), ("draft_model", "hf_repo_draft")):
+        for given, left in ((one, other), (other, one)):
+            if values.get(given) and not values.get(left):
+                emptied[left] = ""
+    sides = {name: values.get(name) or "" for name in ("draft_model", "hf_repo_draft")}
+    was = {name: before[name] for name in sides}
+    if any(was.values()) and any(sides.values()) and sides != was and "lora_draft" not in values:
+        emptied["lora_draft"] = ""  # it came with the other draft model, or for it
+    return emptied
 
 
 class CallOptions(TypedDict, total=False):
@@ -190,6 +225,8 @@ class LoadOptions(CallOptions, total=False):
     adapt_rows: int
     adapt_keep_text: bool
     adapt_topics: int
+    adapt_share: float
+    adapt_within: bool
     lora_draft: str
     allow_approximate: bool
     chat_template: str

@@ -66,7 +66,8 @@ def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
     samples = {"speculative": "on", "drafter": "ngram", "stop": "x", "verification": "block",
                "bridge": "tli", "allow_approximate": "true", "exact": "true", "adapt": "true",
-               "adapt_keep_text": "true", "adapt_topics": "2", "draft_window": "256",
+               "adapt_keep_text": "true", "adapt_topics": "2", "adapt_share": "0.1",
+               "adapt_within": "false", "draft_window": "256",
                "offline": "true", "color": "on", "think": "off",
                "history": "false", "kv_type": "q8_0", "kv_type_draft": "q8_0",
                    "loading": "map"}  # fmt: skip
@@ -180,6 +181,19 @@ def test_values_from_python_are_checked_like_flags() -> None:
         with_values(Config(), {"top_k": -3}, "load")
 
 
+def test_a_model_is_named_as_it_was_named_last() -> None:
+    """By a file or a repository, of target and drafter; an adapter goes with its draft model."""
+    tuned = Config(model="t.gguf", draft_model="d.gguf", lora_draft="a.gguf", threads=2)
+    other = with_values(tuned, {"hf_repo_draft": "u/d"}, "flags")
+    assert other == Config(model="t.gguf", hf_repo_draft="u/d", threads=2)
+    other = with_values(other, {"draft_model": "e.gguf", "lora_draft": "b"}, "flags")
+    assert other == Config(model="t.gguf", draft_model="e.gguf", lora_draft="b", threads=2)
+    assert with_values(other, {"hf_repo": "u/t"}, "flags").model == ""
+    assert with_values(tuned, {"draft_model": "d.gguf"}, "flags") == tuned
+    both = from_environment(Config(), {"EDGESPEC_MODEL": "t", "EDGESPEC_HF_REPO": "u/t"})
+    assert (both.model, both.hf_repo) == ("t", "u/t")  # which is refused where it is opened
+
+
 def test_folders_follow_the_environment(tmp_path: Path) -> None:
     assert cache_folder({"EDGESPEC_HOME": "/e", "XDG_CACHE_HOME": "/x"}) == Path("/e")
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgespec")
@@ -203,6 +217,13 @@ def test_rare_options_work_but_do_not_fill_the_help() -> None:
 def test_a_window_too_small_to_draft_from_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="draft_window is '.*': expected"):
         from_environment(Config(), {"EDGESPEC_DRAFT_WINDOW": text})
+
+
+@pytest.mark.parametrize("text", ["-0.1", "0.51", "1", "nan", "much"])
+def test_a_share_out_of_bounds_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="adapt_share is '.*': expected"):
+        from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": text})
+    assert from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": "0.5"}).adapt_share == 0.5
 
 
 def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:

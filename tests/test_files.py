@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgespec.errors import UsageError
-from edgespec.files import PIECE, sha256_of, text_of, write_whole
+from edgespec.files import PIECE, model_name, sha256_of, text_of, write_whole
 
 
 def test_the_hash_is_that_of_all_bytes_in_order(tmp_path: Path) -> None:
@@ -95,3 +95,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     with pytest.raises(KeyboardInterrupt):
         write_whole(file, b"new")
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("models/llama-3.2-3b", "llama-3.2-3b"),
+        ("a/q.gguf", "q"),
+        ("u/Q2.5-GGUF", "Q2.5-GGUF"),
+    ],
+)
+def test_a_models_name_keeps_its_points(given: str, name: str) -> None:
+    assert model_name(given) == name

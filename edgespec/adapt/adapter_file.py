@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import re
-import time
 import zipfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,22 +21,22 @@ from pathlib import Path
 
 import numpy as np
 
+from edgespec.adapt import learned
 from edgespec.adapt.adapter import RANKS, HeadAdapter
-from edgespec.adapt.learned import file_of
+from edgespec.adapt.learned import DAMAGED, file_of
 from edgespec.adapt.seal import check_stored, opened, sealed
 from edgespec.errors import ModelFileError, ShapeError
-from edgespec.files import PART, write_whole
+from edgespec.files import write_whole
 
 log = logging.getLogger("edgespec")
 
 FORMAT = b"edgespec head adapter 1 "
-FOLDER, ENDING, DAMAGED = "heads", ".adapter", ".damaged"
+FOLDER, ENDING = "heads", ".adapter"
 VERSIONS = 3
 BUDGET = 64 << 20  # bytes of all versions of a pair; 49k rows at rank 64 are 13 MB each
 MOST_BYTES = 1 << 28  # of a file that is read
 MOST_ROWS = 1 << 21  # of a head; the largest vocabularies have an eighth of it
 MOST_DAYS = 366  # the latest, in a head
-STALE_S = 3600.0  # a part this old is of a process that was killed
 
 
 @dataclass
@@ -148,17 +147,7 @@ class AdapterFiles:
                 n_bytes += path.stat().st_size
                 if age and (age >= VERSIONS or n_bytes > self._budget):
                     path.unlink()
-        for part in self._stem.parent.glob(f"{self._stem.name}.*{PART}"):
-            with suppress(OSError):
-                if time.time() - part.stat().st_mtime > STALE_S:
-                    part.unlink()
-
-
-def files_in(state: Path) -> list[Path]:
-    """Every version of every pair, and what was set aside."""
-    with suppress(OSError):
-        return sorted(path for path in (state / FOLDER).iterdir() if path.suffix != PART)
-    return []
+        learned.sweep(self._stem)
 
 
 def read(path: Path) -> Saved:

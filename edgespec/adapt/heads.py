@@ -35,8 +35,16 @@ class Heads:
     """
 
     def __init__(
-        self, model: Adapted, trainer: Trainer, files: AdapterFiles, days: dict[str, Day]
+        self,
+        model: Adapted,
+        trainer: Trainer,
+        files: AdapterFiles,
+        days: dict[str, Day],
+        *,
+        within: bool = True,
     ) -> None:
+        """within: whether the head that learns may take over while an answer is written."""
+        self._within = within
         self.files, self.gate = files, Gate(trainer.adapter)
         self._model, self._trainer, self._days = model, trainer, days
         self.frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
@@ -78,7 +86,7 @@ class Heads:
         self._progress.add(learning, good)
         self._lag.add(learning, used)
         self._decline.add(used, frozen)
-        if lead.is_sure:
+        if lead.is_sure and (self._within or is_over):
             self.use(self._trainer.adapter.copy())
         elif self._decline.is_sure:
             if self._used is self.gate.good:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgespec.adapt import learned
 from edgespec.adapt.learned import file_of
 from edgespec.errors import UsageError
 from edgespec.files import write_whole
@@ -38,6 +39,7 @@ class KeptPrompts:
         try:
             line = json.dumps({"messages": list(messages)}).encode() + b"\n"
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            learned.sweep(self.path)
             self._make_room(len(line))
             with open(self.path, "ab", opener=lambda name, how: os.open(name, how, 0o600)) as file:
                 file.write(line if self._ends_whole() else b"\n" + line)
@@ -58,8 +60,8 @@ class KeptPrompts:
         write_whole(self.path, newer[newer.find(b"\n") + 1 :], ours=True)
 
     def files(self) -> list[Path]:
-        """The file, if there is one."""
-        return [self.path] if self.path.is_file() else []
+        """The file, and what a process that was killed left of it."""
+        return learned.files_of(self.path)
 
     def messages(self) -> list[Messages]:
         """All prompts, the oldest first, none twice; what cannot be read is left out."""
@@ -77,5 +79,5 @@ class KeptPrompts:
 
 
 def kept_files(state: Path) -> list[Path]:
-    """Those of all pairs."""
-    return sorted((state / FOLDER).glob(f"*{ENDING}"))
+    """Those of all pairs, and parts."""
+    return learned.files_in(state, FOLDER, ENDING)

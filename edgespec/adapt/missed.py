@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.adapt import learned
 from edgespec.errors import UsageError
 from edgespec.files import write_whole
 
@@ -77,6 +78,7 @@ class Missed:
         data = json.dumps(
             {"format": FORMAT, "pair": self.path.stem, "counts": counts, "held": sorted(self.held)}
         )
+        learned.sweep(self.path)
         try:
             write_whole(self.path, data.encode(), ours=True)
         except UsageError as error:
@@ -115,5 +117,5 @@ def counts_in(path: Path, pair: str) -> tuple[dict[int, float], list[int]]:
 
 
 def files_in(state: Path) -> list[Path]:
-    """Those of all pairs."""
-    return sorted((state / FOLDER).glob(f"*{ENDING}"))
+    """Those of all pairs, and parts."""
+    return learned.files_in(state, FOLDER, ENDING)

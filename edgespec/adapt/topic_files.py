@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgespec.adapt.adapter_file import BUDGET, DAMAGED, FOLDER, AdapterFiles, Saved
+from edgespec.adapt import adapter_file, learned
+from edgespec.adapt.adapter_file import BUDGET, FOLDER, AdapterFiles, Saved
 from edgespec.adapt.answer import MOST
 from edgespec.adapt.familiar import Familiar
 from edgespec.adapt.features import BUCKETS
-from edgespec.adapt.learned import file_of
+from edgespec.adapt.learned import DAMAGED, file_of
 from edgespec.adapt.router import Router
 from edgespec.adapt.seal import check_stored, opened, sealed
 from edgespec.errors import ModelFileError, UsageError
@@ -54,9 +55,8 @@ class TopicFiles:
         return [topic for topic, files in enumerate(self.heads) if files.versions()]
 
     def files(self) -> list[Path]:
-        """All there are."""
-        versions = [path for files in self.heads for path in files.versions()]
-        return [*versions, *([self.map] if self.map.is_file() else [])]
+        """All there are, what was set aside and what a process that was killed left included."""
+        return learned.files_of(self.map)
 
     def take(self, heads: dict[int, Saved], known: Map | None) -> None:
         """Keep these heads, by topic, and this map in place of what there is. Raises: UsageError.
@@ -77,6 +77,7 @@ class TopicFiles:
 
     def save_map(self, what: Map) -> None:
         """Write the map; never raises."""
+        learned.sweep(self.map)
         try:
             write_whole(self.map, packed(what), ours=True)
         except UsageError as error:
@@ -95,6 +96,11 @@ class TopicFiles:
             with suppress(OSError):
                 os.replace(self.map, self.map.with_name(self.map.name + DAMAGED))
         return new_map()
+
+
+def files_in(state: Path) -> list[Path]:
+    """Heads and maps of all pairs, what was set aside, and parts."""
+    return learned.files_in(state, FOLDER, ENDING, adapter_file.ENDING)
 
 
 def new_map() -> Map:

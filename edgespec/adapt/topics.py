@@ -51,7 +51,7 @@ class Topics:
     ) -> None:
         self._make, self._files, self._examples, self._most = make, files, examples, most
         known = files.topics() if most > 1 else []
-        self.heads = {topic: make(topic) for topic in sorted({0, *known[:most]})}
+        self.heads = {topic: make(topic) for topic in sorted({0, *known})[:most]}
         self.map = files.load_map()
         self._n_answers = dict.fromkeys(self.heads, 0)
         self._last = dict.fromkeys(self.heads, 0)  # request of each
@@ -166,9 +166,10 @@ class Topics:
 
     def _room(self) -> int | None:
         """A number for another topic, if there is one."""
-        free = [topic for topic in range(self._most) if topic not in self.heads]
-        if free or self._most == 1:
-            return free[0] if free else None
+        if len(self.heads) < self._most:
+            return next(topic for topic in range(MOST) if topic not in self.heads)
+        if self._most == 1:
+            return None
         oldest = min(self._last, key=self._last.__getitem__)
         return oldest if self.answer.request - self._last[oldest] > REST else None
 

@@ -75,6 +75,17 @@ class Draws:
         self.n_accepted += n_accepted
 
 
+def whole_lines(text: str, begin: str) -> str:
+    """A file's lines without one that was being written when the process ended.
+
+    begin: of such a file. Raises: ValueError for a text of no whole line that is none.
+    """
+    whole = text[: text.rfind("\n") + 1]
+    if not whole and not (text.startswith(begin) or begin.startswith(text)):
+        raise ValueError(text)
+    return whole
+
+
 class Kept:
     """What was found; in memory alone without a path."""
 
@@ -128,7 +139,10 @@ class Kept:
         """What is there; a line that was being written when the process ended is cut off."""
         expected = "what an earlier check with --resume left, or no file"
         text = text_of(path, "--resume", expected=expected)
-        whole = text[: text.rfind("\n") + 1]
+        try:
+            whole = whole_lines(text, '{"of": ')
+        except ValueError:
+            raise UsageError(f"--resume {path}: {text!r:.60}: expected {expected}") from None
         lines = whole.splitlines()
         for number, line in enumerate(lines, 1):
             try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgespec.adapt import adapter_file, kept_prompts, missed, topic_files
 from edgespec.adapt.kept_prompts import kept_files
+from edgespec.adapt.learned import files_of, is_being_written
 from edgespec.cli import adapt_heads, adapt_merge, adapt_move, adapt_train
 from edgespec.cli.adapt_pair import (
     Opened,
@@ -20,6 +21,7 @@ from edgespec.cli.adapt_pair import (
     rows_of,
     sources_of,
     topics_of,
+    unmade,
 )
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.config import Config, state_folder
@@ -30,14 +32,13 @@ from edgespec.drafters.bridges.ngram_file import (
     ENDING,
     Head,
     files_in,
-    files_of,
     load,
     read,
     save,
 )
 from edgespec.drafters.bridges.ngrams import MAX_HITS, NgramCache
 from edgespec.errors import ModelFileError, TokenizerError, UsageError
-from edgespec.files import PART, in_words, place, text_of
+from edgespec.files import in_words, place, text_of
 
 ABOUT = "Show, move, reset or warm what a drafter has learned, or train it on its target's answers."
 USAGE = "(show | reset | train | (warm | export | import) FILE) [--json FILE] [options]"
@@ -57,6 +58,7 @@ WHAT = {
     kept_prompts.ENDING: "prompts kept as text",
     missed.ENDING: "rows of a trimmed head",
 }
+LEFT = "left over: `edgespec adapt reset --all` deletes it"
 MOST_BYTES = 1 << 28  # of a text
 LENGTH = 1 << 16  # characters spelled at a time
 MEASURED = 4  # parts whose tokens are counted, which takes longer than learning from them
@@ -136,18 +138,20 @@ def show(config: Config, picture: str | None) -> Found:
     """
     lines, rows = [], []
     for file in files_in(state_folder()):
-        if file.suffix != PART:  # it belongs to a process that is saving
+        if not is_being_written(file):
             row, about = described(file)
             rows.append(row)
             lines.append(f"{file.stem if file.suffix == ENDING else file.name}  {about}")
     if not rows:
         lines = [NOTHING.format(state_folder())]
     more, heads = adapt_heads.heads()
-    kept = kept_files(state_folder())
-    grown = missed.files_in(state_folder())
+    kept, grown = (
+        [file for file in of(state_folder()) if not is_being_written(file)]
+        for of in (kept_files, missed.files_in)
+    )
     lines += [
         *more,
-        *(f"{one.stem}  {WHAT[one.suffix]}, {size_of(one)}" for one in (*grown, *kept)),
+        *(f"{one.stem}  {WHAT.get(one.suffix, LEFT)}, {size_of(one)}" for one in (*grown, *kept)),
     ]
     data: dict[str, Any] = {"caches": rows, "heads": heads}
     data |= {"rows": list(map(str, grown)), "prompts": list(map(str, kept))}
@@ -216,20 +220,22 @@ def shown(piece: bytes) -> str:
 
 def erase(config: Config) -> Found:
     """Delete what one pair has learned, and what was kept to learn from."""
+    why_none = unmade(config)
     with opened(config) as pair:
-        others = [*topics_of(config).files(), *prompts_of(config).files()]
-        others += [file for file in [rows_of(config)] if file.is_file()]
-        if pair is None:
-            return deleted(others) if others else ([SAME], {"deleted": []})
-        found = [*files_of(pair.path), *others]
-    return deleted(found) if found else ([f"no n-grams of {pair.about}"], {"deleted": []})
+        found = [] if pair is None else files_of(pair.path)
+        if not why_none:
+            found += [*topics_of(config).files(), *prompts_of(config).files()]
+            found += files_of(rows_of(config))
+        nothing = SAME if pair is None else f"no n-grams of {pair.about}"
+    lines, data = deleted(found) if found else ([nothing], {"deleted": []})
+    return [*lines, *([why_none] if why_none else [])], data
 
 
 def erase_all() -> Found:
     """Delete what all pairs have learned."""
     found = [
         file
-        for of in (files_in, adapter_file.files_in, missed.files_in, kept_files)
+        for of in (files_in, topic_files.files_in, missed.files_in, kept_files)
         for file in of(state_folder())
     ]
     return deleted(found) if found else ([NOTHING.format(state_folder())], {"deleted": []})

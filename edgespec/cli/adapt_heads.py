@@ -10,6 +10,7 @@ from typing import Any
 
 from edgespec.adapt import adapter_file, topic_files
 from edgespec.adapt.adapter_file import Day, Head
+from edgespec.adapt.learned import is_being_written
 from edgespec.cli.adapt_pair import topics_of
 from edgespec.config import Config, state_folder
 from edgespec.errors import ModelFileError, UsageError
@@ -21,7 +22,9 @@ SHOWN = 7  # days, the latest
 def heads() -> tuple[list[str], list[dict[str, Any]]]:
     """Every version of every pair's head, in lines and rows."""
     lines, rows = [], []
-    for file in adapter_file.files_in(state_folder()):
+    for file in topic_files.files_in(state_folder()):
+        if is_being_written(file):
+            continue
         row: dict[str, Any] = {"file": str(file)}
         try:
             if file.suffix == topic_files.ENDING:

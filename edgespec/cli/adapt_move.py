@@ -15,7 +15,7 @@ from typing import Any
 
 from edgespec.adapt import adapter_file, missed, topic_files
 from edgespec.adapt.answer import MOST
-from edgespec.cli.adapt_pair import Opened, opened, rows_of, topics_of
+from edgespec.cli.adapt_pair import Opened, opened, rows_of, topics_of, unmade
 from edgespec.config import Config
 from edgespec.drafters.bridges import ngram_file
 from edgespec.errors import ModelFileError, UsageError
@@ -33,14 +33,8 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     with opened(config) as pair:
         if pair is not None and pair.path.is_file():
             found[NGRAMS] = ngram_file.packed(*ngram_file.read(pair.path))
-        topics = topics_of(config)
-    for name, files in zip(HEADS, topics.heads, strict=True):
-        if (head := files.load()) is not None:
-            found[name] = adapter_file.packed(head)
-    if HEADS[0] in found and topics.map.is_file():
-        found[MAP] = topic_files.packed(topics.load_map())
-    if (rows := rows_of(config)).is_file():
-        found[ROWS] = rows.read_bytes()
+    if not unmade(config):
+        found |= heads_of(config)
     if not found:
         raise UsageError(
             "nothing was learned of this pair yet: expected n-grams or a drafter's head; "
@@ -54,6 +48,19 @@ def export(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     return [f"wrote {file} ({', '.join(found)})"], {"file": str(file), "parts": list(found)}
 
 
+def heads_of(config: Config) -> dict[str, bytes]:
+    """The parts that are of the pair's files, not of its vocabularies."""
+    found, topics = dict[str, bytes](), topics_of(config)
+    for name, files in zip(HEADS, topics.heads, strict=True):
+        if (head := files.load()) is not None:
+            found[name] = adapter_file.packed(head)
+    if found and topics.map.is_file():
+        found[MAP] = topic_files.packed(topics.load_map())
+    if (rows := rows_of(config)).is_file():
+        found[ROWS] = rows.read_bytes()
+    return found
+
+
 def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     """Add a file's n-grams to those of the pair; its heads take the place of the pair's.
 
@@ -61,11 +68,11 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
     """
     with TemporaryDirectory(prefix="edgespec-import-") as folder, opened(config) as pair:
         members = unzipped(file, Path(folder))
-        topics = topics_of(config)
+        topics = topics_of(config) if set(members) - {NGRAMS} else None
         try:
             entries = ngrams_of(members[NGRAMS], pair) if NGRAMS in members else []
             found = [(HEADS.index(name), path) for name, path in members.items() if name in HEADS]
-            heads = {topic: topics.heads[topic].own(path) for topic, path in found}
+            heads = {topic: topics.heads[topic].own(path) for topic, path in found if topics}
             known = topic_files.read(members[MAP]) if MAP in members else None
             held = []
             if ROWS in members:
@@ -75,7 +82,7 @@ def bring(file: Path, config: Config) -> tuple[list[str], dict[str, Any]]:
                 f"{file} cannot be used: {str(error).replace(folder, '').lstrip('/')}"
             ) from error
         lines = [added(entries, pair)] if entries and pair is not None else []
-        if heads:
+        if topics is not None and heads:
             topics.take(heads, known)
         for topic, one in sorted(heads.items()):
             of = f" of topic {topic}" if len(heads) > 1 else ""

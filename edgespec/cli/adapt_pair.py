@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from edgespec.adapt.learned import file_of
 from edgespec.adapt.topic_files import TopicFiles
 from edgespec.backends.preview import with_vocabulary
 from edgespec.cli.output import show_progress
-from edgespec.config import Config, state_folder
+from edgespec.config import Config, cache_folder, state_folder
 from edgespec.drafters.bridges.ngram_file import path_of
 from edgespec.drafters.bridges.pairing import difference, vocabulary_of
 from edgespec.errors import UsageError
@@ -62,15 +62,26 @@ def opened(config: Config) -> Iterator[Opened | None]:
         yield Opened(*sides, names, path_of(state_folder(), *sides))
 
 
-def paths_of(config: Config) -> tuple[Path, Path]:
-    """Files of drafter and target; of a padded target the one that it is made from."""
+def spelled(entry: pairs.ModelEntry) -> Path:
+    """A file with the model's vocabulary: one that is not made yet has that of what it is made of.
+
+    Raises: as `pairs.bundled`.
+    """
+    is_made = not entry.onnx or pairs.is_here(entry, cache_folder())
+    return pairs.bundled(entry if is_made else entry.source)
+
+
+def paths_of(
+    config: Config, find: Callable[[pairs.ModelEntry], Path] = spelled
+) -> tuple[Path, Path]:
+    """Files of drafter and target; find: that of a known pair's."""
     draft = file_named(
         config.draft_model, config.hf_repo_draft, "-md", "-hfd", config, show_progress
     )
     target = file_named(config.model, config.hf_repo, "-m", "-hf", config, show_progress)
     if target is None:
         pair = pairs.find(config.pair)
-        return draft or pairs.bundled(pair.drafter), pairs.bundled(pair.target)
+        return draft or find(pair.drafter), find(pair.target)
     if draft is None:
         raise UsageError(f"{target.name} has no drafter: expected one; give it with -md")
     return draft, target
@@ -85,17 +96,48 @@ def sources_of(config: Config) -> tuple[Path, Path]:
     return draft, target
 
 
+def sides_of(config: Config) -> tuple[str, str]:
+    """Fingerprints of drafter and target as a session opens them. Raises: UsageError."""
+    draft, target = map(fingerprint, paths_of(config, used))
+    return draft, target
+
+
+def used(entry: pairs.ModelEntry) -> Path:
+    """What a session opens. Raises: UsageError where it was not made yet."""
+    file = pairs.used(entry, cache_folder())
+    if file is None:
+        raise UsageError(f"{not_made(entry)}; `edgespec models pull {entry.pair}` makes it")
+    return file
+
+
+def unmade(config: Config) -> str:
+    """Why nothing can have been learned of files that a pair opens, "" where they are there."""
+    if config.model or config.hf_repo:
+        return ""
+    pair = pairs.find(config.pair)
+    entries = [pair.target]
+    if not (config.draft_model or config.hf_repo_draft):
+        entries.append(pair.drafter)
+    gone = (one for one in entries if pairs.used(one, cache_folder()) is None)
+    return next(map(not_made, gone), "")
+
+
+def not_made(entry: pairs.ModelEntry) -> str:
+    return (
+        f"{entry.pair} is not made of {entry.file} yet, so no head was learned and no prompt kept"
+    )
+
+
 def prompts_of(config: Config) -> KeptPrompts:
-    """What was kept of this pair's prompts."""
-    return KeptPrompts(state_folder(), *map(fingerprint, paths_of(config)))
+    """What was kept of this pair's prompts. Raises: UsageError."""
+    return KeptPrompts(state_folder(), *sides_of(config))
 
 
 def topics_of(config: Config) -> TopicFiles:
-    """The drafter's heads that this pair has learned, by topic."""
-    return TopicFiles(state_folder(), *map(fingerprint, paths_of(config)))
+    """The drafter's heads that this pair has learned, by topic. Raises: UsageError."""
+    return TopicFiles(state_folder(), *sides_of(config))
 
 
 def rows_of(config: Config) -> Path:
-    """Where the rows are kept that this pair's trimmed head has grown."""
-    draft, target = map(fingerprint, paths_of(config))
-    return file_of(state_folder(), missed.FOLDER, draft, target, missed.ENDING)
+    """Where the rows are kept that this pair's trimmed head has grown. Raises: UsageError."""
+    return file_of(state_folder(), missed.FOLDER, *sides_of(config), missed.ENDING)

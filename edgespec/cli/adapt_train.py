@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespec.adapt.kept_prompts import Messages
-from edgespec.cli.adapt_pair import prompts_of
+from edgespec.cli.adapt_pair import prompts_of, unmade
 from edgespec.cli.output import show_progress
 from edgespec.cli.prompts import ASSISTANT, built_in, read_prompts
 from edgespec.config import Config
@@ -74,7 +74,7 @@ def asked(args: Namespace, config: Config, fewest: int) -> tuple[list[Messages],
         prompts = read_prompts(Path(args.prompts))
         given: list[Messages] = [prompt.messages for prompt in prompts]
         return given, f"{len(given):,} of {args.prompts}"
-    kept = prompts_of(config).messages()
+    kept = [] if unmade(config) else prompts_of(config).messages()
     if len(kept) >= fewest:
         return kept, f"{len(kept):,} that were kept of this pair's"
     own: list[Messages] = [prompt.messages for name in ASSISTANT for prompt in built_in(name)]

@@ -9,13 +9,13 @@ import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 
 from edgespec.cli.run import opened
 from edgespec.config import Config
 from edgespec.session.session import Session
 from edgespec.store import pairs
+from edgespec.store.offers import unnamed
 
 MAX_WIDTH, REPEATS = 16, 7
 PROMPT = 64  # tokens in the cache while widths are timed
@@ -31,15 +31,10 @@ def opened_baseline(name: str | None, config: Config) -> Iterator[Session | None
         yield None
         return
     known = pairs.ALIASES.get(name, name) in pairs.names()
-    models = {"pair": name, "model": ""} if known else {"model": name}
-    other = replace(config, **models, draft_model="", speculative="off")  # type: ignore[arg-type]
+    bare = replace(unnamed(config), speculative="off")
+    other = replace(bare, pair=name) if known else replace(bare, model=name)
     with opened(other) as session:
         yield session
-
-
-def model_name(given: str) -> str:
-    """The pair, or the file without its folder and ending."""
-    return Path(given).name.removesuffix(".gguf").removesuffix(".onnx")
 
 
 def costs_in_turns(sessions: Mapping[str, Session]) -> dict[str, list[float]]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from edgespec.check.record import model_row, run_row
 from edgespec.cli import grid
-from edgespec.cli.baseline import cost_line, costs_in_turns, model_name, opened_baseline
+from edgespec.cli.baseline import cost_line, costs_in_turns, opened_baseline
 from edgespec.cli.output import add_json, card_line, json_line, write_json
 from edgespec.cli.prompts import Prompt, built_in, read_prompts, set_names, usual
 from edgespec.cli.repeats import Repeat, compare, measured
 from edgespec.cli.run import fitting, opened, session_record
 from edgespec.config import Config
 from edgespec.errors import UsageError
+from edgespec.files import model_name
 from edgespec.option import whole
 from edgespec.pace.cost import CostTable
 from edgespec.session.session import Session

@@ -10,7 +10,7 @@ from typing import Any
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import ASSISTANT, GROUPS, built_in, read_prompts, set_names
 from edgespec.errors import UsageError
-from edgespec.files import place
+from edgespec.files import model_name, place
 from edgespec.option import real, whole
 from edgespec.store import pairs
 
@@ -96,7 +96,7 @@ def plan_of(args: Namespace, flow: Any) -> Any:
     ending = ".gguf" if args.to == "gguf" else ""
     return flow.TrimPlan(
         source=source,
-        out=args.out or Path(f"{source.stem}-trimmed{ending}"),
+        out=args.out or Path(f"{model_name(source)}-trimmed{ending}"),
         target=target,
         keep=args.keep,
         coverage=args.coverage,

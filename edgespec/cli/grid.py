@@ -15,14 +15,16 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+from edgespec.check.kept import whole_lines
 from edgespec.cli.prompts import built_in
 from edgespec.cli.repeats import compare, measured
 from edgespec.cli.run import fitting, opened
 from edgespec.config import Config
 from edgespec.errors import UsageError
-from edgespec.files import text_of
+from edgespec.files import text_of, write_whole
 from edgespec.session.session import Session
 from edgespec.store import pairs
+from edgespec.store.offers import unnamed
 
 TEMPERATURES, LENGTHS = (0.0, 1.0), (128, 12)
 SETS = ("stories", "dialogues", "questions", "code", "rewriting")
@@ -73,8 +75,8 @@ def cells_of(names: Sequence[str], sets: Sequence[str]) -> list[Cell]:
 def config_of(name: str, config: Config) -> Config:
     """The settings of a pair's session."""
     if Path(name).is_file():
-        return replace(config, model=name, drafter="ngram")
-    return replace(config, pair=name)
+        return replace(unnamed(config), model=name, drafter="ngram")
+    return replace(unnamed(config), pair=name)
 
 
 def teach(session: Session, sets: Sequence[str]) -> None:
@@ -101,18 +103,26 @@ def measured_cell(session: Session, cell: Cell, args: Namespace) -> Found:
 
 
 def read(path: Path) -> dict[Cell, Found]:
-    """What a file of earlier measurements holds; nothing if there is none."""
+    """What a file of earlier measurements holds; nothing if there is none.
+
+    A line that was being written when the process ended is cut off. Raises: UsageError.
+    """
     if not path.exists():
         return {}
-    known = {}
-    for number, line in enumerate(text_of(path, expected="a grid's file").splitlines(), 1):
-        try:
+    known, place, text = dict[Cell, Found](), f"{path}:1", text_of(path, expected="a grid's file")
+    try:
+        line = text
+        whole = whole_lines(text, '{"pair": "')
+        for number, line in enumerate(whole.splitlines(), 1):
+            place = f"{path}:{number}"
             one = json.loads(line)
             known[Cell(**{key: one[key] for key in Cell.__annotations__})] = one["found"]
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"{path}:{number}: {line!r:.60}: expected a cell of a grid, or another --json"
-            ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{place}: {line!r:.60}: expected a cell of a grid, or another --json"
+        ) from None
+    if whole != text:
+        write_whole(path, whole.encode())
     return known
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgespec.backends.filling import price
 from edgespec.cli.bench import add_prompts, prompt_sets
 from edgespec.cli.output import add_json, card_line, show_progress, write_json
 from edgespec.config import Config
 from edgespec.device import device_card, version
 from edgespec.errors import UsageError
-from edgespec.files import place
+from edgespec.files import model_name, place
 from edgespec.option import real
 from edgespec.store import tuned
 from edgespec.tune.flow import Tuning, tune, values_of
@@ -52,10 +53,11 @@ def run(args: Namespace, config: Config) -> int:
     }
     found = tune(config, questions, others, args.minutes * 60, show_progress)
     pair = tuned.TunedPair(name, values_of(found), measured(found))
+    again = ", in place of an earlier one" if name in tuned.names() else ""
     path = tuned.save(pair)
     if args.json != "-":
         print("\n".join(lines_of(found)))
-        print(f"\nwritten: {path}\nuse it:  edgespec chat --pair {name}")
+        print(f"\nwritten: {path}{again}\nuse it:  edgespec chat --pair {name}")
     if args.json:
         write_json(record(pair, found), args.json)
     return 0
@@ -64,7 +66,7 @@ def run(args: Namespace, config: Config) -> int:
 def name_of(config: Config) -> str:
     """What a tuned pair is called unless told: after its models."""
     model = config.model or config.hf_repo.partition(":")[0] or config.pair
-    return f"{Path(model).stem.lower()}-tuned"
+    return f"{model_name(model).lower()}-tuned"
 
 
 def measured(found: Tuning) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def record(pair: tuned.TunedPair, found: Tuning) -> dict[str, Any]:
         "threads": found.threads,
         "ways": found.ways,
         "choice": found.choice,
+        "filling": found.filling,
     }
 
 
@@ -105,6 +108,8 @@ def lines_of(found: Tuning) -> list[str]:
         "times plain decoding:",
         *(way_line(row, row is found.choice) for row in found.ways),
     ]
+    if found.filling is not None:
+        lines.append(price(found.filling))
     if found.choice["pair"]:
         lines.append(f"the same weights run fastest as {found.choice['pair']}: texts part at ties")
     for name in found.absent:

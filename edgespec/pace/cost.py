@@ -25,6 +25,7 @@ WIDTHS = (1, 2, 4, 8, 3, 6, 5, 16, 12, 7, 9, 10, 17, 14, 11, 13, 15)
 WIDER = (32, 24, 64, 48, 40, 56)  # of several texts at once; rows between lie on a line
 FALL = 1.3  # a width dearer than a wider one by this much is timed again; real falls reach 1.1
 AGAIN = 3  # times, at most
+LEAST, MOST, NOW_S = 6, 17, 0.5  # repeats of one plain token, and seconds for them
 
 # Of a table, in logarithms: how far it is off for all widths alike, and for each on its own. One
 # measured beside other processes was off up to 33-fold, and some of its widths another ten-fold.
@@ -115,6 +116,18 @@ def _dearer_than_wider(samples: dict[int, list[float]]) -> list[int]:
     """Widths that took FALL times what a wider one took."""
     best = {n: min(times) for n, times in samples.items()}
     return [n for n in best if any(best[n] > FALL * best[m] for m in best if m > n)]
+
+
+def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_counter) -> float:
+    """What one token takes on top of what the cache holds."""
+    length, times = target.length, list[float]()
+    end = clock() + NOW_S
+    while len(times) < LEAST or (clock() < end and len(times) < MOST):
+        start = clock()
+        target.forward([0])
+        times.append(clock() - start)
+        target.truncate(length)
+    return quartile(times[1:])  # the first one makes the graph
 
 
 def quartile(times: Sequence[float]) -> float:

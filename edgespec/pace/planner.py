@@ -33,6 +33,7 @@ READ_PART, READS, SCORE_READS = 0.25, 0.2, 0.01
 # Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
+PLAIN_MOST = 8  # rounds, at most: where times jump between levels no belief is ever right
 LOOK_SHARE = 0.004  # of plain decoding's time for lookups in vain
 MOST_RESTS = 64  # rounds between two lookups, though they take more than that
 LATELY = 0.98  # weight of a round in the rate of decoding, one round later
@@ -144,7 +145,7 @@ class AutoPlanner:
         self._beside = Beside(overhead_s)
         self.sources: dict[str, Source] = {}
         self._said = self._took = 10.0  # tokens lately, and in how many plain tokens' time
-        self._n_since_plain = 0
+        self._n_since_plain = self._n_timed = 0
         self._plain_every = PLAIN_DOUBT if self.costs.in_doubt else PLAIN_FIRST
 
     @property
@@ -200,7 +201,8 @@ class AutoPlanner:
     @property
     def _is_timing(self) -> bool:
         """Whether plain decoding is timed: a draft before the forward, too, would be felt in it."""
-        return self.costs.in_doubt or self._n_since_plain >= self._plain_every
+        is_due = self.costs.in_doubt or self._n_since_plain >= self._plain_every
+        return is_due and self._n_timed < PLAIN_MOST
 
     @property
     def _rate(self) -> float:
@@ -226,11 +228,8 @@ class AutoPlanner:
         draft, n_hits, draft_s = done.draft, len(done.verdict.accepted), done.times.draft_s
         k, target_s = len(draft), done.times.target_s
         off = abs(target_s / self.costs.seconds[0] - 1)
-        if not self.costs.observe(k + 1, target_s, after_draft=done.is_felt):
-            self._n_since_plain += 1
-        elif off < PLAIN_OFF or self._n_since_plain < self._plain_every:
-            self._n_since_plain = 0
-            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
+        is_plain = self.costs.observe(k + 1, target_s, after_draft=done.is_felt)
+        self._timed(is_plain, off < PLAIN_OFF)
         if beside_s:
             self._beside.observe(k, beside_s)
         plain_s = self.plain_s
@@ -244,6 +243,21 @@ class AutoPlanner:
             took_s = self._round_s(k) + min(draft_s, 4 * plain_s)
             self._said = LATELY * self._said + n_hits + 1
             self._took = LATELY * self._took + took_s / plain_s
+
+    def _timed(self, is_plain: bool, as_believed: bool) -> None:
+        """A round was one of plain decoding or not, and took what was believed of that or not."""
+        if not is_plain:
+            self._n_since_plain += 1
+            if self._n_since_plain == self._plain_every:
+                self._n_timed = 0
+            return
+        self._n_timed += self._is_timing
+        settled = as_believed or self._n_since_plain < self._plain_every
+        if settled and not self.costs.in_doubt:
+            self._n_timed = 0
+        if settled or self._n_timed >= PLAIN_MOST:
+            self._n_since_plain = 0
+            self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
 
     def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
         """See Planner."""

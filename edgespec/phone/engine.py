@@ -17,12 +17,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from edgespec.config import Config
 from edgespec.errors import Cancelled, EdgeSpecError, UsageError
-from edgespec.files import place
+from edgespec.files import model_name, place
 from edgespec.phone import bench
 from edgespec.phone.device import Limits, Place, check_fits, fast_threads, give_back, limits
 from edgespec.session.conversation import (
@@ -291,7 +290,7 @@ class Engine:
 
     def _about(self, session: Session) -> Reply:
         return {
-            "name": Path(session.pair.path).stem,
+            "name": model_name(session.pair.path),
             "where": session.where(),
             "n_context": session.target.n_context,
             "drafts": bool(session.method.speculator.name),

@@ -25,6 +25,7 @@ import uvicorn
 from edgespec.config import Config
 from edgespec.device import free_memory
 from edgespec.errors import EdgeSpecError, UsageError
+from edgespec.files import model_name
 from edgespec.files import place as place_of
 from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
@@ -259,7 +260,7 @@ def not_again(_: Progress | None) -> Opened:
 def name_of(config: Config) -> str:
     """What the configured model is called in requests."""
     if config.model:
-        return Path(config.model).stem
+        return model_name(config.model)
     return config.hf_repo or config.pair
 
 

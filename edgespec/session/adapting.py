@@ -21,7 +21,7 @@ from edgespec.adapt.online import Columns, Online
 from edgespec.adapt.topic_files import TopicFiles
 from edgespec.adapt.topics import Topics
 from edgespec.adapt.trainer import Trainer
-from edgespec.config import state_folder
+from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.errors import TokenizerError
 from edgespec.protocols import OpenModel
@@ -36,20 +36,17 @@ def learner(
     model: OpenModel,
     mapping: Mapping | None,
     paths: tuple[Path, Path],
-    *,
-    n_rows: int,
-    n_topics: int,
+    config: Config,
 ) -> tuple[Adapted, Online]:
     """The draft model with the heads that were learned earlier, and what learns further.
 
-    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target. n_rows:
-    that a trimmed head may grow. n_topics: heads at most.
+    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target.
     """
     sides = fingerprint(paths[0]), fingerprint(paths[1])
     grown = None
-    if model.token_ids is not None and n_rows:
+    if model.token_ids is not None and config.adapt_rows:
         file = file_of(state_folder(), missed.FOLDER, *sides, missed.ENDING)
-        known = missed.Missed(model.token_ids, model.n_vocab, budget=n_rows, path=file)
+        known = missed.Missed(model.token_ids, model.n_vocab, budget=config.adapt_rows, path=file)
         model = grown = Grown(model, known)
     adapted, n_hidden = Adapted(model), model.capabilities.hidden_width
     files, examples = TopicFiles(state_folder(), *sides), Examples(n_hidden)
@@ -58,11 +55,16 @@ def learner(
         saved = files.heads[topic].load()
         if saved is None or not fits(saved.head, adapted, may_be_old=grown is None):
             trainer = Trainer(fresh(np.arange(0), n_hidden, rank=RANK))
-            return Heads(adapted, trainer, files.heads[topic], {})
-        return Heads(adapted, Trainer(saved.adapter), files.heads[topic], saved.head.days)
+            return Heads(adapted, trainer, files.heads[topic], {}, within=config.adapt_within)
+        trainer = Trainer(saved.adapter)
+        return Heads(
+            adapted, trainer, files.heads[topic], saved.head.days, within=config.adapt_within
+        )
 
-    topics = Topics(heads, files, examples, most=n_topics)
-    online = Online(adapted, topics, examples, columns(model, mapping), grown=grown)
+    topics = Topics(heads, files, examples, most=config.adapt_topics)
+    online = Online(
+        adapted, topics, examples, columns(model, mapping), share=config.adapt_share, grown=grown
+    )
     return adapted, online
 
 

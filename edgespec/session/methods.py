@@ -204,9 +204,12 @@ class Methods:
         return "exact" if bridge == "auto" else bridge
 
     def _ahead(self, translated: Translated | None) -> Ahead | None:
-        """What drafts with the draft model while the target verifies, if it can."""
+        """What drafts with the draft model while the target verifies, if it can.
+
+        Not while that model learns: its guesses and its head would change in another thread.
+        """
         model = self._draft_model
-        if model is None or not self._apart:
+        if model is None or not self._apart or self._learner is not None:
             return None
         return Ahead(translated or self._with_model(model), model.cancel)
 

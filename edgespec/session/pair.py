@@ -5,6 +5,7 @@ Knows methods and costs; nothing of text, prompts or generations.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -28,6 +29,8 @@ from edgespec.types import Progress, Stats
 if TYPE_CHECKING:  # what few sessions need is imported there: 8 % of a start's own time
     from edgespec.adapt.kept_prompts import KeptPrompts
     from edgespec.adapt.online import Online
+
+log = logging.getLogger("edgespec")
 
 
 class OpenPair:
@@ -55,6 +58,11 @@ class OpenPair:
         self._prompts: KeptPrompts | None = None
         with_model = own is None and opening.drafts_with_a_model(config)
         self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
+        if config.adapt_keep_text and draft_path is None:
+            log.warning(
+                "--adapt-keep-text keeps no prompts: no draft model is open; expected one, to be "
+                "trained by them"
+            )
         with ExitStack() as self._opened:
             begin = None
             if draft_path is not None:
@@ -116,9 +124,8 @@ class OpenPair:
         if self._config.adapt:
             mapping = None if self.translation is None else self.translation.mapping
             self.draft_model, self.learner = learner(
-                model, mapping, (path, self.path),
-                n_rows=self._config.adapt_rows, n_topics=self._config.adapt_topics,
-            )  # fmt: skip
+                model, mapping, (path, self.path), self._config
+            )
 
     def _methods(self, config: Config) -> Methods:
         """What makes methods with the models that are open."""

@@ -19,11 +19,9 @@ from edgespec.store.hub import cache
 from edgespec.store.hub.names import asked_by, models_of
 
 log = logging.getLogger("edgespec")
+NAMES = ("pair", "model", "draft_model", "hf_repo", "hf_repo_draft", "lora_draft")
 # Options that are of one pair of models, and not of how models are used here.
-OF_A_MODEL = (
-    "pair", "model", "draft_model", "hf_repo", "hf_repo_draft", "bridge", "lora_draft",
-    "chat_template",
-)  # fmt: skip
+OF_A_MODEL = (*NAMES, "bridge", "chat_template")
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,11 @@ class Offer:
         usual: dict[str, Any] = {name: getattr(Config(), name) for name in OF_A_MODEL}
         bare = replace(base, **usual, offline=True)
         return with_values(bare, self.values, f"model {self.name}")
+
+
+def unnamed(config: Config) -> Config:
+    """How models are used, with none named that an option named."""
+    return replace(config, **{name: getattr(Config, name) for name in NAMES})
 
 
 def offers(folder: Path | None = None) -> dict[str, Offer]:

@@ -198,6 +198,19 @@ def bundled(entry: ModelEntry) -> Path:
     return path
 
 
+def used(entry: ModelEntry, cache: Path) -> Path | None:
+    """The path that a session opens: of what is made on first use, that; None before.
+
+    Raises: as `bundled`.
+    """
+    if entry.onnx:
+        graph = graph_of(entry, cache)
+        return graph if is_whole(graph) else None
+    if entry.pad:  # of several recipes the latest is in use
+        return max(made(entry, cache), key=lambda path: path.stat().st_mtime, default=None)
+    return bundled(entry)
+
+
 def files(
     pair: Pair, cache: Path, progress: Progress | None = None, *, offline: bool = False
 ) -> tuple[Path, Path]:

@@ -14,9 +14,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from edgespec.config import Config, cache_folder, with_values
+from edgespec.backends.filling import filling_of
+from edgespec.config import PER_CALL, Config, cache_folder, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
+from edgespec.files import place
 from edgespec.protocols import OpenModel
 from edgespec.session import opening
 from edgespec.session.methods import Method
@@ -45,7 +47,8 @@ Told = Callable[[str, float], None]
 class Tuning:
     """What was tried and found. threads: rows of stages 1 and 2; ways: of the race.
 
-    absent: pairs of the same weights that would have taken part, were they here.
+    absent: pairs of the same weights that would have taken part, were they here. filling: what
+    --exact costs, where it was asked for.
     """
 
     config: Config
@@ -53,18 +56,28 @@ class Tuning:
     ways: list[dict[str, Any]] = field(default_factory=list)
     choice: dict[str, Any] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    filling: float | None = None
+
+    def see(self, session: Session) -> None:
+        """Measure what --exact costs, once."""
+        if self.filling is None:
+            self.filling = filling_of(session.target)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the ways of one race have in common. pair: instead of the configured one, if any."""
+    """What the ways of one race have in common. pair: instead of the configured one, if any.
+
+    lora: the draft model's adapter.
+    """
 
     place: Mapping[str, str]
     model: Path | None
     pair: str = ""
+    lora: str = ""
 
     def of(self, config: Config) -> Config:
-        values = {**self.place, "draft_model": str(self.model or "")}
+        values = {**self.place, "draft_model": str(self.model or ""), "lora_draft": self.lora}
         return with_values(config, values | ({"pair": self.pair} if self.pair else {}), "tune")
 
 
@@ -92,7 +105,12 @@ def tune(
     token_s = tune_threads(found, path, models[0] if models else None, told)
     rest_s = max(budget_s * LEAST_RACE, budget_s - (perf_counter() - start))
     usual, *apart = placements(found.config)
-    runs = [Setup(place, one) for place in (usual, *apart) for one in (models or [None])]  # type: ignore[list-item]
+    lora = {one: config.lora_draft for one in models if own in (None, one)}  # others: none
+    runs = [
+        Setup(place, one, lora=lora.get(one, ""))
+        for place in (usual, *apart)
+        for one in (models or [None])  # type: ignore[list-item]
+    ]
     race(found, [*runs, *made_otherwise(found, usual)], questions, rest_s, token_s, told)
     progress("tuning", 1.0)
     return found
@@ -152,7 +170,7 @@ def opened(path: Path, config: Config) -> Iterator[OpenModel]:
 def made_otherwise(found: Tuning, place: Mapping[str, str]) -> list[Setup]:
     """Known pairs of the same weights as the configured one; notes in `found` what is not here."""
     config = found.config
-    own = ("model", "hf_repo", "draft_model", "hf_repo_draft", "n_gpu_layers", "kv_type")
+    own = (*(name for name in NAMED if name != "pair"), "n_gpu_layers", "kv_type")
     if any(getattr(config, name) != getattr(Config, name) for name in own):
         return []  # models of the user's, or what graphs cannot do
     setups = []
@@ -179,11 +197,12 @@ def race(
     for number, setup in enumerate(runs):
         config, model = setup.of(found.config), setup.model
         names = [name for name in DRAFTS if model is not None or "model" not in name]
-        if number and model is not None and setup == replace(runs[number - 1], model=model):
+        before = replace(runs[number - 1], model=model, lora=setup.lora)
+        if number and model is not None and setup == before:
             names.remove("ngram")  # was tried with the draft model before
         n = round(share_s / (len(names) * len(questions) * PASSES * token_s))
         config = replace(config, max_tokens=min(max(n, SHORTEST), LONGEST))
-        ways = answered(config, names, questions, share_s, told)
+        ways = answered(config, names, questions, share_s, told, see=found.see)
         plain_s = sum(ways[0].token_s(kind) for kind in questions) / len(questions)
         fastest_s = fastest_s or plain_s
         rows = [row_of(way, ways[0], fastest_s / plain_s, setup) for way in ways]
@@ -199,8 +218,13 @@ def answered(
     questions: Mapping[str, Sequence[Messages]],
     budget_s: float,
     told: Callable[[str], None],
+    *,
+    see: Callable[[Session], None],
 ) -> list[Way]:
-    """The ways of these names with one draft model, raced; opening it counts."""
+    """The ways of these names with one draft model, raced; opening it counts.
+
+    see: shown the session before the race.
+    """
     start = perf_counter()
     with Session(config) as session:
         fitting = {
@@ -225,6 +249,7 @@ def answered(
         first = next(iter(fitting.values()))[0]
         for name in names:  # costs and graphs are made once; what this learns would recite it
             answer(method(name), first)
+        see(session)
         methods = {name: method(name) for name in names}
 
         def answered_by(name: str, messages: Messages) -> Stats:
@@ -268,6 +293,7 @@ def row_of(way: Way, plain: Way, over: float, setup: Setup) -> dict[str, Any]:
         "way": way.name,
         "drafter": DRAFTS[way.name],
         "draft_model": str(setup.model) if setup.model and "model" in way.name else "",
+        "lora_draft": setup.lora if "model" in way.name else "",
         "pair": setup.pair,
         **setup.place,
         "over_plain": way.gains(plain) * over,
@@ -277,7 +303,19 @@ def row_of(way: Way, plain: Way, over: float, setup: Setup) -> dict[str, Any]:
     }
 
 
-KEPT = ("ctx_size", "kv_type", "kv_type_draft", "exact")  # of the options that it was tuned with
+# Every option is one of these: it names a model, is chosen here, is kept as it was tuned with, or
+# says how models are used and not what they are.
+NAMED = ("pair", "model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")
+CHOSEN = ("device", "device_draft", "drafter")
+KEPT = (
+    "ctx_size", "n_gpu_layers", "loading", "kv_type", "kv_type_draft", "draft_window", "bridge",
+    "exact", "chat_template",
+)  # fmt: skip
+THREADS = ("threads", "threads_draft")
+NOT_THE_PAIRS = (
+    "offline", "adapt", "adapt_rows", "adapt_keep_text", "adapt_topics", "adapt_share",
+    "adapt_within", "allow_approximate", "system", "color", "history", *PER_CALL,
+)  # fmt: skip
 
 
 def values_of(found: Tuning) -> dict[str, Any]:
@@ -287,10 +325,17 @@ def values_of(found: Tuning) -> dict[str, Any]:
     for name in ("model", "hf_repo", "pair"):
         value = (choice["pair"] if name == "pair" else "") or getattr(config, name)
         if not values and value:
-            values[name] = str(Path(value).resolve()) if name == "model" else value
-    if choice["draft_model"] and not choice["pair"]:
-        values["draft_model"] = str(Path(choice["draft_model"]).resolve())
-    settled = {"threads": config.threads, "threads_draft": config.threads_draft}
-    settled |= {name: choice[name] for name in ("device", "device_draft", "drafter")}
-    settled |= {name: getattr(config, name) for name in KEPT}
+            values[name] = whole(value) if name == "model" else value
+    if not choice["pair"]:
+        draft = {name: choice[name] for name in ("draft_model", "lora_draft")}
+        values |= {name: whole(file) for name, file in draft.items() if file}
+    settled = {name: getattr(config, name) for name in (*THREADS, *KEPT)}
+    settled |= {name: choice[name] for name in CHOSEN}
+    if Path(config.chat_template).is_file():
+        settled["chat_template"] = whole(config.chat_template)
     return values | {k: v for k, v in settled.items() if v != getattr(Config, k, None)}
+
+
+def whole(file: str) -> str:
+    """Its path from the root, as a pair is used in other folders."""
+    return str(place(file).resolve())

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgespec.errors import UsageError
-from edgespec.files import write_whole
+from edgespec.files import sha256_of, write_whole
+from edgespec.session.adapting import fingerprint
 from edgespec.types import Progress
 
 from .. import lora
@@ -54,6 +55,11 @@ class AlignPlan:
     def work(self) -> Path:
         """The folder of what is kept to go on from."""
         return self.out.with_name(self.out.name + ".work")
+
+    @property
+    def models(self) -> str:
+        """Tells drafter and target from others: two drafters may differ in a few layers alone."""
+        return f"{sha256_of(self.drafter)} {fingerprint(self.asked.target)}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     if plan.drafter.suffix != ".gguf":
         raise UsageError(f"{plan.drafter} is no GGUF: expected the drafter as a GGUF file")
     base = open_gguf_checkpoint(plan.drafter)
+    check_out(plan)
     check_room(plan.out, MERGED * plan.drafter.stat().st_size)
     try:  # before the time that answers take
         from .network import Network
@@ -118,7 +125,8 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     kept = chosen_layers(network, taught[:JUDGED], plan, progress)
     network.use(kept)
     network.adapt(plan.rank)
-    train(network, taught, recipe, plan.work / f"checkpoint-{len(kept)}.pt", progress)
+    file, of = plan.work / f"checkpoint-{len(kept)}.pt", f"{plan.models} {kept}"
+    train(network, taught, recipe, file, progress, of=of)
     after = asdict(scores(network, held, recipe.tokens))
     with TemporaryDirectory(prefix="edgespec-align-") as folder:
         network.save(Path(folder))
@@ -128,15 +136,25 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     return Report(len(answers), n_left_out, len(held), before, after, stored, kept, files)
 
 
+def check_out(plan: AlignPlan) -> None:
+    """Raises: UsageError where a model would be written over."""
+    adapters = [plan.out.with_name(plan.out.name + ending) for ending in lora.ENDINGS.values()]
+    for file in (merged_path(plan.out), *adapters):
+        for model in (plan.drafter, plan.asked.target):
+            if file.exists() and file.samefile(model):
+                raise UsageError(f"-o {plan.out} would write over {model}: expected another name")
+
+
 def chosen_layers(
     network: Any, judged: Sequence[Lesson], plan: AlignPlan, progress: Progress
 ) -> list[int]:
-    """The layers to keep, found once and kept in a file."""
-    from .train import scores
+    """The layers to keep, found once for these models and answers, and kept in a file."""
+    from .train import digest, scores
 
     n_dropped, file = plan.n_dropped, plan.work / f"layers-{plan.n_dropped}.json"
-    if n_dropped and file.exists():
-        return [int(layer) for layer in json.loads(file.read_text(encoding="utf-8"))]
+    of = f"{plan.models} {digest(judged)}"
+    if n_dropped and (known := kept_layers(file, of)):
+        return known
 
     def score(layers: Sequence[int]) -> float:
         network.use(layers)
@@ -145,8 +163,17 @@ def chosen_layers(
     told = partial(progress, "leaving layers out")
     kept = least_missed(network.n_layers, n_dropped, score, told)
     if n_dropped:
-        write_whole(file, json.dumps(kept).encode())
+        write_whole(file, json.dumps({"of": of, "layers": kept}).encode())
     return kept
+
+
+def kept_layers(file: Path, of: str) -> list[int]:
+    """Those that were found before; none where that was of other models or answers."""
+    try:
+        found = json.loads(file.read_bytes())
+        return [int(layer) for layer in found["layers"]] if found["of"] == of else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def written(plan: AlignPlan, base: Checkpoint, adapter: Path) -> list[Path]:

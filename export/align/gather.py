@@ -76,7 +76,7 @@ def kept(file: Path) -> Written | None:
     """An answer that was kept; what cannot be read is asked for again."""
     try:
         return lesson.load(file)
-    except (OSError, ValueError, KeyError):
+    except lesson.WRONG:
         return None
 
 

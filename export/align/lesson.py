@@ -7,6 +7,8 @@ a token of the target's that the drafter spells by several, its next piece is.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,11 @@ from edgespec.files import write_whole
 
 from .written import Written
 
+# Of a file that is no answer.
+WRONG = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
 Spell = Callable[[Sequence[int]], Sequence[int]]
 """The drafter's ids of a text in the target's, from its beginning."""
 
@@ -89,8 +96,8 @@ def save(path: Path, written: Written) -> None:
 
 
 def load(path: Path) -> Written:
-    """A kept answer. Raises: OSError, ValueError, KeyError for what is none."""
-    with np.load(path, allow_pickle=False) as file:
+    """A kept answer. Raises: WRONG for what is none."""
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
         ids = tuple(file["ids"].tolist())
         n_prompt = int(file["n_prompt"])
         return Written(ids, n_prompt, file["ids_of"], file["probs"].astype(np.float32))

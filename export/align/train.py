@@ -90,12 +90,15 @@ def filled(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
 
 def train(
     network: Network, lessons: Sequence[Lesson], recipe: Recipe, checkpoint: Path,
-    progress: Progress,
+    progress: Progress, *, of: str,
 ) -> None:  # fmt: skip
-    """Teach the network; goes on from `checkpoint`, if it is of the same recipe and lessons."""
+    """Teach the network; goes on from `checkpoint`, if it is of the same recipe and lessons.
+
+    of: tells drafter, layers and target from others.
+    """
     loss, made = loss_named(recipe.loss), batches(lessons, recipe)
     optimizer = torch.optim.AdamW(network.parameters, lr=recipe.rate, weight_decay=0.0)
-    whose = f"{recipe} {digest(lessons)} {sum(one.numel() for one in network.parameters)}"
+    whose = f"{of} {recipe} {digest(lessons)} {sum(one.numel() for one in network.parameters)}"
     first = resumed(network, optimizer, checkpoint, whose)
     saved_at = time.monotonic()
     for step in range(first, len(made)):

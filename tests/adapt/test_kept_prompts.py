@@ -62,3 +62,11 @@ def test_a_session_keeps_text_only_where_that_was_asked_for(
             pass
     whole = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert (b"secret goat" in whole) == asked_for
+
+
+@pytest.mark.parametrize("how", [{"speculative": "off"}, {"drafter": "ngram", "speculative": "on"}])
+def test_without_a_draft_model_it_says_that_nothing_is_kept(how, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with edgespec.load(pair="demo", adapt_keep_text=True, **how):
+        (line,) = [one.getMessage() for one in caplog.records if "keep-text" in one.getMessage()]
+    assert line.startswith("--adapt-keep-text keeps no prompts: no draft model is open")

@@ -67,7 +67,9 @@ def after(token: int) -> int:
     return (token * 7 + 3) % V
 
 
-def online(tmp_path: Path, share: float = 1.0, n_topics: int = 1, **more) -> Online:
+def online(
+    tmp_path: Path, share: float = 1.0, n_topics: int = 1, within: bool = True, **more
+) -> Online:
     same = Columns(lambda ids: ids, lambda ids: ids)
     recipe = Recipe(optimizer=Settings(rate=0.03))
     files, examples = TopicFiles(tmp_path, "a" * 64, "b" * 64), Examples(D, kept=4, n_top=8)
@@ -76,7 +78,7 @@ def online(tmp_path: Path, share: float = 1.0, n_topics: int = 1, **more) -> Onl
     def heads(topic: int) -> Heads:
         saved = files.heads[topic].load()
         adapter = fresh(np.arange(0), D, rank=24) if saved is None else saved.adapter
-        return Heads(model, Trainer(adapter, recipe), files.heads[topic], {})
+        return Heads(model, Trainer(adapter, recipe), files.heads[topic], {}, within=within)
 
     topics = Topics(heads, files, examples, most=n_topics)
     return Online(model, topics, examples, same, share=share, **more)
@@ -157,6 +159,13 @@ def test_within_a_long_answer_the_head_that_learns_takes_over_for_the_rest_of_it
     one.save()
     assert one.model.correction is None  # it was for that answer
     assert one.hits.made > one.hits.frozen
+
+
+def test_within_an_answer_nothing_takes_over_where_that_is_switched_off(tmp_path: Path) -> None:
+    one = online(tmp_path, within=False)
+    one._judge = lambda: None
+    answered(one, ModelDrafter(one.model, learner=one), 150, 5)
+    assert one.n_steps > 5 and one.hits.made == one.hits.frozen
 
 
 def test_a_head_that_is_worse_in_use_than_the_uncorrected_one_is_given_up(tmp_path: Path):

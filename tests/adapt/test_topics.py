@@ -213,6 +213,15 @@ def test_the_topic_that_rested_longest_makes_room(tmp_path):
     assert topics._files.heads[0].versions() == [] and topics._room() == 3
 
 
+@pytest.mark.parametrize("on_disk", [(1, 2), (0, 2, 3), (2,)])
+def test_there_are_never_more_heads_than_were_asked_for(on_disk, tmp_path):
+    for topic in on_disk:
+        AdapterFiles(tmp_path, *PAIR, topic=topic).save(bad(), {})
+    topics = Stream(tmp_path, n_topics=2).one.topics
+    assert list(topics.heads) == sorted({0, *on_disk})[:2]
+    assert topics._room() is None
+
+
 def test_the_file_of_one_head_is_the_first_topics(tmp_path):
     AdapterFiles(tmp_path, *PAIR).save(bad(), {})
     stream = Stream(tmp_path)

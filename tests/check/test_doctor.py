@@ -29,6 +29,7 @@ from window_maker import make as make_windowed
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.exact import Exact
 from edgespec.backends.fake import TableModel
+from edgespec.backends.filling import filling_of
 from edgespec.backends.llamacpp import library as llamacpp_library
 from edgespec.backends.llamacpp.library import library
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
@@ -44,7 +45,7 @@ from edgespec.check.doctor.overlap import kind_of, overlap_of, text_share
 from edgespec.check.doctor.report import Report, examine, judged
 from edgespec.check.doctor.special import special_of
 from edgespec.check.doctor.suited import known_pairs, suited_drafters
-from edgespec.check.doctor.trial import Trial, costs_now, filling_of, step_seconds
+from edgespec.check.doctor.trial import Trial, costs_now, step_seconds
 from edgespec.cli import doctor as command
 from edgespec.cli import main
 from edgespec.drafters.bridges.coverage import coverage

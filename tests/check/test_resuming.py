@@ -107,6 +107,14 @@ def test_what_is_no_such_file_is_refused_and_left_as_it_is(tmp_path: Path, line:
     assert path.read_text() == line + "\n"
 
 
+@pytest.mark.parametrize("text", ["my only words", '{"a": 1}'])
+def test_another_text_of_no_whole_line_is_not_cut_off(tmp_path: Path, text: str) -> None:
+    (path := tmp_path / "kept").write_text(text)
+    with pytest.raises(UsageError, match="kept: .*expected what an earlier check"):
+        Kept(path, OF)
+    assert path.read_text() == text
+
+
 @pytest.mark.parametrize(
     "line",
     [{"text": {}}, {"draws": {"pairs": [[1, 2]]}}, {"place": ["a"]}, {"other": 1}, {"text": 3}],

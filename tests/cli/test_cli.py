@@ -19,7 +19,6 @@ import pytest
 
 from edgespec import cli
 from edgespec.cli import COMMANDS, main
-from edgespec.cli.baseline import model_name
 from edgespec.cli.export import ARTEFACTS
 from edgespec.cli.output import write_json
 from edgespec.cli.repeats import Repeat, compare
@@ -403,14 +402,6 @@ def test_a_baseline_of_any_name_has_a_row_and_costs_of_its_own(
     assert {name: len(s) for name, s in data["bench"]["costs"].items()} == {
         "plain@target": 16, "target": 16,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [("models/llama-3.2-3b", "llama-3.2-3b"), ("a/q.gguf", "q"), ("padded-q4_0", "padded-q4_0")],
-)
-def test_a_baseline_keeps_the_points_of_its_name(given: str, name: str) -> None:
-    assert model_name(given) == name
 
 
 def test_texts_over_another_bridge_are_compared_with_plain_decoding() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,18 @@ import pytest
 
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import AdapterFiles, Day
+from edgespec.adapt.kept_prompts import KeptPrompts
+from edgespec.adapt.missed import Missed
+from edgespec.adapt.topic_files import TopicFiles, new_map
 from edgespec.cli import adapt_train, main
-from edgespec.cli.adapt_pair import prompts_of, topics_of
+from edgespec.cli.adapt_pair import prompts_of, rows_of, topics_of
 from edgespec.config import Config, resolve
 from edgespec.drafters.bridges.ngram_file import files_in, read
+from edgespec.session.adapting import fingerprint
+from edgespec.store import pairs
 
 PAIR = ["--pair", "demo-foreign"]
+DRAFTER = pairs.folder() / "demo" / "drafter.gguf"
 DAYS = {"2026-03-01": Day(40, 900, 1.1, 1.4), "2026-03-02": Day(9, 1200, 1.4, 1.5)}
 
 
@@ -220,3 +228,76 @@ def test_prompts_kept_as_text_are_shown_taught_and_erased(capsys) -> None:
     kept.add([{"role": "user", "content": "again"}])
     said(capsys, "reset", "--all")
     assert not kept.path.exists()
+
+
+def test_what_a_pair_made_on_first_use_has_learned_is_not_its_sources(
+    home: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    of = [resolve(Namespace(pair=name), {}) for name in ("demo", "padded-f16")]
+    topics_of(of[0]).heads[0].save(fresh(np.array([1]), 64, rank=8), DAYS)
+    prompts_of(of[0]).add([{"role": "user", "content": "Mine."}])
+    (line,) = said(capsys, "reset", "--pair", "padded-f16")[1:]
+    assert line.startswith("padded-f16 is not made of demo/target.gguf yet, so no head was learned")
+    assert adapt_train.asked(Namespace(prompts=None), of[1], 1)[1].startswith("the ")
+    line = refusal(capsys, "show", "--pair", "padded-f16", "--plot", str(tmp_path / "a.png"))
+    assert "`edgespec models pull padded-f16` makes it" in line
+    file = home / f"padded-{pairs.find('demo').target.sha256[:12]}-r1-f16.gguf"
+    file.write_bytes(b"wider")
+    assert topics_of(of[1]).map == TopicFiles(home, *map(fingerprint, (DRAFTER, file))).map
+    assert prompts_of(of[1]).messages() == []
+    said(capsys, "reset", "--pair", "padded-f16")
+    demo = pairs.find("demo")
+    graph = replace(demo, target=replace(demo.target, onnx="int4", onnx_size=1, pair="graph"))
+    monkeypatch.setattr(pairs, "find", {"graph": graph, "demo": demo}.get)
+    assert said(capsys, "reset", "--pair", "graph")[1].startswith("graph is not made of demo/targ")
+    assert topics_of(of[0]).heads[0].load() and len(prompts_of(of[0]).messages()) == 1
+
+
+def test_what_killed_processes_left_is_named_and_erased(learned: AdapterFiles, home, capsys):
+    topics, kept, rows = topics_of(asked()), prompts_of(asked()), rows_of(asked())
+    kept.add([{"role": "user", "content": "Mine."}])
+    places = (learned.versions()[0], topics.map, kept.path, rows)
+    for words in (PAIR, ["--all"]):
+        left = [file.with_name(f"{file.name}.1a2b3c4d.part") for file in places]
+        left += [file.with_name(file.name.partition(".")[0] + ".topic1.damaged") for file in places]
+        for file in left:
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"?")
+        n = len(said(capsys, "show"))  # a part may be in the making
+        for file in left:
+            os.utime(file, (0, 0))
+        assert len(said(capsys, "show")) == n + len(places)
+        said(capsys, "reset", *words)
+        assert [file for file in home.rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("kind", ["prompts", "rows", "topics"])
+def test_who_keeps_sweeps_what_killed_processes_left(kind: str, tmp_path: Path) -> None:
+    topics, kept = TopicFiles(tmp_path, "a", "b"), KeptPrompts(tmp_path, "a", "b")
+    rows = Missed(np.arange(2), 9, budget=1, path=tmp_path / "rows" / "a-b.rows")
+    path = {"prompts": kept.path, "rows": rows.path, "topics": topics.map}[kind]
+    path.parent.mkdir(parents=True)
+    old, young = (path.with_name(f"{path.name}.{n}.part") for n in (1, 2))
+    for part in (old, young):
+        part.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    kept.add([{"role": "user", "content": "Mine."}])
+    rows.said(7)
+    rows.save()
+    topics.save_map(new_map())
+    assert (path.exists(), young.exists(), old.exists()) == (True, True, False)
+
+
+def test_a_map_moves_though_the_first_topic_has_no_head(
+    learned: AdapterFiles, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    topics, file = topics_of(asked()), tmp_path / "learned.zip"
+    topics.heads[1].save(fresh(np.array([1]), 64, rank=8), DAYS)
+    learned.remove()
+    what = topics.load_map()
+    what.familiar.counts[:] = [1, 2, 3, 0]
+    topics.save_map(what)
+    assert "(ngrams.bin, head1.adapter, topics)" in said(capsys, "export", str(file), *PAIR)[0]
+    topics.map.unlink()
+    said(capsys, "import", str(file), *PAIR)
+    assert topics.load_map().familiar.counts.tolist() == [1, 2, 3, 0]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgespec.cli import main
+from edgespec.cli.grid import config_of
+from edgespec.config import Config
 
 WORDS = ["bench", "--set", "stories", "--first", "1", "--repeats", "1", "--methods", "auto,fixed-2"]
 
@@ -25,7 +27,7 @@ def test_a_grid_goes_on_where_it_was_and_shows_all_of_it(
     assert {tuple(sorted(json.loads(line)["found"])) for line in kept} == {
         ("auto", "fixed-2", "plain")
     }
-    file.write_text("\n".join(kept[:-1]) + "\n")
+    file.write_text("\n".join([*kept[:-1], kept[-1][:30]]))  # killed while writing
     assert main(words) == 0
     again = capsys.readouterr().out
     assert file.read_text().splitlines()[:3] == kept[:3]
@@ -34,6 +36,11 @@ def test_a_grid_goes_on_where_it_was_and_shows_all_of_it(
     assert [line.split(" | ")[1:3] for line in again.splitlines()[2:]] == [
         ["0", "6"], ["0", "3"], ["1", "6"], ["1", "3"],
     ]  # fmt: skip
+
+
+def test_a_grid_measures_its_own_models_alone() -> None:
+    named = Config(model="a.gguf", hf_repo_draft="u/d", lora_draft="l.gguf", threads=2)
+    assert config_of("demo", named) == Config(threads=2)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +63,9 @@ def test_a_file_that_is_no_grids_is_not_written_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "other.jsonl"
-    file.write_text('{"pair": "demo"}\n')
-    assert main([*WORDS, "--grid", "demo", "--json", str(file)]) == 2
-    assert f'{file}:1: \'{{"pair": "demo"}}\': expected a cell of a grid' in (
-        capsys.readouterr().err
-    )
-    assert file.read_text() == '{"pair": "demo"}\n'
+    for text in ('{"pair": "demo"}\n', '{"a": 1}'):
+        file.write_text(text)
+        assert main([*WORDS, "--grid", "demo", "--json", str(file)]) == 2
+        line = capsys.readouterr().err
+        assert f"{file}:1: '{text.strip()}" in line and ": expected a cell of a grid" in line
+        assert file.read_text() == text

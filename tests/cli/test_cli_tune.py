@@ -10,8 +10,8 @@ import pytest
 
 import edgespec
 from edgespec.cli import main
-from edgespec.cli.tune import name_of
-from edgespec.config import Config
+from edgespec.cli.tune import lines_of, name_of
+from edgespec.config import Config, options
 from edgespec.store import pairs, tuned
 from edgespec.tune import flow
 
@@ -68,13 +68,46 @@ def test_a_pair_is_named_after_its_models():
     assert name_of(Config()) == "demo-tuned"
     assert name_of(Config(model="/a/Big-Q4_K_M.gguf")) == "big-q4_k_m-tuned"
     assert name_of(Config(hf_repo="user/Big-GGUF:Q4_0")) == "big-gguf-tuned"
+    assert name_of(Config(pair="qwen2.5-coder-1.5b-smol")) == "qwen2.5-coder-1.5b-smol-tuned"
+
+
+def test_every_option_is_kept_or_chosen_or_not_the_pairs():
+    known = (*flow.NAMED, *flow.CHOSEN, *flow.THREADS, *flow.KEPT, *flow.NOT_THE_PAIRS)
+    assert sorted(known) == sorted(one.name for one, _ in options())
+
+
+def test_a_tuned_pair_has_what_it_was_tuned_with(home):
+    file = home / "chat.jinja"
+    file.write_text("{{ 1 }}")
+    config = Config(
+        hf_repo="u/t", lora_draft="a.gguf", bridge="text", n_gpu_layers=0, loading="map",
+        draft_window=256, chat_template=str(file),
+    )  # fmt: skip
+    found = flow.Tuning(config, filling=1.25)
+    setup = flow.Setup({"device": "auto", "device_draft": "auto"}, Path("d.gguf"), lora="a.gguf")
+    way = flow.Way("model", {"talk": []})
+    found.choice = flow.row_of(way, way, 1.0, setup)
+    found.ways = [found.choice]
+    assert lines_of(found)[-1] == "--exact: a token takes 1.25 times what it takes alone"
+    values = flow.values_of(found)
+    assert values == {
+        "hf_repo": "u/t", "draft_model": str(Path("d.gguf").resolve()),
+        "lora_draft": str(Path("a.gguf").resolve()), "drafter": "model", "bridge": "text",
+        "n_gpu_layers": 0, "loading": "map", "draft_window": 256, "chat_template": str(file),
+    }  # fmt: skip
+
+
+def test_a_draft_model_of_the_hub_is_tried_by_its_file():
+    setup = flow.Setup({}, Path("d.gguf"))
+    config = setup.of(Config(hf_repo="u/t", hf_repo_draft="u/d", lora_draft="a.gguf"))
+    assert config == Config(hf_repo="u/t", draft_model="d.gguf")
 
 
 def test_the_fastest_of_several_draft_models_is_kept(words, home, monkeypatch):
     """Over plain decoding of the same session; the faster one is the second that is tried."""
     gains = {"drafter.gguf": 1.2, "foreign.gguf": 1.4}
 
-    def answered(config, names, questions, budget_s, told):
+    def answered(config, names, questions, budget_s, told, **more):
         model = Path(config.draft_model).name
         ways = [flow.Way(name, {"talk": []}) for name in names]
         for way in ways:
@@ -100,7 +133,7 @@ def test_the_same_weights_made_into_graphs_take_part_if_they_are_here(
     usual = pairs.find
     monkeypatch.setattr(pairs, "find", lambda n: graphs if n == "demo-graphs" else usual(n))
 
-    def answered(config, names, questions, budget_s, told):
+    def answered(config, names, questions, budget_s, told, **more):
         token_s = 0.05 if config.pair == "demo-graphs" else 0.1
         runs = [flow.Stats(n_tokens=10, decode_s=10 * token_s)]
         return [flow.Way(name, {"talk": runs}) for name in names]

@@ -6,12 +6,14 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgespec.export.align import lesson
-from edgespec.export.align.gather import Asked, gather, lessons
+from edgespec.export.align.flow import AlignPlan, check_out, kept_layers
+from edgespec.export.align.gather import Asked, gather, kept, lessons
 from edgespec.export.align.layers import least_missed, with_layers
 from edgespec.export.align.merge import merge
 from edgespec.export.align.written import Alone, Written, write
@@ -25,6 +27,7 @@ import edgespec
 from edgespec.adapt.labels import KEPT
 from edgespec.backends.fake import TableModel
 from edgespec.cli import main
+from edgespec.errors import UsageError
 from edgespec.session.session import Session
 from edgespec.store import pairs
 
@@ -88,7 +91,13 @@ def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypat
     asked = Asked(demo("target"), ASKED[:2], 10, 2)
     found = gather(asked, tmp_path, silent)
     (file, *others) = sorted(tmp_path.iterdir())
-    file.write_bytes(b"damaged")
+    data = file.read_bytes()
+    for damaged in (b"", data[:-9], data[:200], b"\x93NUMPY", b"damaged"):
+        file.write_bytes(damaged)
+        assert kept(file) is None
+    i = data.index(b"ids") + 60
+    file.write_bytes(data[:i] + b"?" * 30 + data[i + 30 :])
+    assert kept(file) is None
     told = []
     again = gather(asked, tmp_path, lambda what, share: told.append(share))
     assert told == [1.0]  # one was asked for again
@@ -194,6 +203,37 @@ def test_training_brings_a_drafter_nearer_to_its_target(tmp_path: Path, monkeypa
     ]  # fmt: skip
     assert main([*words, "--epochs", "10"]) == 0  # nothing is asked or trained again
     assert json.loads(capsys.readouterr().out)["after"] == record["after"]
+    Path("drafter-aligned.merged.gguf").rename("taught.gguf")
+    assert main([*words, "-md", "taught.gguf", "-m", str(demo("target")), "--epochs", "1",
+                 "-o", "drafter-aligned"]) == 0  # fmt: skip
+    again = json.loads(capsys.readouterr().out)  # begun anew, not taught the same once more
+    assert again["after"]["overlap"] > again["before"]["overlap"] > record["before"]["overlap"]
+
+
+def test_what_is_kept_to_go_on_from_is_of_its_models(tmp_path: Path):
+    one = AlignPlan(Asked(demo("target"), ASKED, 10, 2), demo("drafter"), tmp_path / "mine")
+    others = [replace(one, drafter=demo("foreign"))]
+    others.append(replace(one, asked=replace(one.asked, target=demo("foreign"))))
+    assert len({plan.models for plan in (one, replace(one, out=Path("b")), *others)}) == 3
+    file = tmp_path / "layers-1.json"
+    for text, found in (
+        (f'{{"of": "{one.models}", "layers": [0, 2]}}', [0, 2]), ("[0, 2]", []), ("[0,", []),
+        (f'{{"of": "{others[0].models}", "layers": [0, 2]}}', []),
+    ):  # fmt: skip
+        file.write_text(text)
+        assert kept_layers(file, one.models) == found
+
+
+@pytest.mark.parametrize("ending", [".merged.gguf", ".gguf"])
+def test_a_model_is_not_written_over_by_what_it_teaches_or_learns(ending: str, tmp_path: Path):
+    mine = tmp_path / f"mine{ending}"
+    mine.write_bytes(b"")
+    plan = AlignPlan(Asked(demo("target"), ASKED, 10, 2), mine, tmp_path / "mine")
+    with pytest.raises(UsageError, match=f"mine would write over .*{ending}: expected another"):
+        check_out(plan)
+    with pytest.raises(UsageError, match="would write over"):
+        check_out(replace(plan, drafter=demo("drafter"), asked=replace(plan.asked, target=mine)))
+    check_out(replace(plan, out=tmp_path / "yours"))
 
 
 @pytest.mark.parametrize("n_dropped", [0, 1, 3])

@@ -11,7 +11,7 @@ import edgespec.drafters.mixed as mixed_module
 from edgespec.decode.follow import always
 from edgespec.drafters.mixed import Mixed
 from edgespec.pace.cost import CostTable, interpolated
-from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.planner import PLAIN_MOST, AutoPlanner
 from edgespec.types import Draft, Round, Times, Verdict
 
 COSTS = {1: 1, 2: 1.15, 4: 1.5, 6: 1.9, 8: 2.3, 16: 3.8}  # int4, ONNX Runtime, two cores
@@ -114,3 +114,17 @@ def test_the_best_width_is_found_again_in_40_rounds(world):
     assert median(shares.pop("acceptance rises")) >= 0.97
     assert min(min(found) for found in shares.values()) >= 0.97
     assert all(mean(found) >= 0.985 for found in steady.values())
+
+
+def test_times_that_jump_between_two_levels_are_not_timed_for_long(world):
+    """No belief is right for both; drafting pays on either, and is left for a few rounds alone."""
+    one = world(1)
+    one.a, planner = 0.9, AutoPlanner(CostTable(tuple(TABLE)))
+    mixed, n_plain = Mixed([one], planner), [0]
+    for i in range(500):
+        one.scale = 1.4 if i % 2 else 1.0
+        is_timing = planner._is_timing
+        one.play(mixed)
+        n_plain.append(n_plain[-1] + 1 if is_timing else 0)
+    assert 1 < max(n_plain) <= PLAIN_MOST + 1  # the first is after a draft, and does not tell
+    assert sum(map(bool, n_plain)) < 0.1 * len(n_plain)

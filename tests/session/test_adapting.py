@@ -36,11 +36,12 @@ def test_a_text_is_the_same_while_the_drafter_learns(
 ) -> None:
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     with edgespec.load(
-        pair=pair, adapt=True, exact=exact, speculative="on", temperature=0.0
+        pair=pair, adapt=True, exact=exact, speculative="on", temperature=0.0, adapt_share=0.5
     ) as session:
         plain = said(session, speculative="off")
         learner = session.pair.learner
         assert learner is not None
+        assert learner._share == 0.5
         learner._share = 1e9
         for _ in range(3):
             assert said(session) == plain

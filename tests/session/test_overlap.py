@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,21 @@ def test_nothing_is_computed_between_answers(session: Session) -> None:
     [thread] = ahead._pool._threads
     session.close()
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("pair", ["demo", "demo-foreign"])
+def test_what_learns_drafts_while_nothing_else_computes(
+    pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its guesses are labelled by nobody."""
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    monkeypatch.setattr("edgespec.session.pair.apart", lambda one, other: True)
+    with edgespec.load(
+        pair=pair, speculative="on", draft_tokens=3, drafter="model", adapt=True
+    ) as session:
+        said(session)
+        assert session.method.ahead is None
+        assert session.pair.learner is not None and session.pair.learner.hits.n > N // 2
 
 
 def test_both_on_the_same_cores_never_draft_ahead() -> None:

@@ -40,6 +40,12 @@ def test_it_lies_below_what_the_user_says_and_names_the_models() -> None:
     assert read({"pair": "mine", "threads": 1}).threads == 1
 
 
+def test_its_drafter_gives_way_to_one_that_is_named_otherwise() -> None:
+    tuned.save(tuned.TunedPair("mine", {"pair": "demo", "draft_model": "d", "lora_draft": "a"}))
+    assert read({"pair": "mine"}) == Config(draft_model="d", lora_draft="a")
+    assert read({"pair": "mine", "hf_repo_draft": "u/d"}) == Config(hf_repo_draft="u/d")
+
+
 def test_it_says_nothing_where_a_model_is_named() -> None:
     tuned.save(PAIR)
     assert read({"pair": "mine", "model": "x.gguf"}).threads == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from edgespec.backends.filling import price
 from edgespec.check.doctor.breakeven import Width, fastest, least, widths_of
 from edgespec.check.doctor.overlap import CONTROL, OTHER, PADDED, SAME, Overlap
 from edgespec.check.doctor.report import Report
@@ -75,8 +76,7 @@ def notes(report: Report) -> list[str]:
         )
     if trial is not None and trial.filling is not None:
         found.append(
-            f"--exact: a token takes {trial.filling:.2f} times what it takes alone; the costs "
-            "measured are those of the widths that compute alike"
+            f"{price(trial.filling)}; the costs measured are those of the widths that compute alike"
         )
     if trial is not None and report.target.n_params >= LIKE_THOSE:
         found += _of_quantization(report, trial)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from edgespec.backends.exact import Exact
+from edgespec.backends.filling import filling_of
 from edgespec.check.doctor.breakeven import Width, widths_of
 from edgespec.check.record import total
 from edgespec.device import n_cores
-from edgespec.pace.cost import CostTable, measure_costs, quartile
+from edgespec.pace.cost import CostTable, measure_costs, plain_seconds, quartile
 from edgespec.protocols import LanguageModel, Speculator
 from edgespec.types import Stats
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from edgespec.session.session import Session
 
 STEP_WIDTH, STEP_REPEATS = 8, 9
-LEAST, MOST, NOW_S = 6, 17, 0.5  # repeats of one plain token, and seconds for them
 OFF = 1.5  # kept costs that are off by more are measured again
 SWEEP_S, REPEATS_S = 8.0, 1.0
 TRIED, TRIAL_TOKENS, TRIAL_S = "fixed-4", 48, 4.0
@@ -111,27 +110,6 @@ def costs_now(
     if 1 / OFF <= slowdown <= OFF:
         return CostTable(tuple(s * slowdown for s in kept.seconds)), slowdown
     return measure_costs(target, budget_s=SWEEP_S, repeats_s=REPEATS_S, clock=clock), slowdown
-
-
-def plain_seconds(target: LanguageModel, *, clock: Callable[[], float] = perf_counter) -> float:
-    """What one token takes on top of what the cache holds."""
-    length, times = target.length, list[float]()
-    end = clock() + NOW_S
-    while len(times) < LEAST or (clock() < end and len(times) < MOST):
-        start = clock()
-        target.forward([0])
-        times.append(clock() - start)
-        target.truncate(length)
-    return quartile(times[1:])  # the first one makes the graph
-
-
-def filling_of(target: LanguageModel, *, clock: Callable[[], float] = perf_counter) -> float | None:
-    """What a token of an exact target takes over one that is read alone; None for any other."""
-    if not isinstance(target, Exact):
-        return None
-    if target.widths[0] == 1:
-        return 1.0
-    return plain_seconds(target, clock=clock) / plain_seconds(target.model, clock=clock)
 
 
 def step_seconds(

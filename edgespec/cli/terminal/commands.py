@@ -19,6 +19,7 @@ from edgespec.files import place, text_of
 from edgespec.session import opening
 from edgespec.store import pairs
 from edgespec.store.hub.names import spec_of
+from edgespec.store.offers import unnamed
 from edgespec.text.detokenizer import StopText
 from edgespec.types import ModelInfo, Piece
 
@@ -202,10 +203,7 @@ def model(talk: Talk, rest: str) -> Answer:
     """/model NAME|FILE|USER/REPO[:QUANT]: the conversation goes on with another target."""
     config = talk.session.config
     if rest:
-        unnamed = replace(
-            config, pair="demo", model="", draft_model="", hf_repo="", hf_repo_draft=""
-        )
-        reopen(talk, with_values(unnamed, named(bare(rest), "model"), "/model"))
+        reopen(talk, with_values(unnamed(config), named(bare(rest), "model"), "/model"))
     note(f"[{talk.session.target.info().path}; {talk.session.where()}]")
     return None
 
@@ -220,8 +218,8 @@ def draft(talk: Talk, rest: str) -> Answer:
     elif rest == "none":
         reopen(talk, replace(config, drafter="none"))
     elif rest:
-        unnamed = replace(config, draft_model="", hf_repo_draft="", drafter="auto")
-        reopen(talk, with_values(unnamed, named(bare(rest), "draft_model"), "/draft"))
+        other = replace(config, draft_model="", hf_repo_draft="", lora_draft="", drafter="auto")
+        reopen(talk, with_values(other, named(bare(rest), "draft_model"), "/draft"))
     words = f"{talk.session.where()}; draft_tokens {talk.session.config.draft_tokens}"
     if config.speculative == "off" and rest not in ("", "none"):
         words += "; speculation is off: /spec auto uses it"

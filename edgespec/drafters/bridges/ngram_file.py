@@ -14,9 +14,7 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,10 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.adapt.learned import file_of
+from edgespec.adapt import learned
+from edgespec.adapt.learned import DAMAGED, file_of
 from edgespec.drafters.bridges.ngrams import MAX_BYTES, MAX_PIECES, MIN_PIECES, NgramCache
 from edgespec.errors import ModelFileError
-from edgespec.files import PART, write_whole
+from edgespec.files import write_whole
 from edgespec.text.vocabulary import Vocabulary
 
 log = logging.getLogger("edgespec")
@@ -35,9 +34,7 @@ log = logging.getLogger("edgespec")
 FORMAT = b"edgespec n-grams "
 VERSION = b"1"
 FOLDER, ENDING = "ngrams", ".bin"
-DAMAGED = ".damaged"
 MOST_BYTES = 1 << 28  # of a file; a cache is a mebibyte
-STALE_S = 3600.0  # a part this old is of a process that was killed
 
 Entry = tuple[tuple[int, ...], int, int]
 """Pieces, target and hits."""
@@ -84,7 +81,7 @@ def save(
     fingerprints, sizes = (draft.fingerprint, target.fingerprint), (draft.n_vocab, target.n_vocab)
     head = Head(*fingerprints, *sizes, *(_names(path) if names is None else names))
     data = packed(head, list(cache.entries()))
-    _sweep(path)
+    learned.sweep(path)
     write_whole(path, data, ours=True)
 
 
@@ -124,14 +121,7 @@ def read(path: Path) -> tuple[Head, list[Entry]]:
 
 def files_in(state: Path) -> list[Path]:
     """All caches in a state folder, and what is left of others, by name."""
-    found = (state / FOLDER).glob(f"*{ENDING}*")
-    return sorted(file for file in found if file.suffix in (ENDING, DAMAGED, PART))
-
-
-def files_of(path: Path) -> list[Path]:
-    """A cache's file and what is left of it: a damaged one, parts that were never finished."""
-    kept = [path, path.with_name(path.name + DAMAGED), *_parts(path)]
-    return [file for file in kept if file.is_file()]
+    return learned.files_in(state, FOLDER, ENDING)
 
 
 def packed(head: Head, entries: Sequence[Entry]) -> bytes:
@@ -212,19 +202,6 @@ def _names(path: Path) -> tuple[str, str]:
     except (OSError, ModelFileError):
         return "", ""
     return head.draft_name, head.target_name
-
-
-def _parts(path: Path) -> list[Path]:
-    """What processes that were killed have left of the file."""
-    return sorted(path.parent.glob(f"{path.name}.*{PART}"))
-
-
-def _sweep(path: Path) -> None:
-    """Delete parts that nobody writes any more."""
-    for part in _parts(path):
-        with suppress(OSError):  # another process may have been faster
-            if time.time() - part.stat().st_mtime > STALE_S:
-                part.unlink()
 
 
 def _set_aside(path: Path) -> str:

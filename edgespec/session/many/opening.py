@@ -71,6 +71,9 @@ def open_many(
     if config.adapt:
         log.warning("--adapt: beside other requests the drafter does not learn")
         config = replace(config, adapt=False)
+    if config.adapt_keep_text:
+        log.warning("--adapt-keep-text: beside other requests no prompts are kept")
+        config = replace(config, adapt_keep_text=False)
     with ExitStack() as opened:
         target, shared = open_shared(path, options, n, n_context, progress)
         opened.callback(target.close)

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_maker import vocabulary
 
+from edgespec.adapt.learned import files_of
 from edgespec.drafters.bridges.ngram_file import (
     Head,
     files_in,
-    files_of,
     load,
     packed,
     path_of,
