@@ -25,9 +25,8 @@ import uvicorn
 from edgespec.config import Config
 from edgespec.device import free_memory
 from edgespec.errors import EdgeSpecError, UsageError
-from edgespec.files import model_name
+from edgespec.files import model_name, why
 from edgespec.files import place as place_of
-from edgespec.files import why
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
 from edgespec.server.app import application

@@ -70,7 +70,7 @@ def test_more_than_may_wait_are_refused_and_room_comes_back(answering: Solo) -> 
 
 
 def test_who_leaves_while_waiting_is_told_at_once(answering: Solo) -> None:
-    first, second = begun(answering), begun(answering)
+    first, second = begun(answering, 400), begun(answering)
     next(first.pieces)
     told: list[type[BaseException]] = []
 
