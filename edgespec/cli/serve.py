@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from argparse import ArgumentParser, Namespace
 from types import FrameType
 
@@ -82,25 +81,25 @@ def run(args: Namespace, config: Config) -> int:
     idle_s = None if args.idle_unload is None else float(args.idle_unload)
     others = Others(args.only, args.models_dir, args.most_models, idle_s, args.parallel)
     others.check()
-    ending = Ending()
     sys.setswitchinterval(SWITCH_S)
     place = Place(args.port, access, limits, args.alias, others)
-    try:
-        server = over(config, place, ending.reported)
-        ending.is_open = True
-    except (KeyboardInterrupt, Cancelled):
-        if not ending.is_told:
-            raise
-        show_progress.clear()
-        say("closing")
-        return 0
-    with server:
-        show_progress.clear()
-        gc.collect()
-        gc.freeze()  # what stays need not be looked through while requests wait: 50 ms each time
-        say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
-        ending.wait()
-        say("closing")
+    with Ending() as ending:
+        try:
+            server = over(config, place, ending.reported)
+            ending.is_open = True
+        except (KeyboardInterrupt, Cancelled):
+            if not ending.is_told:
+                raise
+            show_progress.clear()
+            say("closing")
+            return 0
+        with server:
+            show_progress.clear()
+            gc.collect()
+            gc.freeze()  # what stays need not be looked through meanwhile: 50 ms each time
+            say(f"serving {server.name} at {server.url} (the page), {server.url}/v1 (programs)")
+            ending.wait()
+            say("closing")
     return 0
 
 
@@ -109,21 +108,32 @@ class Ending:
 
     A second Ctrl-C interrupts whatever goes on. is_told: whether one of them has come. Where C code
     does not return, and so Python hears of no signal, the process ends after LAST_S all the same.
+    Within `with`; afterwards signals do what they did before.
     """
 
     def __init__(self) -> None:
-        self.is_open, self._told = False, threading.Event()
+        self.is_open, self._told, self._over = False, threading.Event(), threading.Event()
         self._heard, self._rings = socket.socketpair()
+
+    def __enter__(self) -> Ending:
         self._rings.setblocking(False)
-        signal.set_wakeup_fd(self._rings.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._terminate)
+        self._bell = signal.set_wakeup_fd(self._rings.fileno(), warn_on_full_buffer=False)
+        self._interrupted = signal.signal(signal.SIGINT, self._interrupt)
+        self._terminated = signal.signal(signal.SIGTERM, self._terminate)
         threading.Thread(target=self._last, name="edgespec-end", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.signal(signal.SIGTERM, self._terminated)
+        signal.set_wakeup_fd(self._bell)
+        self._rings.close()  # which wakes who listens
 
     def _last(self) -> None:
-        self._heard.recv(1)
-        time.sleep(LAST_S)
-        if not self.is_open:
+        with self._heard:
+            self._heard.recv(1)
+        if not self._over.wait(LAST_S) and not self.is_open:
             say("closing, in the middle of what does not return")
             os._exit(0)
 

@@ -54,6 +54,8 @@ class Spelling:
             spelled = self._tags.get(token) or self._tokenizer.piece(token)
             self._scores += [(token, step.scores[i])] if step.scores and spelled else []
             pieces += self._shown(self._apart.feed(self._detokenizer.feed(spelled)))
+            if self._apart.is_between:  # tags and spaces there are nobody's text
+                self._scores.clear()
         return pieces
 
     def rest(self) -> list[Piece]:

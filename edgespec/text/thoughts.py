@@ -19,6 +19,11 @@ class Thoughts:
         self._state = "thought" if is_open else "begin"
         self._held = ""  # what may be a tag, or space that stands before one or after one
 
+    @property
+    def is_between(self) -> bool:
+        """Whether thoughts are over and no answer has begun."""
+        return self._state == "after"
+
     def feed(self, text: str) -> list[Part]:
         """The parts that can be told by now, none empty."""
         self._held += text
@@ -62,6 +67,8 @@ class Thoughts:
 
 class NoThoughts:
     """All is the answer: in the place of Thoughts where a model has none."""
+
+    is_between = False
 
     def feed(self, text: str) -> list[Part]:
         """The text itself."""

@@ -61,7 +61,7 @@ def test_more_than_are_answered_and_wait_are_refused(
     with edgespec.serve(parallel=3, **options) as one, ThreadPoolExecutor(12) as pool:
         path, few = "/v1/chat/completions", body("fox", max_tokens=2)
         paused = call(one.url, path, {**few, "speculative": "auto"}).body["timings"]["paused"]
-        assert paused == "drafting is off: the model was opened with --speculative off"
+        assert paused == "drafting is off: the model was opened with speculative off"
         refused = call(one.url, path, {**few, "speculative": "on"})
         assert refused.status == 400 and "opened with speculative off" in refused.error["message"]
         assert call(one.url, path, few).body["timings"]["paused"] == ""

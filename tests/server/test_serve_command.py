@@ -186,6 +186,12 @@ def test_models_are_loaded_by_name_and_closed_when_idle(tmp_path: Path) -> None:
         process.stderr.close()
 
 
+def living() -> list[threading.Thread]:
+    """Threads, once those that end had time to."""
+    time.sleep(0.02)
+    return threading.enumerate()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -203,6 +209,9 @@ def test_a_mistake_is_one_line_and_two(
     words: list[str], expected: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EDGESPEC_API_KEY", raising=False)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     assert main(["serve", *words]) == 2
     said = capsys.readouterr().err
     assert expected in said and said.count("\n") == 1
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not any(one.name == "edgespec-end" for one in living())

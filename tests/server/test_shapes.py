@@ -154,13 +154,18 @@ def test_a_response_has_the_thoughts_before_it(tmp_path: Path) -> None:
     template = tmp_path / "thinks.jinja"
     template.write_text(THINKS)
     with edgespec.serve(chat_template=str(template), grammar=SAYS, **OPTIONS) as server:
-        given = {"input": "Say it.", "stream": True, "max_output_tokens": 60}
+        given = {
+            "input": "Say it.", "stream": True, "max_output_tokens": 60,
+            "include": ["message.output_text.logprobs"],
+        }  # fmt: skip
         events = [json.loads(e) for e in call(server.url, "/v1/responses", given).events()]
     whole = events[-1]["response"]
     thoughts, said = whole["output"]
     read = ResponseReasoningItem.model_validate(thoughts)
     assert read.content is not None and read.content[0].text == "red fox."
     assert said["content"][0]["text"] == "The red fox ran."
+    scored = "".join(one["token"] for one in said["content"][0]["logprobs"])
+    assert scored == "The red fox ran."  # neither the tag nor the space after it
     assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
     deltas = [e["delta"] for e in events if e["type"] == "response.reasoning_text.delta"]
     assert "".join(deltas) == "red fox."

@@ -29,7 +29,7 @@ from edgespec.session.many.drafting import Drafting
 from edgespec.session.many.looking import Looking
 from edgespec.session.many.rounds import Rounds
 from edgespec.session.many.slots import Job
-from edgespec.session.many.worth import Worth
+from edgespec.session.many.worth import KeptBeside, Worth
 from edgespec.types import SamplingParams
 
 TABLE = law_of(1)
@@ -254,16 +254,18 @@ def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_one
     session = Mixed([ModelDrafter(TableModel(TABLE, 8, 64))], AutoPlanner(CHEAP))
     session.load(saved)
     assert session.n_tested == 82
-    saved["planner"]["gain"], saved["steps"] = 1.5, {"model": 0.25}  # as a session adds
-    file.write_text(json.dumps(saved))
 
     worth = Worth()
     later = Drafting(LiveCosts(CHEAP), ("model",), worth=worth)
-    again, one = Kept(file, worth), Looking()
+    again, one = KeptBeside(file, worth), Looking()
     later.inform(one, [one])
     assert one.to_come(1)[0] > Looking().to_come(1)[0] + 0.1
     one.sources["model"].learn((), 1, 0)
     later.end(one)
+    saved["planner"]["gain"], saved["steps"] = 1.5, {"model": 0.25}  # by a session, meanwhile
+    file.write_text(json.dumps(saved))
+    again.save(at_least=2)
+    assert json.loads(file.read_text()) == saved  # too little is new
     again.save()
     own = json.loads(file.read_text())
     assert own["planner"]["sources"]["model"] == one.sources["model"].saved()

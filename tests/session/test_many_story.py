@@ -7,14 +7,14 @@ import re
 import pytest
 
 from edgespec.pace.goodput import MARGIN, widths
-from edgespec.session.many.story import Prices, too_dear
+from edgespec.session.many.story import CrowdCosts, too_dear
 
 LENGTHS = (1, 2, 3, 4)
 DEAR = [1e-3 * (1 + 0.5 * n) for n in range(40)]
 
 
 def said(n: int, rate: float, *, n_other: int = 0, step_s: float = 0.0, most: int = 40) -> str:
-    prices = Prices(DEAR, n, n_other, (step_s, n * step_s), MARGIN)
+    prices = CrowdCosts(DEAR, n, n_other, (step_s, n * step_s), MARGIN)
     return too_dear(prices, rate, LENGTHS, most)
 
 

@@ -106,9 +106,8 @@ class LlamaCppModel:
         self._past = opening.past_of(api, self._context, forgets, self._options, self._header)
         self._batch = Batch(self._lib.api, params.n_batch, self._options.max_leaves)
         self._width = int(params.n_batch)
-        self._out = Rows(
-            self._lib, self._context, self._rows, self.n_vocab, self.n_embd, states=width > 0
-        )
+        sizes = self._rows, self.n_vocab, self.n_embd
+        self._out = Rows(self._lib, self._context, *sizes, states=width > 0)
         self._length = 0  # tokens of sequence 0 that count
         self._settled = True  # the cache holds exactly these
         self._last = (0, 0)  # where the last forward began and how many rows it has
@@ -212,6 +211,7 @@ class LlamaCppModel:
         if tree is None:
             self.truncate(base + len(rows))
             with self._lock, suppress(Cancelled):  # then the next call does it
+                self._check_open()
                 self._stop_flag[0] = b"\0"
                 self._catch_up()  # now, so that what was taken back is paid for by its round
             return
@@ -236,7 +236,7 @@ class LlamaCppModel:
             self._settle()
 
     def cancel(self) -> None:
-        """Make the call in flight, in whatever thread, raise Cancelled; nothing if there is none.
+        """Make the call in flight, in whatever thread, raise Cancelled, but for `keep`, which ends.
 
         On the CPU it ends within one graph node; on a GPU after the batch in flight.
         """

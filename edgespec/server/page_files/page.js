@@ -338,7 +338,7 @@ function takeBack() {
   if (!talk.length || talk[talk.length - 1].role !== "user") return;
   const { content } = talk.pop(), typed = $("question").value;
   $("talk").lastElementChild.remove();
-  $("question").value = typed.trim() ? `${content}\n${typed}` : content;
+  if (!typed.includes(content)) $("question").value = typed.trim() ? `${content}\n${typed}` : content;
 }
 
 // before: answers that this one takes the place of; they come back if there is none.
@@ -458,6 +458,7 @@ function start() {
   try { talk.push(...JSON.parse(sessionStorage.getItem("edgespec") || "[]")); } catch { /* none */ }
   talk.forEach(add);
   takeBack();  // what was asked when the page was left
+  keep();
   const tint = () => document.body.classList.toggle("tinted", $("tint").checked);
   tint();
   $("tint").addEventListener("change", tint);

@@ -6,7 +6,6 @@ acceptance of each sequence and what the target's and the draft model's passes t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -23,12 +22,10 @@ from edgespec.pace.cost import LiveCosts
 from edgespec.pace.goodput import MARGIN, Widths, widths
 from edgespec.pace.planner import READ_PART, READS
 from edgespec.session.many.looking import EXPERIENCE, Looking
-from edgespec.session.many.story import NOTHING_FOUND, Prices, too_dear, too_long
+from edgespec.session.many.story import NOTHING_FOUND, CrowdCosts, too_dear, too_long
 from edgespec.session.many.worth import Worth
 from edgespec.session.methods import NOTHING
 from edgespec.types import NO_DRAFT, Draft
-
-log = logging.getLogger("edgespec")
 
 LENGTHS = (1, 2, 3, 4, 6, 8)  # of the model's drafts that are compared
 MODEL_MARGIN = 0.03  # that drafting with the model must bring more than without
@@ -95,7 +92,7 @@ class Drafting:
         together, step_s, margin = self._together, (0.0, 0.0), MARGIN
         if together is not None:
             step_s, margin = (together.step_s(1), together.step_s(n)), MODEL_MARGIN
-        prices = Prices(tuple(self.costs.seconds), n, n_other, step_s, margin)
+        prices = CrowdCosts(tuple(self.costs.seconds), n, n_other, step_s, margin)
         rate = one.sources["ngram" if together is None else "model"].rate
         return cache(partial(too_dear, prices, rate, LENGTHS, self._most_rows))
 

@@ -167,7 +167,8 @@ class Many:
 
         def counted() -> Stats:
             stats = run.so_far() if run.over else job.counted()
-            return replace(stats, plain_token_s=job.plain_token_s)
+            note = stats.note or job.why()  # which comes last, after a stop string too
+            return replace(stats, plain_token_s=job.plain_token_s, note=note)
 
         pieces = self.speech.pieces(steps_of(job, run, params), run, ids, config)
         reading = Reading(pieces, left)
@@ -204,15 +205,15 @@ class Many:
         if self._drafting is not None or config.speculative == "off":
             return ""
         opened = self.config
-        how = "--draft-tokens 0"
+        how = "draft_tokens 0"
         if opened.speculative == "off":
-            how = "--speculative off"
+            how = "speculative off"
         elif opened.drafter == "none":
-            how = "--drafter none"
+            how = "drafter none"
         if options.get("speculative") == "on":
             raise UsageError(
-                f"speculative is 'on', but the model was opened with {how}: expected auto or off; "
-                f"open it without {how}"
+                f"speculative is 'on', but the model was opened with {how}: expected auto or off, "
+                "or another setting where it is opened"
             )
         return f"drafting is off: the model was opened with {how}"
 

@@ -23,12 +23,11 @@ from edgespec.drafters.together import Together
 from edgespec.drafters.window import ROOM, SINKS, SMALLEST
 from edgespec.pace import cost_store
 from edgespec.pace.cost import LiveCosts
-from edgespec.pace.kept import Kept
 from edgespec.session import opening
 from edgespec.session.many.drafting import Drafting
 from edgespec.session.many.many import N_QUEUE, Answers, Many
 from edgespec.session.many.solo import Solo
-from edgespec.session.many.worth import Worth
+from edgespec.session.many.worth import KeptBeside, Worth
 from edgespec.session.methods import translation_of, without_model
 from edgespec.session.session import Session
 from edgespec.store.pairs import n_bytes
@@ -225,6 +224,7 @@ def open_drafting(
             learned = Learned(kinds)
             opened.callback(learned.save)
             return Drafting(costs, names, together, worth=worth, learned=learned)
+        names = ["ngram"]
     return Drafting(costs, names)
 
 
@@ -263,7 +263,7 @@ def open_drafters(
     step_s = [n_bytes(draft_path) / n_bytes(path) * one_s for one_s in target_s]
     several = Several(shared.sequences, model.cancel)
     sides = (draft_path, model), (path, target)
-    kept = Kept(opening.kept_file(config, sides), worth)
+    kept = KeptBeside(opening.kept_file(config, sides), worth)
     if translation is None:
         return GuardedTexts(Together(shared, step_s, most_shown=window), several), [kept]
     if config.bridge not in ("auto", "exact"):

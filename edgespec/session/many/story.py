@@ -15,7 +15,7 @@ NOTHING_FOUND = "no drafts found: the text lately says nothing that it said befo
 
 
 @dataclass(frozen=True)
-class Prices:
+class CrowdCosts:
     """What a forward of all answers costs. seconds: of 1, 2, .. rows. n: answers in it. n_other:
     tokens of prompts that it reads beside them. step_s: of drafting a token for 1 and for all n.
     margin: of plain decoding's rate that drafting must bring more.
@@ -39,7 +39,7 @@ class Prices:
         return acceptance_for(1 + more, k), verify, drafting
 
 
-def too_dear(prices: Prices, rate: float, lengths: Sequence[int], most_rows: int) -> str:
+def too_dear(prices: CrowdCosts, rate: float, lengths: Sequence[int], most_rows: int) -> str:
     """That drafts cost more than they bring, by the numbers of the draft that lacks least.
 
     rate: the drafted tokens accepted lately. most_rows: of a forward.

@@ -1,14 +1,16 @@
 """What drafts of the draft model are worth, kept between runs in the file of one text's session.
 
 What a guess of the model's is worth is the same however many texts it drafts for. What else such a
-file has is not, and stays as it is: what a draft takes, and what decoding gains by it.
+file has is not, and stays as sessions have it: what a draft takes, and what decoding gains by it.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgespec.drafters.mixed import USUAL
+from edgespec.pace.kept import Kept, load
 from edgespec.pace.source import Source
 
 MODEL = "model"
@@ -39,8 +41,23 @@ class Worth:
         return {**self._file, "planner": {**planner, "sources": sources}}
 
     def load(self, saved: dict[str, Any]) -> None:
-        """See Learns."""
-        sources = dict(saved["planner"]["sources"])
+        """See Learns. Of a source, what has seen more drafts counts."""
+        sources, found = dict(saved["planner"]["sources"]), Source()
         if MODEL in sources:
-            self.source.load(sources[MODEL])
+            found.load(sources[MODEL])
+            self.learn(found)
         self._file = saved
+
+
+class KeptBeside(Kept):
+    """The same file as sessions write meanwhile: what they know of the rest stays."""
+
+    def __init__(self, file: Path, worth: Worth) -> None:
+        super().__init__(file, worth)
+        self._worth = worth
+
+    def save(self, *, at_least: int = 1) -> None:
+        """See Kept."""
+        if self._worth.n_tested - self._n_saved >= at_least:
+            load(self._file, self._worth)
+            super().save(at_least=at_least)
