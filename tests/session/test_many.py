@@ -251,6 +251,14 @@ def test_a_drafter_that_needs_a_model_is_refused_without_one(alone):
         open_many(Config(model=str(alone.pair.path), drafter="ngram,model"), n_parallel=2)
 
 
+def test_a_draft_model_that_reads_one_text_leaves_all_to_ngrams(home, caplog):
+    drafter = Path(edgespec.__file__).parents[1] / "models" / "demo" / "hybrid.gguf"
+    config = Config(threads=1, ctx_size=256, drafter="model", draft_model=str(drafter))
+    with open_many(config, n_parallel=2) as opened:
+        assert "n-grams draft alone" in caplog.text
+        assert opened._drafting._looks_up and opened._drafting._together is None
+
+
 def test_targets_that_read_one_text_are_told_apart(tmp_path: Path):
     plain = Config(speculative="off")
     hybrid = hybrid_maker.make(tmp_path / "hybrid.gguf", "mamba2")
