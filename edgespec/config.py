@@ -153,8 +153,8 @@ class Config:
         rare=True,
     )  # fmt: skip
     adapt_within: bool = option(
-        True, "--adapt-within", switch, "true|false", "... a head may change within an answer",
-        rare=True,
+        True, "--adapt-within", switch, "true|false",
+        "... the head that learns may take over in an answer", rare=True,
     )  # fmt: skip
     lora_draft: str = option(
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True

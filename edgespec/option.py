@@ -7,6 +7,8 @@ options there are is config.py's business.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,8 @@ if sys.version_info >= (3, 11):
     from typing import Unpack as Unpack
 elif TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack
+
+log = logging.getLogger("edgespec")
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,12 @@ def renamed(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, s
                 emptied[left] = ""
     sides = {name: values.get(name) or "" for name in ("draft_model", "hf_repo_draft")}
     was = {name: before[name] for name in sides}
+    for names in (sides, was):
+        names["draft_model"] = os.path.expanduser(names["draft_model"])
     if any(was.values()) and any(sides.values()) and sides != was and "lora_draft" not in values:
         emptied["lora_draft"] = ""  # it came with the other draft model, or for it
+        if adapter := before["lora_draft"]:
+            log.warning("--lora-draft %s is left out: it is for another draft model", adapter)
     return emptied
 
 

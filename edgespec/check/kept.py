@@ -78,12 +78,25 @@ class Draws:
 def whole_lines(text: str, begin: str) -> str:
     """A file's lines without one that was being written when the process ended.
 
-    begin: of such a file. Raises: ValueError for a text of no whole line that is none.
+    A last line that lacks but its end is whole. begin: of such a file. Raises: ValueError for a
+    text of no whole line that is none.
     """
-    whole = text[: text.rfind("\n") + 1]
-    if not whole and not (text.startswith(begin) or begin.startswith(text)):
+    cut = text.rfind("\n") + 1
+    whole, last = text[:cut], text[cut:]
+    if is_json(last):
+        return f"{text}\n"
+    if not whole and not (last.startswith(begin) or begin.startswith(last)):
         raise ValueError(text)
     return whole
+
+
+def is_json(text: str) -> bool:
+    """Whether it is a whole value."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Kept:

@@ -228,7 +228,9 @@ def erase(config: Config) -> Found:
             found += files_of(rows_of(config))
         nothing = SAME if pair is None else f"no n-grams of {pair.about}"
     lines, data = deleted(found) if found else ([nothing], {"deleted": []})
-    return [*lines, *([why_none] if why_none else [])], data
+    if why_none:
+        lines.append(f"{why_none}; what an earlier one left goes with `edgespec adapt reset --all`")
+    return lines, data
 
 
 def erase_all() -> Found:

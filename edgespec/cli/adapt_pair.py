@@ -124,7 +124,7 @@ def unmade(config: Config) -> str:
 
 def not_made(entry: pairs.ModelEntry) -> str:
     return (
-        f"{entry.pair} is not made of {entry.file} yet, so no head was learned and no prompt kept"
+        f"{entry.pair} is not made of {entry.file} here, so no head and no prompt is known as its"
     )
 
 

@@ -29,6 +29,10 @@ from edgespec.store.offers import unnamed
 TEMPERATURES, LENGTHS = (0.0, 1.0), (128, 12)
 SETS = ("stories", "dialogues", "questions", "code", "rewriting")
 N_TAUGHT = 2  # of each set the last prompts, which are answered before, and never measured
+NAMING = {
+    "--pair": "pair", "-m": "model", "-md": "draft_model", "-hf": "hf_repo",
+    "-hfd": "hf_repo_draft", "--lora-draft": "lora_draft",
+}  # fmt: skip
 KEPT = ("median", "min", "max", "said", "n_outputs_differing")
 
 Found = Mapping[str, Mapping[str, Any]]  # by method, what `compare` says of it
@@ -50,6 +54,8 @@ def run(args: Namespace, config: Config) -> int:
         raise UsageError("--grid needs a file that keeps what is measured: type --json FILE too")
     if args.prompts or args.baseline or args.explain:
         raise UsageError("--grid with --prompts, --baseline or --explain: expected none of these")
+    if given := [flag for flag, name in NAMING.items() if getattr(args, name, None)]:
+        raise UsageError(f"--grid with {given[0]}: expected pairs in --grid itself, or files")
     path, cells = Path(args.json), cells_of(args.grid.split(","), args.set or SETS)
     known = read(path)
     missing = [cell for cell in cells if cell not in known]

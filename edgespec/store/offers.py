@@ -58,8 +58,8 @@ class Offer:
 
 
 def unnamed(config: Config) -> Config:
-    """How models are used, with none named that an option named."""
-    return replace(config, **{name: getattr(Config, name) for name in NAMES})
+    """How models are used, with none named that an option named, and no template of its own."""
+    return replace(config, **{name: getattr(Config, name) for name in (*NAMES, "chat_template")})
 
 
 def offers(folder: Path | None = None) -> dict[str, Offer]:

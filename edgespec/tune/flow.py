@@ -7,6 +7,7 @@ were made of, takes part if it is here. Every step keeps what it measured.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -337,5 +338,5 @@ def values_of(found: Tuning) -> dict[str, Any]:
 
 
 def whole(file: str) -> str:
-    """Its path from the root, as a pair is used in other folders."""
-    return str(place(file).resolve())
+    """Its path from the root, as a pair is used in other folders; a link keeps its name."""
+    return os.path.abspath(place(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import time
@@ -22,6 +23,8 @@ from edgespec.types import Progress
 
 from .lesson import Lesson
 from .network import Network
+
+log = logging.getLogger("edgespec")
 
 CHUNK = 256  # rows of logits at once
 CHECKPOINT_S = 120.0
@@ -207,6 +210,7 @@ def resumed(network: Network, optimizer: Any, path: Path, whose: str) -> int:
         return 0
     state = torch.load(path, weights_only=True)
     if state["whose"] != whose:
+        log.warning("%s is of other models or answers: training begins anew", path)
         return 0
     network.become(state["adapters"])
     optimizer.load_state_dict(state["optimizer"])

@@ -177,7 +177,7 @@ def test_a_head_keeps_the_latest_days(files):
     assert len(days) == 366 and min(days) == "2026-0134" and days["2026-0499"] == Day(499)
 
 
-@pytest.mark.parametrize("n", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_who_is_killed_while_saving_leaves_a_whole_version(n, tmp_path):
     """In a process of its own, which has no threads."""

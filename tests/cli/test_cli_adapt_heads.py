@@ -237,7 +237,8 @@ def test_what_a_pair_made_on_first_use_has_learned_is_not_its_sources(
     topics_of(of[0]).heads[0].save(fresh(np.array([1]), 64, rank=8), DAYS)
     prompts_of(of[0]).add([{"role": "user", "content": "Mine."}])
     (line,) = said(capsys, "reset", "--pair", "padded-f16")[1:]
-    assert line.startswith("padded-f16 is not made of demo/target.gguf yet, so no head was learned")
+    assert line.startswith("padded-f16 is not made of demo/target.gguf here, so no head and no ")
+    assert line.endswith("`edgespec adapt reset --all`")
     assert adapt_train.asked(Namespace(prompts=None), of[1], 1)[1].startswith("the ")
     line = refusal(capsys, "show", "--pair", "padded-f16", "--plot", str(tmp_path / "a.png"))
     assert "`edgespec models pull padded-f16` makes it" in line

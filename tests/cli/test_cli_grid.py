@@ -49,6 +49,7 @@ def test_a_grid_measures_its_own_models_alone() -> None:
         (["--grid", "demo"], "--grid needs a file that keeps what is measured: type --json FILE"),
         (["--grid", "nopair", "--json", "g.jsonl"], "nopair"),
         (["--grid", "demo", "--json", "g.jsonl", "--explain"], "expected none of these"),
+        (["--grid", "demo", "--json", "g.jsonl", "-md", "x"], "--grid with -md: expected pairs in"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_in_a_line(
@@ -63,7 +64,7 @@ def test_a_file_that_is_no_grids_is_not_written_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "other.jsonl"
-    for text in ('{"pair": "demo"}\n', '{"a": 1}'):
+    for text in ('{"pair": "demo"}\n', '{"a": 1}', '{"pair": "demo", "note": "mine"}'):
         file.write_text(text)
         assert main([*WORDS, "--grid", "demo", "--json", str(file)]) == 2
         line = capsys.readouterr().err

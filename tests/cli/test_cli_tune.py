@@ -97,6 +97,13 @@ def test_a_tuned_pair_has_what_it_was_tuned_with(home):
     }  # fmt: skip
 
 
+def test_a_link_keeps_its_name(tmp_path):
+    blob, link = tmp_path / "0a1b", tmp_path / "model.gguf"
+    blob.touch()
+    link.symlink_to(blob)
+    assert flow.whole(str(link)) == str(link)  # a hub's files are such links
+
+
 def test_a_draft_model_of_the_hub_is_tried_by_its_file():
     setup = flow.Setup({}, Path("d.gguf"))
     config = setup.of(Config(hf_repo="u/t", hf_repo_draft="u/d", lora_draft="a.gguf"))
