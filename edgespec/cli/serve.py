@@ -131,11 +131,12 @@ class Ending:
         self._rings.close()  # which wakes who listens
 
     def _last(self) -> None:
-        with self._heard:
+        with self._heard:  # as long as there may be more signals
             self._heard.recv(1)
-        if not self._over.wait(LAST_S) and not self.is_open:
-            say("closing, in the middle of what does not return")
-            os._exit(0)
+            if not self._over.wait(LAST_S) and not self.is_open:
+                say("closing, in the middle of what does not return")
+                os._exit(0)
+            self._over.wait()
 
     @property
     def is_told(self) -> bool:
