@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_texts import TableText, law_of
 
-from edgespec.session.many.parts import LEAST, part_of, shares
+from edgespec.session.many.parts import LEAST, ending, part_of, shares
 from edgespec.session.many.slots import Job, Slot, place
 from edgespec.types import SamplingParams
 
@@ -35,6 +35,13 @@ def test_a_forward_is_never_too_full_and_never_empty(unread, room):
     assert all(0 <= n <= most for n, most in zip(given_, unread, strict=True))
     assert 0 < sum(given_) <= room
     assert given_[0] > 0
+
+
+def test_who_ends_with_a_forward_has_it_alone():
+    assert ending([4000, 20], [20, 20]) == [0, 20]
+    assert ending([4000, 20, 300], [40, 20, 0]) == [0, 20, 0]
+    assert ending([4000, 3000], [25, 75]) == [25, 75]
+    assert ending([], []) == []
 
 
 def test_parts_are_short_where_others_wait_for_their_next_token():

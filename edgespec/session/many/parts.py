@@ -12,8 +12,7 @@ def shares(unread: Sequence[int], room: int) -> list[int]:
     """Tokens of each prompt to read in a forward that has room for so many.
 
     unread: of each prompt, in the order of arrival. The shortest is read first, as far as it goes,
-    and longer ones no more of than of all shorter ones together: beside a long prompt, a short one
-    is read in twice the time that it takes alone, at most. The oldest always goes on.
+    and longer ones no more of than of all shorter ones together. The oldest always goes on.
     """
     given, n_given = [0] * len(unread), 0
     kept = max(1, room // OLDEST) if unread and unread[0] else 0
@@ -22,6 +21,15 @@ def shares(unread: Sequence[int], room: int) -> list[int]:
         given[i] = max(0, min(unread[i], n_given or room, room - n_given - kept))
         n_given += given[i]
     return given
+
+
+def ending(unread: Sequence[int], given: Sequence[int]) -> list[int]:
+    """The same without those that do not end with it, if any does: a few tokens deep in a long
+    prompt may take as long as a part (39 of two, at 3,000: 0.7 of what 254 take).
+    """
+    if not any(n == all_ for n, all_ in zip(given, unread, strict=True)):
+        return list(given)
+    return [n if n == all_ else 0 for n, all_ in zip(given, unread, strict=True)]
 
 
 def part_of(room: int, token_s: float, *, is_alone: bool) -> int:

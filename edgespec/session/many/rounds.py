@@ -22,7 +22,7 @@ from edgespec.protocols import SharedModel
 from edgespec.session.many.door import CLOSED
 from edgespec.session.many.drafting import Drafting, Wanted
 from edgespec.session.many.looking import Looking
-from edgespec.session.many.parts import part_of, shares
+from edgespec.session.many.parts import ending, part_of, shares
 from edgespec.session.many.slots import Job, Slot, place
 from edgespec.types import Step
 
@@ -54,6 +54,7 @@ class Rounds:
         self._waiting: deque[Job] = deque()
         self._more, self._closed, self._n_taken = threading.Condition(), False, 0
         self._read_s = 0.0  # what reading a token of a prompt takes
+        self._has_waited = False  # whether a prompt did in the last round, for one that ended
         self.n_rounds = self.n_shared = 0  # forwards, and those of several generations
         self._thread = threading.Thread(target=self._run, name="edgespec-many", daemon=True)
         self._thread.start()
@@ -142,12 +143,7 @@ class Rounds:
             if slot.job is not None and slot.job.steps.has_left:
                 self._end(slot)
         self._let_in()
-        reading = sorted((s for s in self._slots if s.unread > 0), key=lambda s: s.used)
-        room = self._shared.n_batch - len(self._slots)  # everyone's last token fits besides
-        is_alone = all(slot.job is None for slot in self._slots if slot not in reading)
-        room = part_of(max(room, 1), self._read_s, is_alone=is_alone)
-        given = dict(zip(reading, shares([s.unread for s in reading], room), strict=True))
-        reads = []
+        given, reads = self._given(), []
         for slot in self._slots:
             if slot.job is None or slot.job.decoding is not None:
                 continue
@@ -165,6 +161,19 @@ class Rounds:
         asked = self._asked(wanted)
         if asked or reads:
             self._forward(asked, reads, n_read, wanted)
+
+    def _given(self) -> dict[Slot, int]:
+        """How much of whose prompt is read in this round."""
+        reading = sorted((s for s in self._slots if s.unread > 0), key=lambda s: s.used)
+        room = self._shared.n_batch - len(self._slots)  # everyone's last token fits besides
+        is_alone = all(slot.job is None for slot in self._slots if slot not in reading)
+        room = part_of(max(room, 1), self._read_s, is_alone=is_alone)
+        unread = [slot.unread for slot in reading]
+        parts = shares(unread, room)
+        if not self._has_waited:  # at most every second time
+            parts = ending(unread, parts)
+        self._has_waited = 0 in parts
+        return dict(zip(reading, parts, strict=True))
 
     def _let_in(self) -> None:
         """Those who wait, in the order they came, as far as there are slots."""
