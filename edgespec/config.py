@@ -301,7 +301,7 @@ def from_environment(config: Config, environ: Mapping[str, str]) -> Config:
     given = {one.name: variable_of(one.name) for one, _ in options()}
     values = {name: environ[variable] for name, variable in given.items() if variable in environ}
     for name, value in values.items():
-        with_values(config, {name: value}, given[name])  # which an error names
+        with_values(Config(), {name: value}, given[name])  # which an error names
     return with_values(config, values, "environment")
 
 
