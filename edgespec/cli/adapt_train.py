@@ -17,9 +17,12 @@ from edgespec.cli.prompts import ASSISTANT, built_in, read_prompts
 from edgespec.config import Config
 from edgespec.errors import UsageError
 
-LOSSES = ("covering", "forward-kl", "hybrid", "jsd", "reverse-kl", "tvd", "tvd++")
+RECIPES = (
+    "covering", "omnidraft", "distillspec", "forward-kl", "reverse-kl", "tvd", "tvd++", "adaspec",
+    "fastdraft",
+)  # fmt: skip
 MERGED = ("q8_0", "q4_1", "f16")
-RARE = ("--lora", "--loss", "--epochs", "--drop-layers", "--merged", "--parallel")
+RARE = ("--lora", "--recipe", "--epochs", "--drop-layers", "--merged", "--parallel")
 RANKS = (1, 256)
 
 
@@ -28,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--prompts", metavar="FILE", help="with train: what to answer, JSON lines (kept, built-in)")
     add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")
-    add("--loss", choices=LOSSES, metavar="NAME", help=f"... {', '.join(LOSSES)} (covering)")
+    add("--recipe", choices=RECIPES, metavar="NAME", help=f"... {', '.join(RECIPES)} (covering)")
     add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")
     add("--drop-layers", type=int, metavar="N", help="... layers to leave out first (0)")
     add("--merged", choices=MERGED, metavar="TYPE",
@@ -39,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def given(args: Namespace) -> list[str]:
     """Flags of `train` that were given."""
-    names = ("prompts", "lora", "loss", "epochs", "drop_layers", "merged", "parallel", "out")
+    names = ("prompts", "lora", "recipe", "epochs", "drop_layers", "merged", "parallel", "out")
     return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
 
 
@@ -58,7 +61,8 @@ def train(
             target, tuple(prompts), config.max_tokens, n_parallel,
             config.threads,
         ),
-        drafter, Path(args.out or f"{drafter.stem}-aligned"), rank, args.loss or "covering", epochs,
+        drafter, Path(args.out or f"{drafter.stem}-aligned"), rank,
+        args.recipe or "covering", epochs,
         n_dropped=args.drop_layers or 0, merged=args.merged or "q8_0",
     )  # fmt: skip
     report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)

@@ -81,14 +81,11 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
     logprobs = bool(given.get("logprobs"))
     if logprobs:
         out["n_top"] = checked_count("top_logprobs", given.get("top_logprobs") or 0, 0)
-    form = given.get("response_format")
-    if form is not None:
-        out["json_schema"], out["grammar"] = schema_of(form), ""
     tools = tools_of(given.get("tools"), given.get("tool_choice"))
-    if tools is not None and tools.forced:
-        if out.get("json_schema"):
-            raise UsageError("response_format with a tool that has to be called: expected one")
-        out["json_schema"], out["grammar"] = tools.schema, ""
+    schema = schema_asked(given, tools)
+    if schema is not None:
+        out["json_schema"] = given.get("json_schema") or schema
+        out["grammar"] = given.get("grammar") or ""
     n_tokens, seed = limit_of(given), given.get("seed")
     if n_tokens is not None:
         out["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
@@ -162,6 +159,23 @@ def joined(message: Message) -> Message:
         if not isinstance(part, Mapping) or part.get("type") != "text":
             raise UsageError(f"content part {part!r:.60}: expected text; this is no vision model")
     return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
+
+
+def schema_asked(given: ChatOptions, tools: Tools | None) -> str | None:
+    """The JSON schema of this answer, "" for none; None: what the session has, if anything.
+
+    Raises: UsageError for more than one form of an answer.
+    """
+    asked = given.get("response_format")
+    schema, what = None if asked is None else schema_of(asked), "response_format"
+    if tools is not None and tools.forced:
+        if schema:
+            raise UsageError("response_format with a tool that has to be called: expected one")
+        schema, what = tools.schema, "a tool that has to be called"
+    others = [name for name in ("json_schema", "grammar") if given.get(name)]
+    if schema and others:
+        raise UsageError(f"{what} and {others[0]}: expected one of them")
+    return schema
 
 
 def schema_of(response_format: Mapping[str, Any]) -> str:

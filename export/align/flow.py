@@ -28,6 +28,7 @@ from .gather import ROOM, Asked, gather, lessons
 from .layers import check_dropped, least_missed, with_layers
 from .lesson import Lesson
 from .merge import MERGED, merge
+from .recipes import Recipe
 
 JUDGED = 8  # answers by which layers are judged
 FEWEST = 20  # answers; fewer teach a drafter to say just those
@@ -37,15 +38,15 @@ FEWEST = 20  # answers; fewer teach a drafter to say just those
 class AlignPlan:
     """Whom to teach by whom, from what, and where to write.
 
-    rank: of the adapters. n_dropped: layers of the drafter that are left out first. merged: of
-    merge.KINDS, what the merged file's matrices become.
+    rank: of the adapters. n_dropped: layers of the drafter that are left out first. recipe: of
+    recipes.KINDS. merged: of merge.KINDS, what the merged file's matrices become.
     """
 
     asked: Asked
     drafter: Path
     out: Path
     rank: int = 16
-    loss: str = "covering"
+    recipe: str = "covering"
     epochs: int = 3
     rate: float = 5e-4
     n_dropped: int = 0
@@ -102,19 +103,19 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     """Do it all. Raises: EdgeSpecError, before anything long is begun if it can be seen then."""
     if plan.drafter.suffix != ".gguf":
         raise UsageError(f"{plan.drafter} is no GGUF: expected the drafter as a GGUF file")
+    recipe = Recipe(plan.recipe, plan.epochs, plan.rate)
     base = open_gguf_checkpoint(plan.drafter)
     check_out(plan)
     check_room(plan.out, MERGED * plan.drafter.stat().st_size)
     try:  # before the time that answers take
         from .network import Network
-        from .train import Recipe, scores, split, train
+        from .train import scores, split, teach
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed: training needs more packages; type `pip install "
             "edgespec[train]`"
         ) from error
 
-    recipe = Recipe(plan.loss, plan.epochs, plan.rate)
     network = Network(plan.drafter)
     check_dropped(network.n_layers, plan.n_dropped)
     answers = gather(plan.asked, plan.work / "answers", progress)
@@ -126,7 +127,7 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     network.use(kept)
     network.adapt(plan.rank)
     file, of = plan.work / f"checkpoint-{len(kept)}.pt", f"{plan.models} {kept}"
-    train(network, taught, recipe, file, progress, of=of)
+    teach(network, taught, recipe, file, progress, of=of)
     after = asdict(scores(network, held, recipe.tokens))
     with TemporaryDirectory(prefix="edgespec-align-") as folder:
         network.save(Path(folder))

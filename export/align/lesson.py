@@ -10,7 +10,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +33,15 @@ Spell = Callable[[Sequence[int]], Sequence[int]]
 
 @dataclass(frozen=True)
 class Lesson:
-    """ids: [n] the drafter's tokens. rows: [m] after which of them a label stands. labels: of m."""
+    """ids: [n] the drafter's tokens. rows: [m] after which of them a label stands. labels: of m.
+
+    reference: [m] what a drafter loses there that was trained before; empty without one.
+    """
 
     ids: NDArray[np.int32]
     rows: NDArray[np.int32]
     labels: Labels
+    reference: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def is_mapped(self) -> NDArray[np.bool_]:

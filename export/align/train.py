@@ -1,14 +1,14 @@
-"""The training loop: lessons in batches, a loss of adapt.losses, checkpoints to go on from."""
+"""The training loop: lessons in batches, by a recipe, with checkpoints to go on from."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgespec.adapt.labels import Labels
-from edgespec.adapt.losses import Loss, loss_named
+from edgespec.adapt.losses import Loss
 from edgespec.types import Progress
 
 from .lesson import Lesson
 from .network import Network
+from .recipes import Kind, Recipe
 
 log = logging.getLogger("edgespec")
 
 CHUNK = 256  # rows of logits at once
 CHECKPOINT_S = 120.0
 HELD_OUT = 10  # every tenth lesson is not learned from
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. tokens: of a batch, the padding included."""
-
-    loss: str = "covering"
-    epochs: int = 3
-    rate: float = 5e-4
-    warmup: float = 0.05
-    tokens: int = 2048
-    seed: int = 0
-
-    def rate_at(self, step: int, steps: int) -> float:
-        """Rises in the first `warmup` of the steps, then falls along half a cosine."""
-        start = max(1.0, self.warmup * steps)
-        if step < start:
-            return self.rate * (step + 1) / start
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, steps - start)))
 
 
 @dataclass(frozen=True)
@@ -91,15 +73,52 @@ def filled(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
         yield batch
 
 
-def train(
+def teach(
     network: Network, lessons: Sequence[Lesson], recipe: Recipe, checkpoint: Path,
     progress: Progress, *, of: str,
 ) -> None:  # fmt: skip
+    """Teach the network, and before it a reference, where the recipe wants one."""
+    if recipe.kind.share < 1:
+        lessons = referred(network, lessons, recipe, checkpoint, progress, of=of)
+    told = partial(_told, progress, "training")
+    train(network, lessons, recipe, recipe.kind, checkpoint, told, of=of)
+
+
+def referred(
+    network: Network, lessons: Sequence[Lesson], recipe: Recipe, checkpoint: Path,
+    progress: Progress, *, of: str,
+) -> list[Lesson]:  # fmt: skip
+    """The lessons with what a reference, taught by all of them, loses at each row.
+
+    The network is as it was afterwards.
+    """
+    begun, file = network.state(), checkpoint.with_stem(f"{checkpoint.stem}-reference")
+    told = partial(_told, progress, "training a reference")
+    train(network, lessons, recipe, replace(recipe.kind, share=1.0), file, told, of=of)
+    loss = recipe.kind.loss
+    with torch.no_grad():
+        found = [
+            replace(one, reference=scored(network, rows_of(network, [one]), one.labels, loss)[0])
+            for one in lessons
+        ]
+    network.become(begun)
+    return found
+
+
+def _told(progress: Progress, what: str, loss: float, share: float) -> None:
+    progress(f"{what}, loss {loss:.3f}", share)
+
+
+def train(
+    network: Network, lessons: Sequence[Lesson], recipe: Recipe, kind: Kind, checkpoint: Path,
+    told: Callable[[float, float], None], *, of: str,
+) -> None:  # fmt: skip
     """Teach the network; goes on from `checkpoint`, if it is of the same recipe and lessons.
 
-    of: tells drafter, layers and target from others.
+    told: of a step's loss and the share that is done. of: tells drafter, layers and target from
+    others.
     """
-    loss, made = loss_named(recipe.loss), batches(lessons, recipe)
+    made = batches(lessons, recipe)
     optimizer = torch.optim.AdamW(network.parameters, lr=recipe.rate, weight_decay=0.0)
     whose = f"{of} {recipe} {digest(lessons)} {sum(one.numel() for one in network.parameters)}"
     first = resumed(network, optimizer, checkpoint, whose)
@@ -108,32 +127,50 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_at(step, len(made))
         optimizer.zero_grad()
-        value = backward(network, made[step], loss)
+        value = backward(network, made[step], kind)
         torch.nn.utils.clip_grad_norm_(network.parameters, 1.0)
         optimizer.step()
-        progress(f"training, loss {value:.3f}", (step + 1) / len(made))
+        told(value, (step + 1) / len(made))
         if time.monotonic() - saved_at > CHECKPOINT_S:
             keep(network, optimizer, checkpoint, whose, step + 1)
             saved_at = time.monotonic()
     keep(network, optimizer, checkpoint, whose, len(made))
 
 
-def backward(network: Network, batch: Sequence[Lesson], loss: Loss) -> float:
-    """Slopes of the mean loss of a batch's rows; the loss.
+def backward(network: Network, batch: Sequence[Lesson], kind: Kind) -> float:
+    """Slopes of the mean loss of the rows that a batch teaches; the loss."""
+    hidden = rows_of(network, batch)
+    losses, slopes = scored(network, hidden, joined([one.labels for one in batch]), kind.loss)
+    taught = worth(losses, batch, kind.share)
+    slopes[~taught] = 0
+    hidden.backward(torch.from_numpy(slopes / taught.sum()))
+    return float(losses[taught].mean())
+
+
+def scored(
+    network: Network, hidden: Tensor, labels: Labels, loss: Loss
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Losses [m] of rows of states [m, d], and their slopes in these.
 
     The head is a constant: its logits and their slopes are computed in parts, by numpy.
     """
-    hidden = rows_of(network, batch)
-    labels = joined([one.labels for one in batch])
     states, head = hidden.detach().numpy(), network.head.numpy()
-    slopes, total = np.empty_like(states), 0.0
+    losses, slopes = np.empty(len(states), np.float32), np.empty_like(states)
     for at in range(0, len(states), CHUNK):
         part = slice(at, at + CHUNK)
-        scored = loss(states[part] @ head.T, taken(labels, part))
-        slopes[part] = scored.dz.astype(np.float32) @ head
-        total += float(scored.loss.sum())
-    hidden.backward(torch.from_numpy(slopes / len(states)))
-    return total / len(states)
+        one = loss(states[part] @ head.T, taken(labels, part))
+        losses[part], slopes[part] = one.loss, one.dz.astype(np.float32) @ head
+    return losses, slopes
+
+
+def worth(losses: NDArray[np.float32], batch: Sequence[Lesson], share: float) -> NDArray[np.bool_]:
+    """[m] which rows to learn from: those whose loss is most above the reference's."""
+    if share == 1:
+        return np.ones(len(losses), np.bool_)
+    above = losses - np.concatenate([one.reference for one in batch])
+    out = np.zeros(len(losses), np.bool_)
+    out[np.argsort(-above, kind="stable")[: max(1, round(share * len(losses)))]] = True
+    return out
 
 
 def rows_of(network: Network, batch: Sequence[Lesson]) -> Tensor:

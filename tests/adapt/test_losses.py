@@ -66,11 +66,13 @@ def in_torch(name, torch, z, given):
     """The loss by torch's own functions over all columns, the target's law spread out and fixed."""
     log_q = torch.log_softmax(z, 1)
     q = log_q.exp()
-    chosen = {"nll": given.piece, "reward": given.drafted}
+    likeliest = [line[i] for line, i in zip(given.ids, given.probs.argmax(1), strict=True)]
+    said = np.where(given.piece >= 0, given.piece, likeliest)
+    chosen = {"nll": given.piece, "reward": given.drafted, "said": said}
     if name in chosen:
         column, gain = torch.tensor(chosen[name]), torch.tensor(given.accepted).double()
         found = torch.nn.functional.nll_loss(log_q, column, ignore_index=-1, reduction="none")
-        return found if name == "nll" else found * gain
+        return found * gain if name == "reward" else found
     divergence = {"hybrid": "reverse-kl", "covering": "forward-kl"}.get(name)
     if divergence is not None:
         pieces = in_torch("nll", torch, z, given)

@@ -211,6 +211,7 @@ def broken(folder: Path, **changed: Any) -> None:
         lambda folder: (folder / "edgespec.json").write_text("{"),
         lambda folder: (folder / "edgespec.json").unlink(),
         lambda folder: (folder / "table.npy").write_bytes(b"no array"),
+        lambda folder: (folder / "table.npy").write_bytes(b""),
         lambda folder: (folder / "wide.onnx").write_bytes(b"no graph"),
         lambda folder: (folder / "model.onnx").unlink(),
         lambda folder: (folder / "model.onnx.data").write_bytes(b"short"),

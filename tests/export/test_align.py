@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edgespec.export.align.flow import AlignPlan, check_out, kept_layers
 from edgespec.export.align.gather import Asked, gather, kept, lessons
 from edgespec.export.align.layers import least_missed, with_layers
 from edgespec.export.align.merge import merge
+from edgespec.export.align.recipes import KINDS, Recipe
 from edgespec.export.align.written import Alone, Written, write
 from edgespec.export.lora import open_lora
 from edgespec.export.read.gguf import open_gguf_checkpoint
@@ -24,9 +26,10 @@ from llama_reference import numpy_logits, write_llama
 from test_lora import MODULES, TOKENS, merged
 
 import edgespec
-from edgespec.adapt.labels import KEPT
+from edgespec.adapt.labels import KEPT, labels
 from edgespec.backends.fake import TableModel
 from edgespec.cli import main
+from edgespec.cli.adapt_train import RECIPES
 from edgespec.errors import UsageError
 from edgespec.session.session import Session
 from edgespec.store import pairs
@@ -181,6 +184,77 @@ def test_bad_words_are_one_line(words: list[str], line: str, capsys):
     said = capsys.readouterr().err
     assert line in said
     assert said.count("\n") == 1
+
+
+def test_the_command_names_every_recipe():
+    assert tuple(KINDS) == RECIPES
+    with pytest.raises(UsageError, match="'kl': expected one of covering, omnidraft, "):
+        Recipe("kl")
+
+
+def a_lesson(m: int, reference: Sequence[float] = ()) -> lesson.Lesson:
+    """Of m rows in a drafter of V tokens, whose target always says 1."""
+    ids = np.zeros((m, 2), np.int64) + [1, 2]
+    known = labels(ids, np.zeros((m, 2), np.float32) + np.float32([0.8, 0.1]))
+    rows = np.arange(m, dtype=np.int32)
+    return lesson.Lesson(rows, rows, known, np.array(reference, np.float32))
+
+
+def test_what_a_reference_shows_to_be_learnable_is_learned_from():
+    pytest.importorskip("torch", reason="the extra `train` is not installed")
+    from edgespec.export.align.train import worth
+
+    batch = [a_lesson(3, [0.1, 0.9, 0.4]), a_lesson(2, [0.2, 0.3])]
+    losses = np.float32([0.5, 1.0, 0.4, 1.2, 0.9])  # above: 0.4, 0.1, 0.0, 1.0, 0.6
+    assert worth(losses, batch, 0.4).tolist() == [False, False, False, True, True]
+    assert worth(losses, batch, 0.01).tolist() == [False, False, False, True, False]
+    assert worth(losses, [a_lesson(5)], 1.0).all()
+
+
+class Toy:
+    """A network whose states are its ids' rows of a table, which is what learns."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        self.head = torch.randn(V, 4)
+        self.table = torch.randn(V, 4, requires_grad=True)
+        self.parameters = [self.table]
+
+    def hidden(self, ids: Any) -> Any:
+        return self.table[ids]
+
+    def state(self) -> dict[str, Any]:
+        return {"table": self.table.detach().clone()}
+
+    def become(self, state: dict[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            self.table.copy_(state["table"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_network_learns_by_every_recipe(name: str, tmp_path: Path):
+    pytest.importorskip("torch", reason="the extra `train` is not installed")
+    from edgespec.export.align.train import scores, teach
+
+    network, told = Toy(), []
+    lessons = [a_lesson(6) for _ in range(40)]
+    recipe = Recipe(name, epochs=30, rate=0.05, tokens=48)
+    before = scores(network, lessons, 48)
+    file = tmp_path / "checkpoint.pt"
+    teach(network, lessons, recipe, file, lambda what, share: told.append((what, share)), of="toy")
+    after = scores(network, lessons, 48)
+    assert after.overlap > before.overlap + 0.2
+    begun = [what.split(",")[0] for what, share in told if share == 1]
+    assert begun == ["training a reference", "training"][name != "adaspec" :]
+    told.clear()
+    again = Toy()
+    teach(again, lessons, recipe, file, lambda what, share: told.append((what, share)), of="toy")
+    assert told == []  # nothing is trained twice
+    assert scores(again, lessons, 48) == after
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from edgespec.errors import ContextError, UsageError
 from edgespec.session.load import load
-from edgespec.session.request import schema_of
+from edgespec.session.request import request_of, schema_of
 from edgespec.session.session import Session
 
 ASK = [{"role": "user", "content": "Tell me a story about a little fox."}]
@@ -190,6 +190,32 @@ def test_plain_text_undoes_the_schema_of_the_session() -> None:
         assert said.startswith("Once upon a time")
         said = one.create_chat_completion(ASK, max_tokens=16)["choices"][0]["message"]["content"]
         assert isinstance(json.loads(said), dict)
+
+
+TOOL = {"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"grammar": 'root ::= "yes"'}, "response_format and grammar"),
+        ({"json_schema": {"type": "array"}}, "response_format and json_schema"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "response_format with a tool"),
+    ],
+)
+def test_two_forms_of_one_answer_are_refused(given: dict[str, object], line: str) -> None:
+    form = {"type": "json_object"}
+    with pytest.raises(UsageError, match=f"^{line}.*: expected one"):
+        request_of({"response_format": form, **given}, stream=False)  # type: ignore[typeddict-item]
+    plain = request_of({"response_format": {"type": "text"}, **given}, stream=False)  # type: ignore[typeddict-item]
+    kept = [plain.options[name] for name in ("json_schema", "grammar")]  # type: ignore[literal-required]
+    assert kept.count("") == 1
+
+
+def test_a_tool_that_has_to_be_called_leaves_no_room_for_a_grammar() -> None:
+    given = {"tools": [TOOL], "tool_choice": "required", "grammar": 'root ::= "yes"'}
+    with pytest.raises(UsageError, match="^a tool that has to be called and grammar: expected one"):
+        request_of(given, stream=False)  # type: ignore[arg-type]
 
 
 def test_a_negative_seed_counts_as_none_given() -> None:

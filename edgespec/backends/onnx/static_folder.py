@@ -36,7 +36,7 @@ class StaticFolder:
             table = np.load(path / about["table"], mmap_mode="r")
             found = cls(path, about, table, np.load(path / about["rotation"]))
             found.check_parts()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(
                 f"{path} is no complete static model ({type(error).__name__}: {error}): expected "
                 "what `edgespec export onnx --npu` writes; export it again"
