@@ -194,6 +194,15 @@ def test_a_model_is_named_as_it_was_named_last() -> None:
     assert (both.model, both.hf_repo) == ("t", "u/t")  # which is refused where it is opened
 
 
+def test_a_pair_takes_the_place_of_models_named_before_it() -> None:
+    file = Config(model="t.gguf", draft_model="d.gguf", lora_draft="a.gguf", threads=2)
+    for pair in ("demo", "demo-foreign"):
+        assert with_values(file, {"pair": pair}, "flags") == Config(pair=pair, threads=2)
+    with_them = with_values(file, {"pair": "x", "draft_model": "e.gguf"}, "flags")
+    assert with_them == Config(pair="x", draft_model="e.gguf", threads=2)
+    assert with_values(with_them, {"pair": "x"}, "flags") == with_them
+
+
 def test_folders_follow_the_environment(tmp_path: Path) -> None:
     assert cache_folder({"EDGESPEC_HOME": "/e", "XDG_CACHE_HOME": "/x"}) == Path("/e")
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgespec")

@@ -5,7 +5,9 @@ The work is edgespec.export.align's, which needs the extra `train`.
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -75,14 +77,18 @@ def train(
 def asked(args: Namespace, config: Config, fewest: int) -> tuple[list[Messages], str]:
     """What the target answers, and whose prompts they are: the user's, if they are not too few."""
     if args.prompts:
-        prompts = read_prompts(Path(args.prompts))
-        given: list[Messages] = [prompt.messages for prompt in prompts]
+        given = once([prompt.messages for prompt in read_prompts(Path(args.prompts))])
         return given, f"{len(given):,} of {args.prompts}"
-    kept = [] if unmade(config) else prompts_of(config).messages()
+    kept = [] if unmade(config) else once(prompts_of(config).messages())
     if len(kept) >= fewest:
         return kept, f"{len(kept):,} that were kept of this pair's"
     own: list[Messages] = [prompt.messages for name in ASSISTANT for prompt in built_in(name)]
     return own, f"the {len(own)} built-in ones; give your own with --prompts"
+
+
+def once(prompts: Sequence[Messages]) -> list[Messages]:
+    """Each of them once: what is taught must not be among what is held out."""
+    return list({json.dumps(one): one for one in prompts}.values())
 
 
 def chosen(value: int | None, default: int, flag: str, least: int, most: int) -> int:

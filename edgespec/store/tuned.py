@@ -96,7 +96,8 @@ def applied(read: Callable[[Config], Config], base: Config) -> Config:
     if pair is None:
         return config
     below = with_values(base, pair.values, f"pair {pair.name}")
-    return replace(read(below), pair=below.pair)
+    named = replace(below, pair=config.pair)  # so that its name takes no model's place
+    return replace(read(named), pair=below.pair)
 
 
 def _toml(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,8 @@ import edgespec
 from edgespec.adapt.labels import KEPT, labels
 from edgespec.backends.fake import TableModel
 from edgespec.cli import main
-from edgespec.cli.adapt_train import RECIPES
+from edgespec.cli.adapt_train import RECIPES, asked
+from edgespec.config import Config
 from edgespec.errors import UsageError
 from edgespec.session.session import Session
 from edgespec.store import pairs
@@ -190,6 +192,14 @@ def test_the_command_names_every_recipe():
     assert tuple(KINDS) == RECIPES
     with pytest.raises(UsageError, match="'kl': expected one of covering, omnidraft, "):
         Recipe("kl")
+
+
+def test_a_prompt_given_twice_is_answered_once(tmp_path: Path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "One"}\n{"prompt": "Two"}\n{"prompt": "One"}\n', "utf-8")
+    found, whose = asked(Namespace(prompts=str(prompts)), Config(), 20)
+    assert [messages[0]["content"] for messages in found] == ["One", "Two"]
+    assert whose == f"2 of {prompts}"
 
 
 def a_lesson(m: int, reference: Sequence[float] = ()) -> lesson.Lesson:
