@@ -74,3 +74,12 @@ def backend_of(path: Path) -> str:
             "ONNX model; check the path"
         )
     return name
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether the file is a low-rank adapter, of either backend. Raises: ModelFileError."""
+    if path.suffix != ".gguf":
+        return path.suffix == ".onnx_adapter"
+    from edgespec.backends.gguf import check, file
+
+    return file.read_header(path).metadata.get("general.type") == check.ADAPTER

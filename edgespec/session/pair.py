@@ -225,7 +225,8 @@ class OpenPair:
         if self.draft_model is None:
             return f"{words}; drafter: {method.speculator.name}"
         bridge = f" over the {method.bridge} bridge" if method.bridge else ""
-        return f"{words}; drafter on {self.draft_model.device}{bridge}"
+        adapter = f" with {Path(lora).name}" if (lora := self._config.lora_draft) else ""
+        return f"{words}; drafter{adapter} on {self.draft_model.device}{bridge}"
 
     def close(self) -> None:
         """Save what drafters learned, then free the models."""

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgespec.export import lora
+from edgespec.export.read.gguf import open_gguf_checkpoint
+from hf_maker import write_adapter
 
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import answer_line, bars, session_chart, sparkline
@@ -261,6 +264,29 @@ def test_the_drafter_is_exchanged_and_paced(
     assert talk.session.method.speculator.name == ""
     assert "no drafter" in said
     assert "[speculation off;" in said
+
+
+def test_a_drafter_gets_its_adapter_while_the_talk_goes_on(
+    talk: Talk, stories260k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = open_gguf_checkpoint(stories260k)
+    shape = base["blk.0.attn_output.weight"].floats().shape
+    write_adapter(tmp_path / "peft", {"model.layers.0.self_attn.o_proj": shape}, alpha=999.0)
+    mine, *_ = lora.export(tmp_path / "peft", base, tmp_path / "mine")
+    told(talk, capsys, "/spec on", f"/draft {stories260k}", "/draft 4", "Hi")
+    alone = talk.answers[-1]
+    said = told(talk, capsys, f"/draft {mine}")
+    assert "drafter with mine.gguf on CPU" in said
+    config = talk.session.config
+    assert (config.draft_model, config.lora_draft) == (str(stories260k), str(mine))
+    told(talk, capsys, "/clear", "Hi")
+    assert len(talk.conversation.messages) == 2
+    assert talk.answers[-1].n_accepted < alone.n_accepted  # it was drawn at random
+    mine.write_bytes(mine.read_bytes()[:-100])
+    said = told(talk, capsys, f"/draft {mine}", "/draft")
+    assert said.count("edgespec: ") == 1
+    told(talk, capsys, f"/draft {stories260k}")
+    assert talk.session.config.lora_draft == ""
 
 
 def test_a_drafter_that_is_not_wanted_is_not_fetched(

@@ -24,8 +24,10 @@ NOT_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
 MATRICES = {"token_embd", "output", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output"}
 MATRICES |= {"ffn_gate", "ffn_up", "ffn_down"}
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+ADAPTER = "adapter"
 # What is not one causal model over text, by general.type or architecture.
-OTHER_KINDS = {"adapter": "a LoRA adapter", "mmproj": "a projector", "clip": "a projector"}
+OTHER_KINDS = {ADAPTER: "a LoRA adapter", "mmproj": "a projector", "clip": "a projector"}
+ADAPTERS_USE = "give it with --lora-draft, beside its draft model"
 
 
 def check_file(path: Path, *, spelled: bool = True) -> Header:
@@ -152,7 +154,8 @@ def _check_kind(header: Header) -> None:
         raise refusal(header.path, "names no architecture", "general.architecture")
     for kind in (architecture, metadata.get("general.type")):
         if kind in OTHER_KINDS:
-            raise refusal(header.path, f"is {OTHER_KINDS[kind]}", "a language model")
+            use = ADAPTERS_USE if kind == ADAPTER else ""
+            raise refusal(header.path, f"is {OTHER_KINDS[kind]}", "a language model", use)
 
 
 def _check_sizes(facts: _Facts) -> None:

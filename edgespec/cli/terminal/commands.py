@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 
+from edgespec.backends import is_adapter
 from edgespec.cli.output import show_progress
 from edgespec.cli.terminal.charts import session_chart
 from edgespec.cli.terminal.line import bare, file_names, first_word, last_word, unquoted
@@ -209,7 +210,7 @@ def model(talk: Talk, rest: str) -> Answer:
 
 
 def draft(talk: Talk, rest: str) -> Answer:
-    """/draft N|auto|none|FILE|USER/REPO: how far to draft, or with what."""
+    """/draft N|auto|none|FILE|USER/REPO: how far to draft, or with what; FILE: or its adapter."""
     config = talk.session.config
     if rest == "auto":
         reopen(talk, replace(config, draft_tokens="auto", drafter="auto"))
@@ -218,13 +219,21 @@ def draft(talk: Talk, rest: str) -> Answer:
     elif rest == "none":
         reopen(talk, replace(config, drafter="none"))
     elif rest:
-        other = replace(config, draft_model="", hf_repo_draft="", lora_draft="", drafter="auto")
-        reopen(talk, with_values(other, named(bare(rest), "draft_model"), "/draft"))
+        reopen(talk, drafting_with(config, bare(rest)))
     words = f"{talk.session.where()}; draft_tokens {talk.session.config.draft_tokens}"
     if config.speculative == "off" and rest not in ("", "none"):
         words += "; speculation is off: /spec auto uses it"
     note(f"[{words}]")
     return None
+
+
+def drafting_with(config: Config, text: str) -> Config:
+    """With another draft model, or the same and an adapter of it."""
+    file = place(text)
+    if file.is_file() and is_adapter(file):
+        return with_values(config, {"lora_draft": str(file)}, "/draft")
+    other = replace(config, draft_model="", hf_repo_draft="", lora_draft="", drafter="auto")
+    return with_values(other, named(text, "draft_model"), "/draft")
 
 
 def named(text: str, field: str) -> dict[str, str]:
@@ -299,7 +308,7 @@ COMMANDS = (
     Command("/load", load, "FILE", "go on with a saved one", (), ("file",)),
     Command("/read", read, "FILE [TEXT]", "ask with a file's text", (), ("file",)),
     Command("/model", model, "[NAME|FILE]", "another pair or target", (), ("pair", "file")),
-    Command("/draft", draft, "[FILE|N|auto|none]", "another drafter, or how many tokens it drafts",
+    Command("/draft", draft, "[FILE|N|auto|none]", "another drafter, its adapter, how many tokens",
             (), ("auto", "none", "file")),
     Command("/spec", spec, "[on|off|auto]", "draft always, never, or while it pays", (),
             SPECULATIVE),
