@@ -23,7 +23,6 @@ from typing import Any
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
 from edgespec.option import (
-    USUAL_PAIR,
     Option,
     json_text,
     none_or,
@@ -84,9 +83,7 @@ def drafter_names(text: str) -> str:
 class Config:
     """A pair of models and how to sample: what `edgespec.load` takes and every command accepts."""
 
-    pair: str = option(
-        USUAL_PAIR, "--pair", str, "NAME", "a known pair: see `edgespec models list`"
-    )
+    pair: str = option("demo", "--pair", str, "NAME", "a known pair: see `edgespec models list`")
     model: str = option("", "-m --model", str, "FILE", "target model (GGUF), instead of a pair")
     draft_model: str = option(
         "", "-md --draft-model --model-draft", str, "FILE", "draft model (GGUF)"

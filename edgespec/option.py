@@ -23,7 +23,8 @@ elif TYPE_CHECKING:
 
 log = logging.getLogger("edgespec")
 
-USUAL_PAIR = "demo"  # where nothing is named
+FORMS = ("json_schema", "grammar")  # what answers have to follow
+MODELS = ("model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")  # options that name one
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,9 @@ def json_text(schema: Mapping[str, Any]) -> str:
 def renamed(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
     """What `values`, laid over `before`, empty: a model's other name, and its adapter.
 
-    A pair takes the place of models that were named before it, unless it was named with them.
+    A pair takes the place of models that were named before it.
     """
-    emptied = dict[str, str]()
-    if values.get("pair") and not (values["pair"] == before["pair"] != USUAL_PAIR):
-        models = ("model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")
-        emptied = {name: "" for name in models if not values.get(name)}
+    emptied = {name: "" for name in MODELS if values.get("pair") and not values.get(name)}
     for one, other in (("model", "hf_repo"), ("draft_model", "hf_repo_draft")):
         for given, left in ((one, other), (other, one)):
             if values.get(given) and not values.get(left):

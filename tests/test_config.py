@@ -200,7 +200,6 @@ def test_a_pair_takes_the_place_of_models_named_before_it() -> None:
         assert with_values(file, {"pair": pair}, "flags") == Config(pair=pair, threads=2)
     with_them = with_values(file, {"pair": "x", "draft_model": "e.gguf"}, "flags")
     assert with_them == Config(pair="x", draft_model="e.gguf", threads=2)
-    assert with_values(with_them, {"pair": "x"}, "flags") == with_them
 
 
 def test_folders_follow_the_environment(tmp_path: Path) -> None:

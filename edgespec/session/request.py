@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from edgespec.config import check_known
 from edgespec.errors import UsageError
-from edgespec.option import Options
+from edgespec.option import FORMS, Options
 from edgespec.session.tools import Tools, tools_of
 
 Message = Mapping[str, Any]
@@ -82,10 +82,7 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
     if logprobs:
         out["n_top"] = checked_count("top_logprobs", given.get("top_logprobs") or 0, 0)
     tools = tools_of(given.get("tools"), given.get("tool_choice"))
-    schema = schema_asked(given, tools)
-    if schema is not None:
-        out["json_schema"] = given.get("json_schema") or schema
-        out["grammar"] = given.get("grammar") or ""
+    out.update(form_of(given, tools))
     n_tokens, seed = limit_of(given), given.get("seed")
     if n_tokens is not None:
         out["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
@@ -161,8 +158,8 @@ def joined(message: Message) -> Message:
     return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
 
 
-def schema_asked(given: ChatOptions, tools: Tools | None) -> str | None:
-    """The JSON schema of this answer, "" for none; None: what the session has, if anything.
+def form_of(given: ChatOptions, tools: Tools | None) -> Options:
+    """JSON schema and grammar of this answer, "" for none; left out where they are the session's.
 
     Raises: UsageError for more than one form of an answer.
     """
@@ -172,10 +169,10 @@ def schema_asked(given: ChatOptions, tools: Tools | None) -> str | None:
         if schema:
             raise UsageError("response_format with a tool that has to be called: expected one")
         schema, what = tools.schema, "a tool that has to be called"
-    others = [name for name in ("json_schema", "grammar") if given.get(name)]
-    if schema and others:
-        raise UsageError(f"{what} and {others[0]}: expected one of them")
-    return schema
+    own = {name: form for name in FORMS if (form := given.get(name)) not in (None, "")}
+    if schema and own:
+        raise UsageError(f"{what} and {next(iter(own))}: expected one of them")
+    return cast(Options, {} if schema is None else {"json_schema": schema, "grammar": "", **own})
 
 
 def schema_of(response_format: Mapping[str, Any]) -> str:

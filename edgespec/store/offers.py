@@ -14,12 +14,13 @@ from typing import Any
 from edgespec.config import Config, cache_folder, with_values
 from edgespec.errors import UsageError
 from edgespec.files import in_words, place
+from edgespec.option import MODELS
 from edgespec.store import hub, pairs, tuned
 from edgespec.store.hub import cache
 from edgespec.store.hub.names import asked_by, models_of
 
 log = logging.getLogger("edgespec")
-NAMES = ("pair", "model", "draft_model", "hf_repo", "hf_repo_draft", "lora_draft")
+NAMES = ("pair", *MODELS)
 # Options that are of one pair of models, and not of how models are used here.
 OF_A_MODEL = (*NAMES, "bridge", "chat_template")
 

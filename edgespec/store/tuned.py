@@ -17,6 +17,7 @@ from typing import Any
 from edgespec.config import Config, config_file, with_values
 from edgespec.errors import UsageError
 from edgespec.files import text_of, write_whole
+from edgespec.option import MODELS
 from edgespec.store import pairs
 
 if sys.version_info >= (3, 11):
@@ -95,9 +96,14 @@ def applied(read: Callable[[Config], Config], base: Config) -> Config:
     pair = None if config.model or config.hf_repo else find(config.pair)
     if pair is None:
         return config
-    below = with_values(base, pair.values, f"pair {pair.name}")
-    named = replace(below, pair=config.pair)  # so that its name takes no model's place
-    return replace(read(named), pair=below.pair)
+    named = {key: value for key, value in pair.values.items() if key in ("pair", *MODELS)}
+    settled = {key: value for key, value in pair.values.items() if key not in named}
+    config = read(with_values(base, settled, f"pair {pair.name}"))
+    own = ("draft_model", "hf_repo_draft", "lora_draft")  # a drafter, or an adapter, of the user's
+    for given, left in ((own[:2], own), (own[2:], own[2:])):
+        if any(getattr(config, name) for name in given):
+            named = {key: value for key, value in named.items() if key not in left}
+    return replace(config, **{"pair": base.pair, **named})
 
 
 def _toml(value: Any) -> str:

@@ -20,6 +20,7 @@ from edgespec.config import PER_CALL, Config, cache_folder, with_values
 from edgespec.device import n_cores
 from edgespec.errors import UsageError
 from edgespec.files import place
+from edgespec.option import MODELS
 from edgespec.protocols import OpenModel
 from edgespec.session import opening
 from edgespec.session.methods import Method
@@ -171,7 +172,7 @@ def opened(path: Path, config: Config) -> Iterator[OpenModel]:
 def made_otherwise(found: Tuning, place: Mapping[str, str]) -> list[Setup]:
     """Known pairs of the same weights as the configured one; notes in `found` what is not here."""
     config = found.config
-    own = (*(name for name in NAMED if name != "pair"), "n_gpu_layers", "kv_type")
+    own = (*MODELS, "n_gpu_layers", "kv_type")
     if any(getattr(config, name) != getattr(Config, name) for name in own):
         return []  # models of the user's, or what graphs cannot do
     setups = []
@@ -306,7 +307,7 @@ def row_of(way: Way, plain: Way, over: float, setup: Setup) -> dict[str, Any]:
 
 # Every option is one of these: it names a model, is chosen here, is kept as it was tuned with, or
 # says how models are used and not what they are.
-NAMED = ("pair", "model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")
+NAMED = ("pair", *MODELS)
 CHOSEN = ("device", "device_draft", "drafter")
 KEPT = (
     "ctx_size", "n_gpu_layers", "loading", "kv_type", "kv_type_draft", "draft_window", "bridge",

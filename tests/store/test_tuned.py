@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(flags: dict[str, object]) -> Config:
-    return tuned.applied(lambda base: resolve(Namespace(**flags), {}, base=base), Config())
+def read(flags: dict[str, object], **environ: str) -> Config:
+    return tuned.applied(lambda base: resolve(Namespace(**flags), environ, base=base), Config())
 
 
 def test_a_tuned_pair_comes_back_as_it_was_saved() -> None:
@@ -44,6 +45,16 @@ def test_its_drafter_gives_way_to_one_that_is_named_otherwise() -> None:
     tuned.save(tuned.TunedPair("mine", {"pair": "demo", "draft_model": "d", "lora_draft": "a"}))
     assert read({"pair": "mine"}) == Config(draft_model="d", lora_draft="a")
     assert read({"pair": "mine", "hf_repo_draft": "u/d"}) == Config(hf_repo_draft="u/d")
+
+
+def test_it_takes_the_place_of_models_named_before_it() -> None:
+    tuned.save(tuned.TunedPair("mine", {"model": "t", "draft_model": "d", "threads": 3}))
+    mine = Config(model="t", draft_model="d", threads=3)
+    for before in ({"EDGESPEC_PAIR": "demo-foreign"}, {"EDGESPEC_MODEL": "x"},
+                   {"EDGESPEC_DRAFT_MODEL": "e", "EDGESPEC_LORA_DRAFT": "b"}):  # fmt: skip
+        assert read({"pair": "mine"}, **before) == mine
+    assert read({"lora_draft": "b"}, EDGESPEC_PAIR="mine") == replace(mine, lora_draft="b")
+    assert read({"pair": "demo"}, EDGESPEC_PAIR="mine") == Config()
 
 
 def test_it_says_nothing_where_a_model_is_named() -> None:

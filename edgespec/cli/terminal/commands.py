@@ -17,6 +17,7 @@ from edgespec.config import PER_CALL, SPECULATIVE, THINK, Config, options, with_
 from edgespec.decode.sampling import check_params
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
+from edgespec.option import FORMS
 from edgespec.session import opening
 from edgespec.store import pairs
 from edgespec.store.hub.names import spec_of
@@ -25,7 +26,6 @@ from edgespec.text.detokenizer import StopText
 from edgespec.types import ModelInfo, Piece
 
 Answer = Iterator[Piece] | None
-FORMS = ("json_schema", "grammar")  # what answers have to follow
 FLAG_OF = {one.name: next(flag for flag in opt.flags if flag[:2] == "--") for one, opt in options()}
 NUMBER = re.compile(r"[-+]?[\d.]+")
 MODEL_FILES = (".gguf", ".onnx")
