@@ -15,7 +15,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import Field, dataclass, fields, replace
-from functools import partial
+from functools import partial, reduce
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ PER_CALL = tuple(one.name for one, opt in options() if opt.per_call)
 def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
     """`config` with `values`, texts or TOML's and Python's types, read as their options do.
 
-    A model named in one way is no longer named in the other, a file or a repository.
+    A model named in one way is no longer named in another: a file, a repository or within a pair.
     Raises: UsageError naming `source`, the key and, for an unknown key, the nearest known one.
     """
     known = {one.name: (one, opt) for one, opt in options()}
@@ -278,31 +278,33 @@ def check_known(names: Iterable[str], known: Sequence[str], source: str) -> None
             raise UsageError(f"{source}: unknown key {name!r}: {hint}")
 
 
-def from_file(config: Config, path: Path) -> Config:
-    """`config` overlaid with the TOML file at `path`. Raises: UsageError naming file and key."""
+Layer = tuple[Mapping[str, Any], str]  # values of options, and where they were said
+
+
+def in_file(path: Path) -> Layer:
+    """What the TOML file at `path` says. Raises: UsageError naming the file."""
     try:
-        values = tomllib.loads(text_of(path, expected="a TOML file"))
+        return tomllib.loads(text_of(path, expected="a TOML file")), str(path)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
-    return with_values(config, values, str(path))
 
 
-def from_environment(config: Config, environ: Mapping[str, str]) -> Config:
-    """`config` overlaid with the EDGESPEC_* variables that name options.
+def in_environment(environ: Mapping[str, str]) -> Layer:
+    """What the EDGESPEC_* variables say that name options.
 
     Others are not ours, unless they nearly name one. Raises: UsageError.
     """
-    known = [variable_of(one.name) for one, _ in options()]
+    given = {one.name: variable_of(one.name) for one, _ in options()}
+    known = list(given.values())
     for variable in environ:
         if variable.startswith("EDGESPEC_") and variable not in known:
             close = difflib.get_close_matches(variable, known, n=1, cutoff=0.93)
             if close:
                 raise UsageError(f"{variable}: unknown variable: did you mean {close[0]}?")
-    given = {one.name: variable_of(one.name) for one, _ in options()}
     values = {name: environ[variable] for name, variable in given.items() if variable in environ}
     for name, value in values.items():
         with_values(Config(), {name: value}, given[name])  # which an error names
-    return with_values(config, values, "environment")
+    return values, "environment"
 
 
 def variable_of(name: str) -> str:
@@ -342,25 +344,24 @@ def _denied(flag: str) -> str:
     return flag.replace("--", "--no-", 1)
 
 
-def resolve(
-    flags: Namespace,
-    environ: Mapping[str, str] | None = None,
-    *,
-    path: Path | None = None,
-    base: Config | None = None,
-) -> Config:
-    """The configuration in force: `base` < config file < environment < flags.
+def layers(
+    flags: Namespace, environ: Mapping[str, str] | None = None, *, path: Path | None = None
+) -> list[Layer]:
+    """What the user says, the config file first, then the environment, then the flags.
 
     path: the config file, by default the user's own, which need not exist.
     """
     environ = os.environ if environ is None else environ
-    config = base or Config()
     own = path or config_file(environ)
-    if path is not None or own.is_file():
-        config = from_file(config, own)
-    config = from_environment(config, environ)
+    file = [in_file(own)] if path is not None or own.is_file() else []
     given = {one.name: getattr(flags, one.name, None) for one, _ in options()}
-    return with_values(config, {k: v for k, v in given.items() if v is not None}, "flags")
+    typed = {name: value for name, value in given.items() if value is not None}
+    return [*file, in_environment(environ), (typed, "flags")]
+
+
+def laid(config: Config, said: Iterable[Layer]) -> Config:
+    """`config` with these over it, one after the other."""
+    return reduce(lambda below, layer: with_values(below, *layer), said, config)
 
 
 def config_file(environ: Mapping[str, str] | None = None) -> Path:

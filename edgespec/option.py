@@ -23,7 +23,7 @@ elif TYPE_CHECKING:
 
 log = logging.getLogger("edgespec")
 
-FORMS = ("json_schema", "grammar")  # what answers have to follow
+CONSTRAINTS = ("json_schema", "grammar")  # what answers have to follow
 MODELS = ("model", "hf_repo", "draft_model", "hf_repo_draft", "lora_draft")  # options that name one
 
 
@@ -174,8 +174,8 @@ def renamed(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, s
         names["draft_model"] = os.path.expanduser(names["draft_model"])
     if any(was.values()) and any(sides.values()) and sides != was and "lora_draft" not in values:
         emptied["lora_draft"] = ""  # it came with the other draft model, or for it
-        if adapter := before["lora_draft"]:
-            log.warning("--lora-draft %s is left out: it is for another draft model", adapter)
+    if "lora_draft" in emptied and (adapter := before["lora_draft"]):
+        log.warning("--lora-draft %s is left out: it is for another draft model", adapter)
     return emptied
 
 

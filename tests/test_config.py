@@ -17,10 +17,11 @@ from edgespec.config import (
     add_flags,
     cache_folder,
     config_file,
-    from_environment,
-    from_file,
+    in_environment,
+    in_file,
+    laid,
+    layers,
     options,
-    resolve,
     state_folder,
     variable_of,
     with_values,
@@ -45,22 +46,22 @@ def written(path: Path, text: str) -> Path:
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     file = written(tmp_path / "c.toml", "top_k = 1\nthreads = 1\nctx_size = 1\n")
     environ = {"EDGESPEC_THREADS": "2", "EDGESPEC_CTX_SIZE": "2"}
-    config = resolve(flags("-c", "3"), environ, path=file)
+    config = laid(Config(), layers(flags("-c", "3"), environ, path=file))
     assert (config.top_k, config.threads, config.ctx_size, config.min_p) == (1, 2, 3, 0.0)
 
 
 def test_the_users_own_file_is_read_if_there(tmp_path: Path) -> None:
     environ = {"EDGESPEC_HOME": str(tmp_path)}
-    assert resolve(flags(), environ) == Config()
+    assert laid(Config(), layers(flags(), environ)) == Config()
     written(tmp_path / "config.toml", 'drafter = "ngram"\n')
-    assert resolve(flags(), environ).drafter == "ngram"
+    assert laid(Config(), layers(flags(), environ)).drafter == "ngram"
 
 
 def test_a_command_may_have_its_own_defaults(tmp_path: Path) -> None:
     base = Config(max_tokens=64)
     environ = {"EDGESPEC_HOME": str(tmp_path)}
-    assert resolve(flags(), environ, base=base).max_tokens == 64
-    assert resolve(flags("-n", "9"), environ, base=base).max_tokens == 9
+    assert laid(base, layers(flags(), environ)).max_tokens == 64
+    assert laid(base, layers(flags("-n", "9"), environ)).max_tokens == 9
 
 
 def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> None:
@@ -73,13 +74,15 @@ def test_every_option_can_be_set_by_flag_variable_and_key(tmp_path: Path) -> Non
                    "loading": "map"}  # fmt: skip
     for one, option in options():
         sample = samples.get(one.name, "5")
-        read = getattr(from_environment(Config(), {variable_of(one.name): sample}), one.name)
+        said = in_environment({variable_of(one.name): sample})
+        read = getattr(with_values(Config(), *said), one.name)
         assert read != getattr(Config(), one.name), one.name
         quoted = f'{one.name} = "{sample}"'
-        assert getattr(from_file(Config(), written(tmp_path / "c", quoted)), one.name) == read
+        said = in_file(written(tmp_path / "c", quoted))
+        assert getattr(with_values(Config(), *said), one.name) == read
         for flag in option.flags:
             given = flags(flag, sample) if option.metavar else flags(flag)  # a switch takes nothing
-            config = resolve(given, {"EDGESPEC_HOME": str(tmp_path)})
+            config = laid(Config(), layers(given, {"EDGESPEC_HOME": str(tmp_path)}))
             assert getattr(config, one.name) == read, flag
 
 
@@ -121,7 +124,8 @@ def test_every_sampling_option_is_one_of_a_call_and_reaches_the_parameters_by_na
 
 
 def test_stop_may_be_given_several_times() -> None:
-    given = resolve(flags("--stop", "a", "--stop", "b"), {"EDGESPEC_HOME": "/nowhere"})
+    said = layers(flags("--stop", "a", "--stop", "b"), {"EDGESPEC_HOME": "/nowhere"})
+    given = laid(Config(), said)
     assert given.stop == ("a", "b")
 
 
@@ -150,29 +154,29 @@ def test_a_bad_file_is_refused_with_key_and_remedy(
 ) -> None:
     file = written(tmp_path / "config.toml", text)
     with pytest.raises(UsageError, match=expected) as caught:
-        from_file(Config(), file)
+        with_values(Config(), *in_file(file))
     assert str(file) in str(caught.value)
 
 
 def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file.*expected a TOML file"):
-        resolve(flags(), {}, path=tmp_path / "none.toml")
+        laid(Config(), layers(flags(), {}, path=tmp_path / "none.toml"))
 
 
 def test_a_bad_variable_is_named() -> None:
     with pytest.raises(UsageError, match="EDGESPEC_SEED: seed is 'x': expected a whole number"):
-        from_environment(Config(), {"EDGESPEC_SEED": "x"})
+        with_values(Config(), *in_environment({"EDGESPEC_SEED": "x"}))
 
 
 def test_a_variable_that_nearly_names_an_option_is_a_mistake() -> None:
     with pytest.raises(UsageError, match="EDGESPEC_TEMPRATURE.* did you mean EDGESPEC_TEMPERATUR"):
-        from_environment(Config(), {"EDGESPEC_TEMPRATURE": "1"})
+        with_values(Config(), *in_environment({"EDGESPEC_TEMPRATURE": "1"}))
     others = {"EDGESPEC_HOME": "x", "EDGESPEC_TEST_DATA": "x", "EDGESPEC_BUILDER_PYTHON": "x"}
-    assert from_environment(Config(), others) == Config()
+    assert with_values(Config(), *in_environment(others)) == Config()
 
 
 def test_variables_that_name_no_option_are_not_ours() -> None:
-    assert from_environment(Config(), {"EDGESPEC_TEST_DATA": "x"}) == Config()
+    assert with_values(Config(), *in_environment({"EDGESPEC_TEST_DATA": "x"})) == Config()
 
 
 def test_values_from_python_are_checked_like_flags() -> None:
@@ -190,7 +194,9 @@ def test_a_model_is_named_as_it_was_named_last() -> None:
     assert other == Config(model="t.gguf", draft_model="e.gguf", lora_draft="b", threads=2)
     assert with_values(other, {"hf_repo": "u/t"}, "flags").model == ""
     assert with_values(tuned, {"draft_model": "d.gguf"}, "flags") == tuned
-    both = from_environment(Config(), {"EDGESPEC_MODEL": "t", "EDGESPEC_HF_REPO": "u/t"})
+    both = with_values(
+        Config(), *in_environment({"EDGESPEC_MODEL": "t", "EDGESPEC_HF_REPO": "u/t"})
+    )
     assert (both.model, both.hf_repo) == ("t", "u/t")  # which is refused where it is opened
 
 
@@ -224,14 +230,16 @@ def test_rare_options_work_but_do_not_fill_the_help() -> None:
 @pytest.mark.parametrize("text", ["1", "63", "-5", "all"])
 def test_a_window_too_small_to_draft_from_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="draft_window is '.*': expected"):
-        from_environment(Config(), {"EDGESPEC_DRAFT_WINDOW": text})
+        with_values(Config(), *in_environment({"EDGESPEC_DRAFT_WINDOW": text}))
 
 
 @pytest.mark.parametrize("text", ["-0.1", "0.51", "1", "nan", "much"])
 def test_a_share_out_of_bounds_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="adapt_share is '.*': expected"):
-        from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": text})
-    assert from_environment(Config(), {"EDGESPEC_ADAPT_SHARE": "0.5"}).adapt_share == 0.5
+        with_values(Config(), *in_environment({"EDGESPEC_ADAPT_SHARE": text}))
+    assert (
+        with_values(Config(), *in_environment({"EDGESPEC_ADAPT_SHARE": "0.5"})).adapt_share == 0.5
+    )
 
 
 def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:
@@ -239,7 +247,7 @@ def test_what_a_file_switched_on_a_flag_switches_off(tmp_path: Path) -> None:
     file.write_text("adapt = true\nexact = true\n", encoding="utf-8")
     parser = ArgumentParser()
     add_flags(parser, "chat")
-    config = resolve(parser.parse_args(["--no-adapt"]), {}, path=file)
+    config = laid(Config(), layers(parser.parse_args(["--no-adapt"]), {}, path=file))
     assert (config.adapt, config.exact) == (False, True)
 
 
@@ -248,5 +256,8 @@ def test_options_of_one_command_are_no_flags_of_others() -> None:
     add_flags(parser, "bench")
     with pytest.raises(SystemExit):
         parser.parse_args(["--color", "on"])
-    given = resolve(parser.parse_args([]), {"EDGESPEC_COLOR": "on", "EDGESPEC_HOME": "/nowhere"})
+    given = laid(
+        Config(),
+        layers(parser.parse_args([]), {"EDGESPEC_COLOR": "on", "EDGESPEC_HOME": "/nowhere"}),
+    )
     assert given.color == "on"

@@ -18,14 +18,13 @@ Where nothing is known (no ids, tail 1) both laws are one event: no loss and no 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.labels import Labels
-from edgespec.errors import UsageError
 
 Floats = NDArray[np.floating[Any]]
 
@@ -141,15 +140,6 @@ def nll(z: Floats, labels: Labels) -> Scored:
     return _chosen(z, labels.piece, np.ones(len(z), z.dtype))
 
 
-def said(z: Floats, labels: Labels) -> Scored:
-    """-log q of the token that the target found likeliest, or of its piece.
-
-    Source: FastDraft, arXiv 2411.11055: cross-entropy on the target's answers.
-    """
-    likeliest = np.take_along_axis(labels.ids, labels.probs.argmax(axis=1)[:, None], 1)[:, 0]
-    return nll(z, replace(labels, piece=np.where(labels.piece < 0, likeliest, labels.piece)))
-
-
 def hybrid(
     z: Floats, labels: Labels, *, weight: float = PIECES, divergence: Loss = reverse_kl
 ) -> Scored:
@@ -184,17 +174,9 @@ LOSSES: dict[str, Loss] = {
     "nll": nll,
     "reverse-kl": reverse_kl,
     "reward": reward,
-    "said": said,
     "tvd": tvd,
     "tvd++": tvd_plus,
 }
-
-
-def loss_named(name: str) -> Loss:
-    """A loss by its name. Raises: UsageError."""
-    if name not in LOSSES:
-        raise UsageError(f"loss {name!r} is not known: expected one of {', '.join(LOSSES)}")
-    return LOSSES[name]
 
 
 def _chosen(z: Floats, column: NDArray[np.int64], weight: Floats) -> Scored:

@@ -14,7 +14,7 @@ from edgespec.adapt.adamw import AdamW, Settings
 from edgespec.adapt.adapter import HeadAdapter
 from edgespec.adapt.corrected import backward, corrected
 from edgespec.adapt.examples import Batch, Examples
-from edgespec.adapt.losses import Loss, Scored, covering
+from edgespec.adapt.losses import Floats, Loss, Scored, covering
 
 POSITIONS = 256  # of a step
 
@@ -85,12 +85,11 @@ class Trainer:
             self._slow.hold(rows)
 
     def _worth(self, batch: Batch, scored: Scored) -> NDArray[np.int64]:
-        """Which positions to learn from, rising; of equal ones those of the largest loss."""
+        """Which positions to learn from, rising."""
         if self._slow is None:
             return np.arange(len(batch))
         reference = score(self._slow, batch, self.recipe.loss)
-        order = np.lexsort((-scored.loss, reference.loss - scored.loss))
-        return np.sort(order[: max(1, round(self.recipe.share * len(batch)))])
+        return most_above(scored.loss, reference.loss, self.recipe.share)
 
     def _follow(self) -> None:
         """Move the average a little towards the adapter."""
@@ -102,3 +101,12 @@ class Trainer:
 def score(adapter: HeadAdapter, batch: Batch, loss: Loss) -> Scored:
     """Losses of a batch under an adapter."""
     return loss(corrected(adapter, batch).z, batch.labels)
+
+
+def most_above(losses: Floats, reference: Floats, share: float) -> NDArray[np.int64]:
+    """The share of positions whose losses are most above the reference's, rising; one at least.
+
+    Of equal ones those of the largest loss. losses, reference: [m].
+    """
+    order = np.lexsort((-losses, reference - losses))
+    return np.sort(order[: max(1, round(share * len(losses)))])

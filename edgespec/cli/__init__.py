@@ -117,11 +117,11 @@ def dispatch(words: list[str]) -> int:
     try:
         if command.DEFAULTS is None:
             return int(command.run(args))
-        from edgespec.config import resolve
+        from edgespec.config import layers
         from edgespec.store import tuned
 
         path = Path(args.config) if args.config else None
-        config = tuned.applied(lambda base: resolve(args, path=path, base=base), command.DEFAULTS)
+        config = tuned.applied(layers(args, path=path), command.DEFAULTS)
         return int(command.run(args, config))
     finally:
         show_progress.clear()  # what it stopped in must not share a row with the error

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgespec.cli.output import add_json, folded, show_progress, write_json
 from edgespec.cli.tty import PICTURES
-from edgespec.config import cache_folder, resolve
+from edgespec.config import Config, cache_folder, laid, layers
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import in_words, sha256_of
 from edgespec.store import hub, pairs, removal, tuned
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
         raise UsageError(
             "expected `edgespec models list`, or `edgespec models show NAME`; so with pull and rm"
         )
-    offline = resolve(args).offline
+    offline = laid(Config(), layers(args)).offline
     if args.action == "list":
         data, lines = listed()
     elif args.action == "show":

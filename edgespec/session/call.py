@@ -7,7 +7,7 @@ from typing import Any
 
 from edgespec.config import Config, check_known, with_values
 from edgespec.decode.sampling import biases, check_params
-from edgespec.option import Options
+from edgespec.option import CONSTRAINTS, Options
 from edgespec.protocols import OpenModel
 from edgespec.session import opening
 from edgespec.session.request import checked_count
@@ -23,8 +23,8 @@ def config_of(config: Config, options: Options) -> Config:
     check_known(values, tuple(Options.__annotations__), "generate")
     for name in OF_A_CALL:
         values.pop(name, None)
-    if {"json_schema", "grammar"} & set(values):  # the session's other one does not count
-        values = {"json_schema": "", "grammar": "", **values}
+    if values.keys() & set(CONSTRAINTS):  # the session's other one does not count
+        values = {**dict.fromkeys(CONSTRAINTS, ""), **values}
     return with_values(config, values, "generate")
 
 

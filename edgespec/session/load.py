@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgespec.config import Config, check_known, options, with_values
+from edgespec.config import Config, check_known, options
 from edgespec.errors import UsageError
 from edgespec.option import LoadOptions, Unpack
 from edgespec.protocols import Drafter
@@ -54,7 +54,7 @@ def config_of(
         check_drafter(drafter)
     elif drafter != "auto":  # which a tuned pair may settle
         values["drafter"] = drafter
-    return tuned.applied(lambda base: with_values(base, values, "load"), Config())
+    return tuned.applied([(values, "load")], Config())
 
 
 def check_drafter(own: object) -> None:

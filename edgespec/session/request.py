@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from edgespec.config import check_known
 from edgespec.errors import UsageError
-from edgespec.option import FORMS, Options
+from edgespec.option import CONSTRAINTS, Options
 from edgespec.session.tools import Tools, tools_of
 
 Message = Mapping[str, Any]
@@ -82,7 +82,7 @@ def request_of(given: ChatOptions, *, stream: bool) -> Request:
     if logprobs:
         out["n_top"] = checked_count("top_logprobs", given.get("top_logprobs") or 0, 0)
     tools = tools_of(given.get("tools"), given.get("tool_choice"))
-    out.update(form_of(given, tools))
+    out.update(constraint_of(given, tools))
     n_tokens, seed = limit_of(given), given.get("seed")
     if n_tokens is not None:
         out["max_tokens"] = n_tokens if n_tokens > 0 else WHOLE_CONTEXT
@@ -158,7 +158,7 @@ def joined(message: Message) -> Message:
     return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
 
 
-def form_of(given: ChatOptions, tools: Tools | None) -> Options:
+def constraint_of(given: ChatOptions, tools: Tools | None) -> Options:
     """JSON schema and grammar of this answer, "" for none; left out where they are the session's.
 
     Raises: UsageError for more than one form of an answer.
@@ -169,10 +169,10 @@ def form_of(given: ChatOptions, tools: Tools | None) -> Options:
         if schema:
             raise UsageError("response_format with a tool that has to be called: expected one")
         schema, what = tools.schema, "a tool that has to be called"
-    own = {name: form for name in FORMS if (form := given.get(name)) not in (None, "")}
+    own = {name: form for name in CONSTRAINTS if (form := given.get(name)) not in (None, "")}
     if schema and own:
         raise UsageError(f"{what} and {next(iter(own))}: expected one of them")
-    return cast(Options, {} if schema is None else {"json_schema": schema, "grammar": "", **own})
+    return cast(Options, {} if schema is None else {"json_schema": schema, "grammar": ""} | own)
 
 
 def schema_of(response_format: Mapping[str, Any]) -> str:

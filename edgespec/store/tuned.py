@@ -1,7 +1,8 @@
 """Tuned pairs: a name for models and for how they run best here, as `edgespec tune` found it.
 
 One TOML file each, in pairs/ beside config.toml: option values, as in config.toml, and a table
-[measured] with what they were chosen by. `--pair NAME` puts them below config.toml.
+[measured] with what they were chosen by. `--pair NAME` puts them below config.toml, but for the
+models, which stand where the pair is named.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgespec.config import Config, config_file, with_values
+from edgespec.config import Config, Layer, config_file, laid, with_values
 from edgespec.errors import UsageError
 from edgespec.files import text_of, write_whole
 from edgespec.option import MODELS
@@ -87,23 +88,26 @@ def remove(name: str) -> int:
     return freed
 
 
-def applied(read: Callable[[Config], Config], base: Config) -> Config:
-    """`read(base)`, and if that names a tuned pair and no model, read over what was tuned.
+def applied(said: Sequence[Layer], base: Config) -> Config:
+    """`base` with what the user says over it, and if that names a tuned pair and no model, with
+    what was tuned: settings below all that is said, models where the pair is named.
 
-    read: lays what the user says over a configuration. Raises: UsageError.
+    Raises: UsageError.
     """
-    config = read(base)
+    config = laid(base, said)
     pair = None if config.model or config.hf_repo else find(config.pair)
     if pair is None:
         return config
     named = {key: value for key, value in pair.values.items() if key in ("pair", *MODELS)}
     settled = {key: value for key, value in pair.values.items() if key not in named}
-    config = read(with_values(base, settled, f"pair {pair.name}"))
-    own = ("draft_model", "hf_repo_draft", "lora_draft")  # a drafter, or an adapter, of the user's
-    for given, left in ((own[:2], own), (own[2:], own[2:])):
-        if any(getattr(config, name) for name in given):
-            named = {key: value for key, value in named.items() if key not in left}
-    return replace(config, **{"pair": base.pair, **named})
+    models: Layer = {"pair": base.pair, **named}, f"pair {pair.name}"
+    opened = list[Layer]()
+    for values, source in said:
+        if values.get("pair") == config.pair:
+            opened.append(models)
+            values = {key: value for key, value in values.items() if key != "pair"}
+        opened.append((values, source))
+    return laid(with_values(base, settled, f"pair {pair.name}"), opened)
 
 
 def _toml(value: Any) -> str:

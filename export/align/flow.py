@@ -121,7 +121,8 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     answers = gather(plan.asked, plan.work / "answers", progress)
     if len(answers) < FEWEST:
         raise UsageError(f"{len(answers)} answers: expected at least {FEWEST}; give more prompts")
-    taught, held = split(list(lessons(plan.drafter, plan.asked.target, answers)))
+    spelled = lessons(plan.drafter, plan.asked.target, answers)
+    taught, held = split([one for one in spelled if len(one.rows)])
     before = asdict(scores(network, held, recipe.tokens))
     kept = chosen_layers(network, taught[:JUDGED], plan, progress)
     network.use(kept)

@@ -44,6 +44,11 @@ class Lesson:
     reference: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
+    def said(self) -> NDArray[np.int64]:
+        """[m] the tokens of the answer, each of which a label is for."""
+        return self.ids[self.rows + 1].astype(np.int64)
+
+    @property
     def is_mapped(self) -> NDArray[np.bool_]:
         """[m] whether the target's law is known there, and not a piece alone."""
         return np.asarray(self.labels.ids.max(axis=1) >= 0)

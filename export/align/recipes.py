@@ -16,8 +16,8 @@ from edgespec.adapt.losses import (
     forward_kl,
     hybrid,
     jsd,
+    nll,
     reverse_kl,
-    said,
     tvd,
     tvd_plus,
 )
@@ -28,14 +28,16 @@ FILTERED = 0.4  # of the positions: AdaSPEC's choice
 
 @dataclass(frozen=True)
 class Kind:
-    """A loss, and the share of a batch's positions that is learned from.
+    """A loss, and what of a batch is learned from.
 
-    Those are the ones whose loss is most above that of a reference: a drafter that was trained
-    before, in the same way from all of them. 1 needs none.
+    share: of the positions where the target's law is known, those whose loss is most above that of
+    a reference: a drafter that was trained before, in the same way from all of them. 1: all, and
+    those within a token of the target's, too. by_token: from what was said alone, not from its law.
     """
 
     loss: Loss
     share: float = 1.0
+    by_token: bool = False
 
 
 KINDS = {
@@ -47,7 +49,7 @@ KINDS = {
     "tvd": Kind(tvd),
     "tvd++": Kind(tvd_plus),  # arXiv 2403.00858
     "adaspec": Kind(forward_kl, FILTERED),  # arXiv 2510.19779, section 3
-    "fastdraft": Kind(said),  # arXiv 2411.11055
+    "fastdraft": Kind(nll, by_token=True),  # arXiv 2411.11055
 }
 
 

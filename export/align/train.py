@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespec.adapt.labels import Labels
+from edgespec.adapt.labels import Labels, only_pieces
 from edgespec.adapt.losses import Loss
+from edgespec.adapt.trainer import most_above
 from edgespec.types import Progress
 
 from .lesson import Lesson
@@ -78,10 +79,12 @@ def teach(
     progress: Progress, *, of: str,
 ) -> None:  # fmt: skip
     """Teach the network, and before it a reference, where the recipe wants one."""
+    if recipe.kind.by_token:
+        lessons = [replace(one, labels=only_pieces(one.said)) for one in lessons]
     if recipe.kind.share < 1:
         lessons = referred(network, lessons, recipe, checkpoint, progress, of=of)
     told = partial(_told, progress, "training")
-    train(network, lessons, recipe, recipe.kind, checkpoint, told, of=of)
+    train(network, lessons, recipe, checkpoint, told, of=of)
 
 
 def referred(
@@ -93,14 +96,13 @@ def referred(
     The network is as it was afterwards.
     """
     begun, file = network.state(), checkpoint.with_stem(f"{checkpoint.stem}-reference")
-    told = partial(_told, progress, "training a reference")
-    train(network, lessons, recipe, replace(recipe.kind, share=1.0), file, told, of=of)
-    loss = recipe.kind.loss
+    train(network, lessons, recipe, file, partial(_told, progress, "training a reference"), of=of)
+    found = list[Lesson]()
     with torch.no_grad():
-        found = [
-            replace(one, reference=scored(network, rows_of(network, [one]), one.labels, loss)[0])
-            for one in lessons
-        ]
+        for one in lessons:
+            losses, _ = scored(network, rows_of(network, [one]), one.labels, recipe.kind.loss)
+            found.append(replace(one, reference=losses))
+            progress("asking the reference", len(found) / len(lessons))
     network.become(begun)
     return found
 
@@ -110,7 +112,7 @@ def _told(progress: Progress, what: str, loss: float, share: float) -> None:
 
 
 def train(
-    network: Network, lessons: Sequence[Lesson], recipe: Recipe, kind: Kind, checkpoint: Path,
+    network: Network, lessons: Sequence[Lesson], recipe: Recipe, checkpoint: Path,
     told: Callable[[float, float], None], *, of: str,
 ) -> None:  # fmt: skip
     """Teach the network; goes on from `checkpoint`, if it is of the same recipe and lessons.
@@ -127,7 +129,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_at(step, len(made))
         optimizer.zero_grad()
-        value = backward(network, made[step], kind)
+        value = backward(network, made[step], recipe.kind)
         torch.nn.utils.clip_grad_norm_(network.parameters, 1.0)
         optimizer.step()
         told(value, (step + 1) / len(made))
@@ -142,8 +144,9 @@ def backward(network: Network, batch: Sequence[Lesson], kind: Kind) -> float:
     hidden = rows_of(network, batch)
     losses, slopes = scored(network, hidden, joined([one.labels for one in batch]), kind.loss)
     taught = worth(losses, batch, kind.share)
-    slopes[~taught] = 0
-    hidden.backward(torch.from_numpy(slopes / taught.sum()))
+    some = np.zeros_like(slopes)
+    some[taught] = slopes[taught] / np.float32(len(taught))
+    hidden.backward(torch.from_numpy(some))
     return float(losses[taught].mean())
 
 
@@ -163,14 +166,13 @@ def scored(
     return losses, slopes
 
 
-def worth(losses: NDArray[np.float32], batch: Sequence[Lesson], share: float) -> NDArray[np.bool_]:
-    """[m] which rows to learn from: those whose loss is most above the reference's."""
-    if share == 1:
-        return np.ones(len(losses), np.bool_)
-    above = losses - np.concatenate([one.reference for one in batch])
-    out = np.zeros(len(losses), np.bool_)
-    out[np.argsort(-above, kind="stable")[: max(1, round(share * len(losses)))]] = True
-    return out
+def worth(losses: NDArray[np.float32], batch: Sequence[Lesson], share: float) -> NDArray[np.int64]:
+    """Which rows to learn from: all, or those most above a reference, where there is one."""
+    reference = np.concatenate([one.reference for one in batch])
+    if len(reference) < len(losses):
+        return np.arange(len(losses))
+    known = np.flatnonzero(np.concatenate([one.is_mapped for one in batch]))
+    return known[most_above(losses[known], reference[known], share)]
 
 
 def rows_of(network: Network, batch: Sequence[Lesson]) -> Tensor:

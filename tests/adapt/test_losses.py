@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from test_adapter import slope
 
 from edgespec.adapt.labels import Labels, labels, only_pieces
-from edgespec.adapt.losses import FLOOR, LOSSES, coarse, hybrid, loss_named, nll, reverse_kl, reward
+from edgespec.adapt.losses import FLOOR, LOSSES, coarse, hybrid, nll, reverse_kl, reward
 from edgespec.adapt.schedule import Scheduled
-from edgespec.errors import UsageError
 
 DIVERGENCES = ["forward-kl", "jsd", "reverse-kl", "tvd"]
 N = 12
@@ -66,13 +65,11 @@ def in_torch(name, torch, z, given):
     """The loss by torch's own functions over all columns, the target's law spread out and fixed."""
     log_q = torch.log_softmax(z, 1)
     q = log_q.exp()
-    likeliest = [line[i] for line, i in zip(given.ids, given.probs.argmax(1), strict=True)]
-    said = np.where(given.piece >= 0, given.piece, likeliest)
-    chosen = {"nll": given.piece, "reward": given.drafted, "said": said}
+    chosen = {"nll": given.piece, "reward": given.drafted}
     if name in chosen:
         column, gain = torch.tensor(chosen[name]), torch.tensor(given.accepted).double()
         found = torch.nn.functional.nll_loss(log_q, column, ignore_index=-1, reduction="none")
-        return found * gain if name == "reward" else found
+        return found if name == "nll" else found * gain
     divergence = {"hybrid": "reverse-kl", "covering": "forward-kl"}.get(name)
     if divergence is not None:
         pieces = in_torch("nll", torch, z, given)
@@ -193,9 +190,3 @@ def test_the_schedule_begins_with_the_divergence_and_ends_with_half_the_reward()
     assert loss.baseline == pytest.approx(given.accepted[given.drafted >= 0].mean())
     expected = reverse_kl(z, given).dz + reward(z, given, baseline=loss.baseline).dz
     assert np.allclose(loss(z, given).dz, expected / 2)
-
-
-def test_an_unknown_loss_is_told_the_known_ones():
-    assert loss_named("tvd++") is LOSSES["tvd++"]
-    with pytest.raises(UsageError, match="'kl' is not known: expected one of covering, forward-kl"):
-        loss_named("kl")

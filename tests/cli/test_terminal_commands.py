@@ -143,7 +143,7 @@ def test_regen_answers_the_last_question_again(
         ("/model dmeo", "no pair is called 'dmeo': did you mean demo"),
         (
             "/draft maybe",
-            "/draft maybe: no such file: expected a draft model, none, auto or a number",
+            "/draft maybe: no such file: expected a draft model, its adapter, none, auto or a",
         ),
         ("word " * 300, "the context holds"),
     ],
@@ -286,6 +286,18 @@ def test_a_drafter_gets_its_adapter_while_the_talk_goes_on(
     said = told(talk, capsys, f"/draft {mine}", "/draft")
     assert said.count("edgespec: ") == 1
     told(talk, capsys, f"/draft {stories260k}")
+    assert talk.session.config.lora_draft == ""
+
+
+def test_an_adapter_needs_a_draft_model(
+    talk: Talk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.onnx_adapter"
+    said = told(talk, capsys, f"/draft {mine}")
+    assert "mine.onnx_adapter: no such file: expected a draft model" in said
+    mine.write_bytes(b"")
+    said = told(talk, capsys, f"/draft {mine}")
+    assert "is an adapter: expected a draft model for it first" in said
     assert talk.session.config.lora_draft == ""
 
 

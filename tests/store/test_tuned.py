@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgespec.config import Config, resolve
+from edgespec.config import Config, layers
 from edgespec.errors import UsageError
 from edgespec.store import tuned
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(flags: dict[str, object], **environ: str) -> Config:
-    return tuned.applied(lambda base: resolve(Namespace(**flags), environ, base=base), Config())
+    return tuned.applied(layers(Namespace(**flags), environ), Config())
 
 
 def test_a_tuned_pair_comes_back_as_it_was_saved() -> None:
@@ -55,6 +55,20 @@ def test_it_takes_the_place_of_models_named_before_it() -> None:
         assert read({"pair": "mine"}, **before) == mine
     assert read({"lora_draft": "b"}, EDGESPEC_PAIR="mine") == replace(mine, lora_draft="b")
     assert read({"pair": "demo"}, EDGESPEC_PAIR="mine") == Config()
+
+
+def test_an_adapter_stays_with_its_drafter(caplog: pytest.LogCaptureFixture) -> None:
+    tuned.save(tuned.TunedPair("mine", {"model": "t", "draft_model": "d", "threads": 3}))
+    given = {"EDGESPEC_PAIR": "mine", "EDGESPEC_LORA_DRAFT": "a"}
+    other = Config(model="t", draft_model="e", threads=3)
+    assert read({"draft_model": "e"}, **given) == other
+    assert read({"draft_model": "d"}, **given) == replace(other, draft_model="d", lora_draft="a")
+    assert "--lora-draft a is left out" in caplog.text
+    tuned.save(tuned.TunedPair("mine", {"model": "t", "draft_model": "d", "lora_draft": "b"}))
+    both = Config(model="t", draft_model="d", lora_draft="b")
+    assert read({"pair": "mine", "draft_model": "d"}) == both
+    assert read({"pair": "mine", "draft_model": "e"}) == replace(other, threads=0)
+    assert "--lora-draft b is left out" in caplog.text
 
 
 def test_it_says_nothing_where_a_model_is_named() -> None:

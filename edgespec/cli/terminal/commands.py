@@ -17,7 +17,7 @@ from edgespec.config import PER_CALL, SPECULATIVE, THINK, Config, options, with_
 from edgespec.decode.sampling import check_params
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
-from edgespec.option import FORMS
+from edgespec.option import CONSTRAINTS
 from edgespec.session import opening
 from edgespec.store import pairs
 from edgespec.store.hub.names import spec_of
@@ -28,7 +28,7 @@ from edgespec.types import ModelInfo, Piece
 Answer = Iterator[Piece] | None
 FLAG_OF = {one.name: next(flag for flag in opt.flags if flag[:2] == "--") for one, opt in options()}
 NUMBER = re.compile(r"[-+]?[\d.]+")
-MODEL_FILES = (".gguf", ".onnx")
+MODEL_FILES = (".gguf", ".onnx", ".onnx_adapter")
 
 
 def help_(talk: Talk, rest: str) -> Answer:
@@ -85,7 +85,7 @@ def set_(talk: Talk, rest: str) -> Answer:
         wanted = default
     elif isinstance(default, tuple):
         wanted = words_of(value)
-    others = dict.fromkeys(FORMS, "") if name in FORMS else {}  # one form at a time
+    others = dict.fromkeys(CONSTRAINTS, "") if name in CONSTRAINTS else {}  # one form at a time
     config = with_values(talk.session.config, {**others, name: wanted}, "/set")
     try:
         check_params(config.sampling(frozenset()))
@@ -231,7 +231,11 @@ def drafting_with(config: Config, text: str) -> Config:
     """With another draft model, or the same and an adapter of it."""
     file = place(text)
     if file.is_file() and is_adapter(file):
-        return with_values(config, {"lora_draft": str(file)}, "/draft")
+        given = {"lora_draft": str(file), "drafter": "auto"}
+        adapted = with_values(config, given, "/draft")
+        if opening.paths_of(adapted, show_progress)[1] is None:
+            raise UsageError(f"/draft {text} is an adapter: expected a draft model for it first")
+        return adapted
     other = replace(config, draft_model="", hf_repo_draft="", lora_draft="", drafter="auto")
     return with_values(other, named(text, "draft_model"), "/draft")
 
@@ -242,12 +246,12 @@ def named(text: str, field: str) -> dict[str, str]:
     path = place(text)
     if not path.exists() and on_the_hub(text):
         return {repo: text}
-    if path.exists() or text.endswith(MODEL_FILES):
+    if path.exists() or (field == "model" and text.endswith(MODEL_FILES)):
         return {field: str(path)}
     if field == "model":
         return {"pair": pairs.find(text).name}
     raise ModelFileError(
-        f"/draft {text}: no such file: expected a draft model, none, auto or a number"
+        f"/draft {text}: no such file: expected a draft model, its adapter, none, auto or a number"
     )
 
 
