@@ -79,7 +79,7 @@ def asked(args: Namespace, config: Config, fewest: int) -> tuple[list[Messages],
     if args.prompts:
         given = once([prompt.messages for prompt in read_prompts(Path(args.prompts))])
         return given, f"{len(given):,} of {args.prompts}"
-    kept = [] if unmade(config) else once(prompts_of(config).messages())
+    kept = [] if unmade(config) else prompts_of(config).messages()
     if len(kept) >= fewest:
         return kept, f"{len(kept):,} that were kept of this pair's"
     own: list[Messages] = [prompt.messages for name in ASSISTANT for prompt in built_in(name)]
