@@ -19,7 +19,7 @@ from edgespec.adapt.missed import Missed
 from edgespec.adapt.topic_files import TopicFiles, new_map
 from edgespec.cli import adapt_train, main
 from edgespec.cli.adapt_pair import prompts_of, rows_of, topics_of
-from edgespec.config import Config, resolve
+from edgespec.config import Config, laid, layers
 from edgespec.drafters.bridges.ngram_file import files_in, read
 from edgespec.session.adapting import fingerprint
 from edgespec.store import pairs
@@ -51,7 +51,7 @@ def learned(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> A
 
 
 def asked() -> Config:
-    return resolve(Namespace(pair="demo-foreign"), {})
+    return laid(Config(), layers(Namespace(pair="demo-foreign"), {}))
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
@@ -233,7 +233,7 @@ def test_prompts_kept_as_text_are_shown_taught_and_erased(capsys) -> None:
 def test_what_a_pair_made_on_first_use_has_learned_is_not_its_sources(
     home: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    of = [resolve(Namespace(pair=name), {}) for name in ("demo", "padded-f16")]
+    of = [laid(Config(), layers(Namespace(pair=name), {})) for name in ("demo", "padded-f16")]
     topics_of(of[0]).heads[0].save(fresh(np.array([1]), 64, rank=8), DAYS)
     prompts_of(of[0]).add([{"role": "user", "content": "Mine."}])
     (line,) = said(capsys, "reset", "--pair", "padded-f16")[1:]
