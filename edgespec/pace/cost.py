@@ -33,6 +33,7 @@ COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
 DRAFTED, LONE = 0.2, 0.3  # the same for what drafting and a new graph add
 DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
 NOISE = 0.1  # of one forward's time
+UNSURE = 0.3  # deviations of a width's time, in logarithms, from which on it is hoped to be less
 FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
 
 
@@ -179,21 +180,27 @@ class LiveCosts:
     drafting does to its target. A single token after another width pays for a new graph besides
     (demo pair: 1.29 times), and counts as a width of its own.
     in_doubt: until plain decoding has been timed, which tells what of a change all widths share.
+    hoped: as seconds, but the lower end of what is believed where a width of a table in doubt was
+    not seen yet. Who plans by it tries such a width once, and then knows; by `seconds` a table
+    measured beside other processes could keep drafting off, and so was never corrected.
     """
 
     def __init__(self, table: CostTable) -> None:
         self.in_doubt = table.in_doubt
         n = self._n = len(table.seconds)
-        common, own = (DOUBTED, DOUBTED_OWN) if table.in_doubt else (COMMON, OWN)
         # Widths 1 .. n, a lone token, and what drafting adds to all but the first.
         self._logs = np.log([*table.seconds, table.seconds[0], 1.0])  # [n + 2]
-        self._spread = covariance(n + 1, common, own, DRAFTED)  # [n + 2, n + 2] of what is believed
+        self._spread = covariance(n + 1, COMMON, OWN, DRAFTED)  # [n + 2, n + 2] of what is believed
+        if table.in_doubt:
+            self._spread[: n + 1, : n + 1] += doubted([*range(1, n + 1), 1])
         self._spread[n, n] += LONE**2
+        self._may_hope = table.in_doubt
         self._drift = covariance(n + 1, DRIFT, OWN_DRIFT, OWN_DRIFT)
         self._far: list[float] = []
         self._last = 1  # tokens of the last forward
         self.seconds = list(table.seconds)  # [n - 1]: n tokens now; a single one in plain decoding
         self.lone_s = table.seconds[0]  # a single one after a draft or another width
+        self.hoped = self._lower_ends()
 
     def observe(self, n: int, seconds: float, *, after_draft: bool = False) -> bool:
         """A forward of n tokens took this long; returns whether it was one of plain decoding.
@@ -235,6 +242,16 @@ class LiveCosts:
         first, *others, drafted = self._logs.tolist()
         *wider, self.lone_s = (math.exp(one + drafted) for one in others)
         self.seconds = [math.exp(first), *wider]
+        self.hoped = self._lower_ends()
+
+    def _lower_ends(self) -> list[float]:
+        """[n - 1]: a deviation below what is believed, where that is more than UNSURE."""
+        if not self._may_hope:
+            return self.seconds
+        variances = np.diag(self._spread) + 2 * self._spread[-1] + self._spread[-1, -1]
+        above = np.maximum(np.sqrt(np.maximum(variances[: self._n], 0.0)) - UNSURE, 0.0)
+        self._may_hope = bool(above[1:].any())
+        return [self.seconds[0], *(self.seconds[1:] * np.exp(-above[1:])).tolist()]
 
     def _depends(self, i: int) -> tuple[NDArray[np.float64], float]:
         """Covariances [n + 2] of all that is believed with width i's time, and that's variance."""
@@ -248,6 +265,13 @@ def covariance(n: int, common: float, own: float, drafted: float) -> NDArray[np.
     out[:n, :n] = common**2 + own**2 * np.eye(n)
     out[n, n] = drafted**2
     return out
+
+
+def doubted(widths: Sequence[int]) -> NDArray[np.float64]:
+    """[n, n] of widths measured beside others: off in common, and like their neighbours."""
+    logs = np.log2(np.array(widths, np.float64))
+    alike: NDArray[np.float64] = np.exp(-np.abs(logs[:, None] - logs))
+    return DOUBTED**2 + DOUBTED_OWN**2 * alike
 
 
 def plain_token_s(stats: Stats, costs: LiveCosts) -> float:

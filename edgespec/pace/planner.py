@@ -214,8 +214,8 @@ class AutoPlanner:
 
     @property
     def rounds_s(self) -> list[float]:
-        """[k] the same for every k."""
-        return [self._round_s(k) for k in range(len(self.costs.seconds))]
+        """[k] the same for every k, as far as is hoped (cost.py)."""
+        return [seconds + self._beside.of(k) for k, seconds in enumerate(self.costs.hoped)]
 
     def _of(self, source: str) -> Source:
         return self.sources.setdefault(source, Source())

@@ -86,12 +86,17 @@ def test_a_table_in_doubt_is_soon_measured_again(tmp_path: Path, monkeypatch: py
         assert (cost_store.load(file) is None) is in_doubt
 
 
-def answered(controller: AutoController, seed: int, slowdown: Callable[[random.Random], float]):
+def answered(
+    controller: AutoController,
+    seed: int,
+    slowdown: Callable[[random.Random], float],
+    acceptance: float = ACCEPTANCE,
+):
     """Widths of the rounds of an answer of 64 tokens."""
     rng, n_tokens, widths = random.Random(seed), 0, []
     while n_tokens < 64:
         k = controller.next_length()
-        n_hits = next((i for i in range(k) if rng.random() > ACCEPTANCE), k)
+        n_hits = next((i for i in range(k) if rng.random() > acceptance), k)
         draft = Draft(tuple(range(k)), sources=("model",) * k)
         verdict = Verdict(tuple(range(n_hits + 1)), tuple(range(n_hits)), min(n_hits + 1, k))
         now = slowdown(rng) * rng.lognormvariate(0, 0.05)
@@ -117,6 +122,25 @@ def test_a_table_in_doubt_is_right_within_one_answer(table: tuple[float, ...], s
     widths = answered(controller, seed, lambda _: 1)
     assert controller.planner.costs.seconds[0] == pytest.approx(TRUE[0], rel=0.15)
     assert off(controller, widths) < 0.2
+
+
+@pytest.mark.parametrize("dearer", [1.5, 2.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_widths_too_dear_to_be_used_are_tried_where_the_table_is_in_doubt(dearer: float, seed: int):
+    table = CostTable((TRUE[0], *(dearer * s for s in TRUE[1:])), in_doubt=True)
+    controller = AutoController(table, step_s=STEP_S)
+    widths = answered(controller, seed, lambda _: 1)
+    assert any(widths[len(widths) // 2 :])  # drafting pays here
+    known = controller.planner.costs.seconds
+    assert known[1:8] == pytest.approx(TRUE[1:8], rel=0.25)
+
+
+def test_what_never_pays_is_tried_a_few_times_where_the_table_is_in_doubt():
+    table = CostTable((TRUE[0], *(1.3 * s for s in TRUE[1:])), in_doubt=True)
+    controller = AutoController(table, step_s=STEP_S)
+    widths = answered(controller, 0, lambda _: 1, acceptance=0.3)
+    assert 0 < sum(map(bool, widths[:10])) < 8
+    assert sum(map(bool, widths[10:])) < 4
 
 
 @pytest.mark.parametrize("slower", [2.5, 33])
