@@ -253,6 +253,7 @@ def names_in(path: Path) -> set[str]:
     return {node.name for node in defined} | {ast.unparse(target) for target in targets}
 
 
+@pytest.mark.slow
 def test_recipes_in_docstrings_run_as_far_as_their_imports():
     n_names = 0
     for path in DOCUMENTED:

@@ -80,6 +80,7 @@ def test_models_of_the_hub_are_named_as_the_manifests_and_repositories_are(tmp_p
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_drafter_of_another_vocabulary_answers_and_learns(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     block = next(block for block in blocks("bash") if "demo-foreign" in block)

@@ -23,6 +23,7 @@ def batch(m=12, n_top=10):
     return replace(found, base=found.base.astype(float), hidden=found.hidden.astype(float))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"tvd++"}))  # its reward is held fixed
 def test_slopes_agree_with_finite_differences_whatever_is_lifted(name):
     some = batch()

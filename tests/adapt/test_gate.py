@@ -38,6 +38,7 @@ def test_what_is_there_to_learn_is_adopted(greedy):
     assert np.array_equal(gate.good.up, adapter.up) and gate.good.up is not adapter.up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_labels_are_rejected(greedy, seed):
@@ -51,6 +52,7 @@ def test_shuffled_labels_are_rejected(greedy, seed):
     assert not adapter.up.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_random_tokens_change_nothing(greedy, seed):

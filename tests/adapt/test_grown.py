@@ -48,6 +48,7 @@ def pair(tmp_path_factory, stories260k) -> dict[str, tuple[Path, Path]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma"])
 def test_grown_rows_have_the_whole_heads_logits(name: str, pair, tmp_path: Path) -> None:
     whole, small = pair[name]
@@ -90,6 +91,7 @@ def test_rows_go_when_others_are_needed_more(pair, tmp_path: Path) -> None:
     one.close()
 
 
+@pytest.mark.slow
 def test_a_head_that_is_not_the_table_stays(tmp_path: Path, stories260k, caplog) -> None:
     caplog.set_level("INFO")
     whole = make(tmp_path / "w.gguf", "llama", kind="F32", tied=False, vocabulary=stories260k)
@@ -102,6 +104,7 @@ def test_a_head_that_is_not_the_table_stays(tmp_path: Path, stories260k, caplog)
     one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 def test_a_graph_grows_rows_from_its_input(quant: str, tmp_path: Path, stories260k) -> None:
     source = make(tmp_path / "w.gguf", "llama", kind="F32", tied=True, vocabulary=stories260k)

@@ -52,6 +52,7 @@ def test_what_cannot_be_kept_stops_nobody(tmp_path: Path) -> None:
     assert one.messages() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_for", [False, True])
 def test_a_session_keeps_text_only_where_that_was_asked_for(
     asked_for: bool, tmp_path: Path, monkeypatch

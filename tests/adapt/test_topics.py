@@ -114,6 +114,7 @@ def test_the_same_stream_gives_the_same_heads_and_the_same_routes(tmp_path):
         assert same(heads.trainer.adapter, second.heads[topic].trainer.adapter)
 
 
+@pytest.mark.slow
 def test_a_new_session_finds_heads_and_routes_as_they_were(taught, tmp_path):
     stream, _ = taught
     folder = stream.one.topics._files.map.parent.parent

@@ -22,6 +22,7 @@ def trainer(seed=0, rows=PAIR.n, **recipe):
     return Trainer(adapter, Recipe(optimizer=FAST, **recipe), seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["forward-kl", "hybrid", "jsd", "tvd", "tvd++"])
 def test_training_lifts_the_acceptance(name):
     examples, learner = taught(PAIR), trainer(loss=LOSSES[name], n_positions=128)

@@ -34,6 +34,7 @@ def ids_of(model: Embedder, *texts: str) -> list[list[int]]:
     return [model.tokenizer.framed(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_which_files_are_embedding_models(tmp_path: Path) -> None:
     assert gives_vectors(make_bert(tmp_path / "bert.gguf"))
     assert gives_vectors(make_bert(tmp_path / "silent.gguf", pooling=None))

@@ -63,6 +63,7 @@ def said_in_a_fork(opening: str, path: Path) -> list[str]:
     return ran.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["llamacpp", "onnx"])
 def test_a_model_is_refused_and_closed_in_a_fork(backend: str, tiny: Path) -> None:
     said = said_in_a_fork(OPEN_MODEL, tiny if backend == "llamacpp" else dynamic_folder(tiny))

@@ -436,6 +436,7 @@ class TestTrial:
             one.observe(1, token_s, 100)
         one.tell()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("why", ["busy", "few", "long", "wide", "threads"])
     def test_what_tells_nothing_contradicts_nothing(
         self, file: Path, monkeypatch: pytest.MonkeyPatch, why: str

@@ -67,6 +67,7 @@ def changed(demo: Path, tmp_path: Path) -> Callable[..., Path]:
     return change
 
 
+@pytest.mark.slow
 def test_control_tokens_and_sizes_are_llama_cpps(both) -> None:
     own, reference = both
     for name in ("n_vocab", "bos", "eos", "stop_tokens"):

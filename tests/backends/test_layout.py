@@ -55,6 +55,7 @@ def resident(path: Path) -> int:
     return sum(1024 * int(n) for part in mine for n in re.findall(r"\nRss: +(\d+)", part))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system tells no pages")
 def test_what_was_reordered_is_not_held_twice(tmp_path: Path) -> None:
     path = make(tmp_path / "m.gguf", "llama", kind="Q4_0", sizes=Sizes(n_embd=256, n_ff=4096))

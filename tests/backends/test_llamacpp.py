@@ -601,6 +601,7 @@ def vocabulary(
     tokenizer.close()
 
 
+@pytest.mark.slow
 def test_texts_become_the_ids_of_the_reference(vocabulary: tuple[LlamaCppTokenizer, Path]) -> None:
     tokenizer, path = vocabulary
     texts = Path(f"{path}.inp").read_text("utf-8").split("\n__ggml_vocab_test__\n")[:-1]
@@ -613,6 +614,7 @@ def test_texts_become_the_ids_of_the_reference(vocabulary: tuple[LlamaCppTokeniz
         assert whole.lstrip(" ") == text.lstrip(" ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("special", [False, True])
 def test_tokens_read_at_once_are_what_each_is_alone(
     vocabulary: tuple[LlamaCppTokenizer, Path], special: bool
@@ -624,6 +626,7 @@ def test_tokens_read_at_once_are_what_each_is_alone(
         assert tokenizer._piece(token, special) == read[token]
 
 
+@pytest.mark.slow
 def test_a_token_that_ends_is_told_without_looking_at_all(
     vocabulary: tuple[LlamaCppTokenizer, Path],
 ) -> None:

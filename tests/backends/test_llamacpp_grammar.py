@@ -106,6 +106,7 @@ RANGES = json.dumps(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", ["", PERSON, RANGES])
 def test_both_readers_of_grammars_agree_on_every_token(tokenizer, schema):
     """llama.cpp's and our own, along random texts in JSON."""
@@ -253,6 +254,7 @@ def ask(session: Session, n_tokens: int, gbnf: str, **params) -> str:
     return session.decode([token for step in steps for token in step.verdict.tokens])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema, n_tokens", [(PERSON, 50), ("", 30)])
 def test_greedy_json_is_the_same_with_and_without_speculation(session, schema, n_tokens):
     gbnf = gbnf_of(schema)
@@ -264,6 +266,7 @@ def test_greedy_json_is_the_same_with_and_without_speculation(session, schema, n
     json.loads(told)
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_limit_made_end_says_length(session):
     """It parses either way; with and without drafts, and when sampled."""
     gbnf = gbnf_of(PERSON)
@@ -281,6 +284,7 @@ def test_an_answer_that_the_limit_made_end_says_length(session):
             assert (plain.turns.finish, len(plain.turns.output)) == (finish, n_whole + n_left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule, chain",
     [("match", {}), ("rejection", {"top_k": 20, "top_p": 0.9}), ("block", {"min_p": 0.05})],

@@ -64,6 +64,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_a_long_prompt_can_be_stopped_from_another_thread(model: OnnxModel) -> None:
     expected = model.forward(TOKENS).copy()
     prompt = (TOKENS * 84)[:1000]

@@ -69,6 +69,7 @@ def story(model: Model) -> list[int]:
     return model.tokenizer.encode(STORY, bos=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_says_the_same(models: dict[str, Model], precision: str) -> None:
     exact, model = models["fp32"], models[precision]

@@ -64,6 +64,7 @@ def same(rows: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(rows - expected).max(initial=0.0) < NOISE)
 
 
+@pytest.mark.slow
 def test_every_width_can_be_cut_to_every_length(model: LlamaCppModel) -> None:
     expected = step_by_step(model, TEXT)
     assert np.ptp(expected) > 4
@@ -332,6 +333,7 @@ np.save(sys.argv[2], np.concatenate(rows))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc fills memory as MALLOC_PERTURB_ says")
 @pytest.mark.parametrize("kind", [*map(case, KINDS)])
 def test_what_lay_in_memory_before_does_not_matter(kind: str, files, tmp_path: Path) -> None:

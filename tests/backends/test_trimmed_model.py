@@ -80,6 +80,7 @@ def copied(small, tmp_path):
     return tmp_path / small.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "kind", "tied"), CASES)
 def test_logits_of_kept_rows_are_the_whole_models_bit_for_bit(
     architecture, kind, tied, stories260k, tmp_path

@@ -85,6 +85,7 @@ def test_some_layers_see_a_window(kind: str, files) -> None:
     assert 0 < sum(windowed_layers(header)) < LAYERS[kind]
 
 
+@pytest.mark.slow
 def test_a_long_text_has_the_logits_of_a_whole_cache(twins: Twins) -> None:
     twins.forward(TEXT)
     twins.truncate(0)
@@ -104,6 +105,7 @@ def test_drafts_are_taken_back_for_nothing(twins: Twins) -> None:
         assert twins.windowed._past.missing() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [0, 1, 63, 65, 300, 420, 450, 511, 640, 840, 898])
 def test_any_step_back_is_as_if_it_never_was(n: int, twins: Twins) -> None:
     twins.forward(TEXT)
@@ -123,6 +125,7 @@ def test_a_step_back_beyond_the_window_reads_the_text_again(model) -> None:
     assert len(model._past.missing()) == 300
 
 
+@pytest.mark.slow
 def test_a_stopped_forward_leaves_what_was_before(twins: Twins, monkeypatch) -> None:
     twins.extend(TEXT[:800])
     decode = twins.windowed._lib.api.llama_decode

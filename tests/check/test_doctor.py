@@ -367,6 +367,7 @@ def test_half_a_graph_is_no_graph(tmp_path: Path, n_kept: int) -> None:
         inputs_of(tmp_path / "half.onnx")
 
 
+@pytest.mark.slow
 def test_a_trimmed_drafter_is_judged_with_its_vocabulary(tmp_path: Path) -> None:
     out = tmp_path / "trimmed.gguf"
     trim(DEMO, out, np.arange(1000, dtype=np.int32))
@@ -721,6 +722,7 @@ def test_known_pairs_are_found_by_the_name_of_the_target() -> None:
                      "llama-3.2-3b`)"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_drafter_must_be_much_smaller_to_be_named(tmp_path: Path) -> None:
     target, draft = tmp_path / "target.gguf", tmp_path / "z.gguf"
     for name in ("target.gguf", "twin.gguf"):
@@ -865,6 +867,7 @@ def test_bad_input_is_one_line_and_ends_with_2(
     assert expected in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "how"),
     [

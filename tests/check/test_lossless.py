@@ -143,6 +143,7 @@ def test_what_differs_of_an_exact_target_is_a_bug_even_if_widths_explain_it() ->
     assert [one["kind"] for one in greedy["divergences"]] == ["bug"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [0, 1])
 def test_a_wrong_law_of_either_token_is_a_bug(token: int) -> None:
     """The engine is handed a target whose law is off after the prompt, or one token later."""
@@ -200,6 +201,7 @@ def test_the_least_certain_place_is_found() -> None:
     assert place == [4, 5, 0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_prompt", [5, 6, 7, 8])
 def test_the_law_is_tested_where_two_more_tokens_fit(n_prompt: int) -> None:
     """The least certain place is at the end of the context, as all are equally uncertain but it."""
@@ -223,6 +225,7 @@ def test_a_prompt_with_room_for_one_token_is_no_place_to_sample_at() -> None:
         least_certain(model, stream(model, None), [[1] * 8], SAMPLED)
 
 
+@pytest.mark.slow
 def test_sampling_under_a_grammar_is_compared_with_the_law_under_it() -> None:
     """Tokens 1, 2 or the end, then 3 or 4, then the end: its law begins where the text does."""
     model = TableModel(law_after, V)
@@ -251,6 +254,7 @@ def test_margin_counts_the_penalties_of_the_sampling_chain() -> None:
     assert found.kind(0.0) == "bug"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("first", [(2,), (1, 2, 4), (0, 3)])
 def test_answers_that_follow_a_grammar_have_the_law_it_leaves(
@@ -269,6 +273,7 @@ def test_answers_that_follow_a_grammar_have_the_law_it_leaves(
     assert report["kind"] == ("untested" if first == (2,) or not temperature else "ok")
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_is_a_token_of_its_law() -> None:
     """Token 1 ends a text, so nothing follows it; an engine that went on would be wrong."""
     model, ends = TableModel(law_after, V), replace(SAMPLED, stop_tokens=frozenset({1}))
@@ -281,6 +286,7 @@ def test_the_end_of_a_text_is_a_token_of_its_law() -> None:
     assert drawn(lambda ids, p: wrong(ids, replace(p, stop_tokens=frozenset()))) == "bug"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verification", ["block", "match", "rejection", "auto"])
 def test_sampling_is_checked_by_the_rule_that_is_configured(verification: str) -> None:
     model, seen = TableModel(law_after, V), set[str]()
@@ -304,6 +310,7 @@ def test_the_least_certain_place_has_room_for_two_tokens() -> None:
     assert report["kind"] == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [0, 1])
 def test_one_impossible_token_is_a_bug_though_no_test_would_notice(token: int) -> None:
     """Token 0 is banned; one of 600 texts has it nevertheless."""

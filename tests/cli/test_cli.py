@@ -267,6 +267,7 @@ def test_verify_reports_and_passes(
     assert data["sampling"]["n_tested"] > 0
 
 
+@pytest.mark.slow
 def test_verify_goes_on_where_it_was(
     model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -416,6 +417,7 @@ def test_texts_over_another_bridge_are_compared_with_plain_decoding() -> None:
     assert [differing(name) for name in said] == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_json_answers_are_measured_and_recorded(
     model: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -471,6 +473,7 @@ def test_import_loads_the_standard_library_and_numpy_only() -> None:
     assert {name for name in foreign if not name.startswith(("_", "sitecustom"))} == set()
 
 
+@pytest.mark.slow
 def test_a_one_shot_command_loads_no_terminal_library(model: list[str]) -> None:
     code = (
         "import sys; from edgespec.cli import main; main(sys.argv[1:]); "
@@ -480,6 +483,7 @@ def test_a_one_shot_command_loads_no_terminal_library(model: list[str]) -> None:
     assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_is_no_error(model: list[str]) -> None:
     words = [sys.executable, "-m", "edgespec", "generate", "--raw", "-p", STORY, *model]
     read, write = os.pipe()
@@ -504,6 +508,7 @@ def terminal(*words: str) -> pexpect.spawn[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_an_answer_with_code_130(model: list[str]) -> None:
     words = ["-n", "100000", *model, "-c", "100000"]
     child = terminal("generate", "--raw", "-p", STORY, *words)

@@ -94,6 +94,7 @@ def test_a_session_drafts_with_what_was_warmed(warmed: Path) -> None:
         assert len(session.method.translated.bridge.units.cache) > 5
 
 
+@pytest.mark.slow
 def test_a_long_text_is_learned_in_parts(
     story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

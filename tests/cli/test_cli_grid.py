@@ -14,6 +14,7 @@ from edgespec.config import Config
 WORDS = ["bench", "--set", "stories", "--first", "1", "--repeats", "1", "--methods", "auto,fixed-2"]
 
 
+@pytest.mark.slow
 def test_a_grid_goes_on_where_it_was_and_shows_all_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

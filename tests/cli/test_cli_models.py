@@ -275,6 +275,7 @@ def wait_for(reached: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_model_in_three_parts_is_fetched_and_opened(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def bad(tmp_path: Path, stories260k: Path, tiny: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [

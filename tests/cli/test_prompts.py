@@ -67,6 +67,7 @@ def test_bench_reports_every_set_that_is_named(capsys: pytest.CaptureFixture[str
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_prompt_that_does_not_fit_is_skipped_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,6 +117,7 @@ def test_regen_answers_the_last_question_again(
     assert len(second) < len(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -128,6 +128,7 @@ def test_no_text_is_lost(text: str, width: int) -> None:
     assert is_said(text, drawn(text, width))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(TEXTS, WIDTHS)
 def test_final_and_held_back_together_are_what_was_said(text: str, width: int) -> None:

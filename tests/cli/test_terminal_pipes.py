@@ -160,6 +160,7 @@ def test_colour_is_kept_in_a_pipe_if_it_is_asked_for(
     assert coloured.replace("\x1b[32m", "").replace("\x1b[0m", "") == plain
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_is_no_error(model: list[str]) -> None:
     words = [sys.executable, "-m", "edgespec", "chat", "-p", "Hi", *model]
     read, write = os.pipe()

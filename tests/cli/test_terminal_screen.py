@@ -147,6 +147,7 @@ def test_drafted_tokens_are_green_and_code_is_cyan() -> None:
 TABLE = "So:\n| one | two |\n|---|---|\n" + "".join(f"| {n} | row |\n" for n in range(30)) + "end"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [12, 60])
 def test_a_table_under_way_never_scrolls_out_of_reach(
     n_rows: int, monkeypatch: pytest.MonkeyPatch

@@ -158,6 +158,7 @@ def test_ctrl_c_twice_leaves_with_code_130(home: Path) -> None:
         assert "Traceback" not in terminal.raw
 
 
+@pytest.mark.slow
 def test_escape_sequences_that_are_typed_are_harmless(home: Path) -> None:
     with Terminal("chat", "-n", "3", "-t", "1", home=home) as terminal:
         terminal.prompt(1)

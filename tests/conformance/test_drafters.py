@@ -162,6 +162,7 @@ def test_a_stop_token_inside_a_draft_does_no_harm(make):
     check(twin.draft([*LOOP, stop], 4), 4)
 
 
+@pytest.mark.slow
 def test_drawn_drafts_come_with_the_law_they_were_drawn_from(make):
     drafter, rng = make(), np.random.default_rng(2)
     for context in contexts(3, 30):

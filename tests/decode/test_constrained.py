@@ -171,6 +171,7 @@ class Masked(World):
         return row / row.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bridge", [ExactBridge, TliBridge])
 @pytest.mark.parametrize("kind", ["flat", "text"])
 def test_drafts_from_another_vocabulary_keep_the_constrained_law(bridge, kind):
@@ -288,6 +289,7 @@ def speculators(seed: int, k: int):
     return paced | {"mixed": Mixed(both, FixedController(k))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(speculators(0, 4)))
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_matched_text_is_that_of_plain_constrained_decoding(name, temperature):

@@ -131,6 +131,7 @@ def test_output_law_ignores_the_draft(rule, chain):
         assert law.get(s, 0.0) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(chain=chains())
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_block_verification_keeps_at_least_as_many_tokens(chain):

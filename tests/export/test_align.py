@@ -124,6 +124,7 @@ def test_a_drafter_of_the_targets_vocabulary_learns_every_token():
     assert one.labels.piece.tolist() == [-1, -1]
 
 
+@pytest.mark.slow
 def test_over_vocabularies_labels_stand_where_both_spell_the_same(tmp_path: Path):
     found = gather(Asked(demo("target"), ASKED, 40, 3), tmp_path, silent)
     spelled = list(lessons(demo("foreign"), demo("target"), found))
@@ -154,6 +155,7 @@ def check_spelling(
     assert n_mapped > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "off"), [("f16", 0.003), ("q8_0", 0.03), ("q4_1", 0.4)])
 def test_a_merged_model_says_what_base_and_adapter_say(tmp_path: Path, kind: str, off: float):
     base = write_llama(tmp_path / "base.gguf", n_kv_heads=2, dtype=np.float32)

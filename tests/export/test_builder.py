@@ -78,6 +78,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "model.onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "asked"),
     [
@@ -114,6 +115,7 @@ def test_the_graph_states_the_sizes_of_its_caches(
     onnx.load(out)  # finds the weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "error", "line"),
     [
@@ -167,6 +169,7 @@ def test_what_the_builder_cannot_do_is_refused_before_it_starts(
         write_built(trimmed, out, GraphOptions("fp32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [0, 1])
 def test_a_layer_without_rotation_loses_it_in_the_graph(
     fake: pytest.MonkeyPatch, out: Path, tmp_path: Path, turns: int

@@ -121,6 +121,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_llama_cpp_with_the_adapter_says_what_the_merged_model_says(
     base: Path, tmp_path: Path, name: str

@@ -90,6 +90,7 @@ def rows_of(model: Any) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_llama_cpp(pair: tuple[Path, Path]) -> None:
     source, folder = pair
     with llama_cpp_exact(source) as original, closing(opened(folder)) as model:
@@ -148,6 +149,7 @@ def unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
     return codes.astype(np.float32) - (1 << (bits - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "precision"), [("Q4_0", "int4"), ("Q8_0", "int8")])
 def test_a_quantized_file_keeps_its_numbers(
     kind: str, precision: str, tmp_path: Path, out: Path, stories260k: Path,
@@ -276,6 +278,7 @@ def test_heads_that_the_attention_cannot_take_are_refused(stories260k: Path, out
     assert not list(out.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_inputs_for_an_adapter_change_nothing_while_there_is_none(
     pair: tuple[Path, Path], out: Path
 ) -> None:
@@ -320,6 +323,7 @@ def test_the_check_reads_a_thousand_tokens_and_chats_as_the_model_has_them() -> 
     assert "".join(map(chr, plain[1:])).startswith(CHATS[0][0][1] + "\n\nWeather is")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "blk.0.attn_k.weight"])
 def test_a_graph_that_computes_something_else_is_refused(

@@ -49,6 +49,7 @@ def wide(small):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_wide_model_computes_the_same_function(tmp_path, kind):
     small = write_llama(tmp_path / "small.gguf", **KINDS[kind])

@@ -56,6 +56,7 @@ def refused(capsys, *words: object) -> str:
 # What is written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tied"), [("Q4_0", False), ("F16", True), ("BF16", False)])
 def test_rows_are_taken_as_stored_and_the_rest_is_copied(tmp_path, stories260k, kind, tied):
     source = make(

@@ -149,6 +149,7 @@ GRAMMARS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gbnf", GRAMMARS)
 def test_the_fewest_tokens_of_an_ending_are_counted_at_every_place(gbnf):
     """Along random texts, after every token; one of them always leaves one less."""
@@ -186,6 +187,7 @@ def fewest(text: bytes, letters: Letters) -> int:
     return best[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", ["", BOOKS, '{"type":"array","items":{"enum":["é","日"]}}'])
 @pytest.mark.parametrize("n_tokens", [24, 40])
 def test_every_text_ends_in_time_and_parses(schema, n_tokens):

@@ -75,6 +75,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema, good, bad", CASES, ids=lambda case: str(case)[:40])
 def test_the_texts_of_a_grammar_are_those_of_its_schema(schema, good, bad):
     gbnf = gbnf_of(json.dumps(schema))
@@ -97,6 +98,7 @@ def test_optional_properties_come_in_order_with_commas_between():
     assert fits(gbnf_of(json.dumps(of(a=null, b=null))), "{}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [False, True])
 def test_thousands_of_words_are_few_alternatives_at_a_time(labelled):
     """llama.cpp compares all alternatives with each other."""

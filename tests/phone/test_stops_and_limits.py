@@ -49,6 +49,7 @@ def asked(url: str) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_stop_while_models_are_opened_again_ends_the_answer(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_who_is_served_on_a_warm_device_has_its_limits(engine: Engine) -> None:
         assert (engine.stats()["n_drafted"] > 0) == drafts
 
 
+@pytest.mark.slow
 def test_where_models_are_served_is_told_after_others_were_opened(engine: Engine) -> None:
     assert engine.serving() == {"url": ""}
     url = str(engine.serve("key")["url"])
@@ -99,6 +101,7 @@ def test_where_models_are_served_is_told_after_others_were_opened(engine: Engine
     assert engine.serving() == {"url": ""}
 
 
+@pytest.mark.slow
 def test_served_answers_have_large_stacks_and_other_threads_their_own(engine: Engine) -> None:
     before = threading.stack_size()
     engine.serve("key")

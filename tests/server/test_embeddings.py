@@ -42,6 +42,7 @@ def client(server: Server) -> Iterator[Any]:
         yield one
 
 
+@pytest.mark.slow
 def test_openais_client_gets_vectors(client: Any, server: Server) -> None:
     found = client.embeddings.create(model="bert", input=TEXTS)  # it asks for base64
     vectors = np.array([one.embedding for one in found.data])
@@ -121,6 +122,7 @@ def test_who_gets_vectors_does_not_wait(server: Server, monkeypatch: pytest.Monk
     assert counts == [(1, 0)]  # one is answered, nobody waits
 
 
+@pytest.mark.slow
 def test_each_kind_of_model_does_its_own(server: Server) -> None:
     assert len(call(server.url, PATH, {"model": "decoder", "input": "a fox"}).body["data"]) == 1
     for path, given in (

@@ -132,6 +132,7 @@ def test_a_client_that_leaves_ends_its_generation(server: Server, ask: Call) -> 
     assert ask(PATH, {"messages": ASK, "max_tokens": 2}).status == 200
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_said_with_429(server: Server, ask: Call) -> None:
     statuses: list[int] = []
 
@@ -176,6 +177,7 @@ def test_keys_are_asked_for(guarded: Server) -> None:
         assert found.body["data"][0]["id"] == "named"
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_ended(guarded: Server) -> None:
     key = {"Authorization": "Bearer abc"}
     given = {"messages": ASK, "max_tokens": 600, "response_format": {"type": "json_object"}}

@@ -41,6 +41,7 @@ def ask(server: Server, name: str, **more: Any) -> Answered:
     return call(server.url, PATH, {"model": name, "messages": ASK, "temperature": 0, **more})
 
 
+@pytest.mark.slow
 def test_requests_to_another_model_load_it_once(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +77,7 @@ def test_models_that_are_open_or_here_are_listed_and_what_is_missing_besides(
     assert call(server.url, "/v1/models/demo-foreign").body["id"] == "demo-foreign"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["gpt-4", "../random", "random.gguf", "/etc/passwd", "models/demo/target.gguf", "a/b:Q4_K_M"],

@@ -43,6 +43,7 @@ def said(server: Server, hero: str, **more: object) -> str:
     return "".join(delta.get("content", "") for delta in deltas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_each_hears_what_it_hears_alone(server: Server, stream: bool) -> None:
     alone = [said(server, hero) for hero in HEROES]
@@ -53,6 +54,7 @@ def test_each_hears_what_it_hears_alone(server: Server, stream: bool) -> None:
     assert len(set(together)) > 4
 
 
+@pytest.mark.slow
 def test_more_than_are_answered_and_wait_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

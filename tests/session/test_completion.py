@@ -227,6 +227,7 @@ def test_a_negative_seed_counts_as_none_given() -> None:
     assert said[0] == said[1] != said[2]
 
 
+@pytest.mark.slow
 def test_what_callers_of_llama_cpp_python_give_is_understood(session: Session) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": ASK[0]["content"]}]}]
     expected = session.create_chat_completion(ASK)["choices"][0]["message"]

@@ -459,6 +459,7 @@ def recorded(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, lis
     return calls
 
 
+@pytest.mark.slow
 def test_a_second_turn_reads_only_what_is_new_in_both_models(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +535,7 @@ def test_many_turns_in_a_small_context(home: None) -> None:
         assert follow(talk.again()).strip()
 
 
+@pytest.mark.slow
 def test_a_stopped_answer_of_a_real_session_is_kept_and_answered_again(session: Session) -> None:
     talk = Conversation(session)
     whole = follow(talk.ask(QUESTIONS[0]))

@@ -29,6 +29,7 @@ def said(session: Session, messages: list[dict[str, str]], **how: object) -> str
     return "".join(piece.text for piece in session.chat(messages, **how))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.9, "seed": 7}])
 def test_a_text_does_not_depend_on_what_is_drafted(session: Session, how: dict[str, float]):
     plain = said(session, ASK, speculative="off", **how)

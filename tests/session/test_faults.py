@@ -99,6 +99,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Session]:
         yield session
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_looks")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_draft_model_changes_no_token_and_is_told_of_once(
@@ -164,6 +165,7 @@ def break_forwards(model: Any, fail: Callable[[Any], None], monkeypatch: Any) ->
     monkeypatch.setattr(model, "forward_sequences", forward_or_fail)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_looks")
 @pytest.mark.parametrize("fault", ["bug", "numbers", "hang"])
 def test_a_failing_draft_model_changes_no_token_of_several_answers(
@@ -244,6 +246,7 @@ def own() -> Iterator[tuple[Session, Any]]:
         yield session, drafter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "what", "why"), BAD)
 def test_a_bad_own_drafter_changes_no_token(
     where: str, what: Callable[[], Any], why: str, own: tuple[Session, Any], plain: list[int]

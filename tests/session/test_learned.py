@@ -33,6 +33,7 @@ def test_a_file_is_named_by_kind_and_both_fingerprints(tmp_path: Path):
     assert found == tmp_path / "ngrams" / f"{'a' * 12}-{'b' * 12}.bin"
 
 
+@pytest.mark.slow
 def test_a_method_that_is_measured_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     with edgespec.load(pair="demo-foreign", speculative="off", max_tokens=80) as session:

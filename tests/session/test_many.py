@@ -74,6 +74,7 @@ def tied(alone, prompt, one, other, noise) -> bool:
     return abs(float(logits[one[at]] - logits[other[at]])) <= noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"), [("off", "Tell me"), ("auto", "Please tell us"), ("on", "I want to hear")]
 )
@@ -259,6 +260,7 @@ def test_a_draft_model_that_reads_one_text_leaves_all_to_ngrams(home, caplog):
         assert opened._drafting._looks_up and opened._drafting._together is None
 
 
+@pytest.mark.slow
 def test_targets_that_read_one_text_are_told_apart(tmp_path: Path):
     plain = Config(speculative="off")
     hybrid = hybrid_maker.make(tmp_path / "hybrid.gguf", "mamba2")

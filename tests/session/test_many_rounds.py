@@ -77,6 +77,7 @@ def prompts(n: int) -> list[list[int]]:
     return [list(map(int, rng.integers(0, 8, size))) for size in rng.integers(1, 150, n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafts", ["none", "ngram", "model", "both"])
 def test_each_of_many_says_what_it_says_alone(started, drafts):
     shared, made = TableShared(TABLE, 4), None
@@ -98,6 +99,7 @@ def test_each_of_many_says_what_it_says_alone(started, drafts):
     assert (n_accepted > 40) == (drafts != "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("ngram",), ("model",)])
 def test_sampling_without_a_seed_keeps_the_law(started, names):
     model = TableShared(law_of(2), 6)

@@ -37,6 +37,7 @@ def drafting(session: Session) -> Ahead:
     return session.method.ahead
 
 
+@pytest.mark.slow
 def test_the_text_is_plain_decodings_and_some_drafts_are_there_early(
     session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,6 +54,7 @@ def test_the_text_is_plain_decodings_and_some_drafts_are_there_early(
     assert not [one for one in caplog.records if one.levelno > logging.INFO]  # of what it cancelled
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_between_answers(session: Session) -> None:
     pieces = session.chat(ASK, max_tokens=N)
     next(pieces)
@@ -72,6 +74,7 @@ def test_nothing_is_computed_between_answers(session: Session) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["demo", "demo-foreign"])
 def test_what_learns_drafts_while_nothing_else_computes(
     pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

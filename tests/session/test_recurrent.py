@@ -99,6 +99,7 @@ def test_several_texts_at_once_are_refused(tmp_path: Path) -> None:
         SharedModel(model, 1)
 
 
+@pytest.mark.slow
 def test_a_file_is_tried_and_chatted_with(tmp_path: Path) -> None:
     """As a user has it: loading is tried in a child, costs are measured, auto decides."""
     file = make(tmp_path / "qwen35.gguf", "qwen35")

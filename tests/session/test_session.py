@@ -113,6 +113,7 @@ def test_what_waited_for_a_stop_string_that_never_came_is_shown(
     assert text_of(session, stop=plain_text[-3:] + "no") == plain_text
 
 
+@pytest.mark.slow
 def test_a_full_context_ends_the_text_and_says_so(session: Session) -> None:
     n_prompt = len(session.encode(PROMPT))
     text_of(session, n=1000)
@@ -264,6 +265,7 @@ def test_closing_within_a_round_frees_the_models_after_it(
         session.target.extend([1])
 
 
+@pytest.mark.slow
 def test_costs_measured_late_are_those_of_an_empty_context(stories260k: Path, home: Path) -> None:
     for file in (home / "costs").glob("*"):
         file.unlink()
@@ -335,6 +337,7 @@ def test_drafting_is_switched_without_reading_the_target_again(
             text_of(one, temprature=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculative", ["on", "auto"])
 def test_a_call_may_draft_less_and_the_next_one_as_much_as_ever(
     stories260k: Path, plain_text: str, speculative: str
@@ -696,6 +699,7 @@ def test_public_names_are_there_and_sorted() -> None:
         edgespec.lod  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_long_prompt_tells_how_far_it_is(stories260k: Path) -> None:
     told: list[tuple[str, float]] = []
     options = {"speculative": "off", "ctx_size": 2048, "threads": 1}

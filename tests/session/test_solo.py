@@ -69,6 +69,7 @@ def test_more_than_may_wait_are_refused_and_room_comes_back(answering: Solo) -> 
     assert len(list(begun(answering, 2).pieces)) > 0
 
 
+@pytest.mark.slow
 def test_who_leaves_while_waiting_is_told_at_once(answering: Solo) -> None:
     first, second = begun(answering, 400), begun(answering)
     next(first.pieces)

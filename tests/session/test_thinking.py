@@ -40,6 +40,7 @@ def says(folder: Path, text: str) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_thoughts_are_pieces_of_their_own(session, tmp_path: Path) -> None:
     grammar = says(tmp_path, SAYS)
     assert split(session.chat(ASK, grammar=grammar)) == ("red fox.", "The red fox ran.")
@@ -112,6 +113,7 @@ def test_a_conversation_does_not_keep_them(session, tmp_path: Path) -> None:
         session.config = session.config.__class__(**{**vars(session.config), "grammar": ""})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scored", [False, True])
 def test_completions_have_reasoning_content(session, scored: bool, tmp_path: Path) -> None:
     grammar = says(tmp_path, SAYS)

@@ -82,6 +82,7 @@ def test_a_template_that_knows_tools_is_given_them(tmp_path: Any) -> None:
         assert '<tool_call>{"place": "lake", "times": 1}</tool_call>' in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["required", NAMED])
 def test_a_forced_call_fits_its_schema(session: Session, choice: Any) -> None:
     tools = [LOOK] if choice == "required" else [LOOK, WAIT]
@@ -96,6 +97,7 @@ def test_a_forced_call_fits_its_schema(session: Session, choice: Any) -> None:
     assert answer["timings"]["draft_n"] > 0  # calls are drafted as well
 
 
+@pytest.mark.slow
 def test_a_call_comes_as_deltas_that_join_to_the_whole(session: Session) -> None:
     given: Any = {"tools": [LOOK, WAIT], "tool_choice": "required"}
     whole = session.create_chat_completion(ASK, **given)["choices"][0]["message"]["tool_calls"][0]

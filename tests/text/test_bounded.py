@@ -59,6 +59,7 @@ BOMBS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", BOMBS)
 def test_a_template_that_asks_for_too_much_is_refused(
     source: str, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ def test_an_answer_begins_after_the_space_that_the_format_puts_there(name: str) 
     assert template.lead == (" " if name in ("plain", "mistral", "llama2") else "")
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_adds_a_space_puts_one_before_answers(data_folder: Path) -> None:
     assert ChatTemplate(vocabulary(data_folder, "phi-3")).lead == " "
     assert ChatTemplate(vocabulary(data_folder, "qwen2")).lead == ""

@@ -33,6 +33,7 @@ def test_a_real_template_that_drops_the_system_message_gets_it_in_the_question(
     assert "no place for a system message: it is put in front of the first" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_a_real_template_with_a_system_message_of_its_own_takes_ours(
     data_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,6 +66,7 @@ def test_real_vocabularies_spell_any_bytes(real, data):
     check_spelling(real, data)
 
 
+@pytest.mark.slow
 def test_the_reference_inputs_are_spelled_as_the_tokenizer_does(real, data_folder):
     inputs = (data_folder / "vocab" / "ggml-vocab-gpt-2.gguf.inp").read_text("utf-8")
     texts = inputs.split("\n__ggml_vocab_test__\n")

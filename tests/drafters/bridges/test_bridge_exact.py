@@ -62,6 +62,7 @@ QUICK = settings(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(worlds(), st.integers(1, 3))
 def test_sampling_keeps_the_law_of_the_target(closed, world, k):
@@ -102,6 +103,7 @@ def test_merges_of_merges_and_three_pieces_keep_the_law(closed, kind, seed, k):
     assert error(world, k) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_round_keeps_the_law_too(closed, kind):
     world = world_of([*LETTERS, b"ca"], [*LETTERS, b"ab", b"abc"], DEEP[:2], kind=kind)
@@ -111,6 +113,7 @@ def test_a_second_round_keeps_the_law_too(closed, kind):
 SOME = ["text", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[:3])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOME)
 def test_the_residual_has_its_law(kind):
     """Drawn by rejection from an envelope, in every branch, against p - q worked out whole."""

@@ -72,6 +72,7 @@ def test_a_trimmed_head_keeps_the_targets_law(world):
     assert distance(law, plain_law(world, 2)) < 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.booleans().flatmap(lambda trimmed: worlds(trimmed=trimmed)), st.integers(1, 4))
 def test_a_draft_spells_what_the_drafter_says(world, k):

@@ -44,6 +44,7 @@ def test_images_spell_the_same_and_no_two_are_one(draft, target):
     assert expected == {draft.pieces[d] for d, _ in pairs} - {b""}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(vocabularies(), vocabularies())
 def test_splits_are_what_the_target_writes(draft, target):

@@ -138,6 +138,7 @@ def test_a_prompt_without_messages_crosses_by_its_bytes(session: Session):
     assert drafter.ledger.check() == (b"Once upon a time",) * 2
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_there_for_the_next_session(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as session:
         said(session, max_tokens=120)
@@ -187,6 +188,7 @@ def test_a_record_tells_the_bridge_and_its_resyncs(session: Session):
     assert found["n_syncs"] == session.stats.n_rounds
 
 
+@pytest.mark.slow
 def test_sessions_side_by_side_add_to_what_was_learned(home: Path):
     with edgespec.load(pair="demo-foreign", speculative="on") as idle:
         assert not ngrams_of(idle)
@@ -231,6 +233,7 @@ def test_vocabularies_that_cannot_be_compared_cost_the_drafter_alone(
     assert "drafter model failed (none of the tokens spells anything): decoding goes on" in line
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_written_while_a_session_goes_on(home: Path, session: Session):
     said(session, max_tokens=200)
     assert list(home.rglob("*.bin"))
@@ -247,6 +250,7 @@ def test_the_bridge_in_use_decides_whether_sampling_is_allowed(session: Session)
     assert said(session, temperature=1.0, max_tokens=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bridge", ["exact", "tli", "text"])
 def test_banned_tokens_are_never_said(session: Session, bridge: str):
     session.use(session.pair.methods.named(f"fixed-4@{bridge}"))
