@@ -14,7 +14,7 @@ import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import partial, reduce
 from numbers import Real
 from pathlib import Path
@@ -160,13 +160,9 @@ class Config:
         "", "--lora-draft", str, "FILE", "low-rank adapter of the draft model", rare=True
     )
     allow_approximate: bool = option(
-        False,
-        "--allow-approximate",
-        switch,
-        "",
-        "let --bridge omnidraft sample, not losslessly",
+        False, "--allow-approximate", switch, "", "let --bridge omnidraft sample, not losslessly",
         rare=True,
-    )
+    )  # fmt: skip
     think: str = per_call(
         "auto", "--think", one_of(*THINK), "auto|on|off", "thoughts before answers", rare=True
     )
@@ -219,6 +215,8 @@ class Config:
     history: bool = option(
         True, "--history", switch, "true|false", "remember what was typed", only="chat", rare=True
     )
+    # Options that a tuned pair chose, and not the user.
+    settled: frozenset[str] = field(default=frozenset(), compare=False)
 
     def sampling(self, stop_tokens: Set[int]) -> SamplingParams:
         """The sampling part, with the model's own stop tokens."""
@@ -228,8 +226,8 @@ class Config:
 
 
 def options() -> list[tuple[Field[Any], Option]]:
-    """Every field with its option, in order."""
-    return [(one, one.metadata["option"]) for one in fields(Config)]
+    """Every field that is an option, in order."""
+    return [(one, one.metadata["option"]) for one in fields(Config) if one.metadata]
 
 
 PER_CALL = tuple(one.name for one, opt in options() if opt.per_call)
@@ -249,7 +247,8 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
             read[name] = _read(*known[name], value)
         except ArgumentTypeError as error:
             raise UsageError(f"{source}: {name} is {error}") from None
-    return replace(config, **read | renamed(vars(config), read))
+    settled = config.settled - read.keys()
+    return replace(config, settled=settled, **read | renamed(vars(config), read))
 
 
 def _read(one: Field[Any], opt: Option, value: Any) -> Any:

@@ -14,7 +14,7 @@ from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP
 from edgespec.pace.cost import DraftCosts
-from edgespec.pace.planner import SCORE_READS, Plan, Planner, source_of
+from edgespec.pace.planner import MOST_SAVED, SCORE_READS, Plan, Planner, source_of
 from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
@@ -101,6 +101,7 @@ class Mixed:
         self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
         self._said_s, self._usual = 0.0, USUAL  # target's time in the answer; tokens of answers
+        self._saved_s = 0.0  # that may go to reading for being scored
 
     @property
     def most(self) -> int:
@@ -158,7 +159,7 @@ class Mixed:
         for one in self._paid:
             if not self.planner.may_score(one.source):
                 continue
-            if not self._may_draft(one, context, SCORE_READS, 0):
+            if not self._may_draft(one, context, 0.0, 0):
                 break
             drawn = one.draft(context, 1 if drawing else min(k, SCORED), drawing)
             self.planner.pay(one.source, one.last_s)
@@ -204,12 +205,19 @@ class Mixed:
     def _may_draft(
         self, payer: Candidate, context: Sequence[int], share: float, n_coming: float
     ) -> bool:
-        """Whether it has read enough; where that pays in so many tokens more, it reads on."""
-        if payer.reading is None:
+        """Whether it has read enough; where that pays in so many tokens more, or its turn to be
+        scored has come, it reads on. The first token waits for nobody.
+        """
+        reading = payer.reading
+        if reading is None:
             return True
-        coming_s = n_coming * self.planner.plain_s if self._said_s else 0.0
-        usual_s = READ_STEP * payer.costs.step_s
-        return payer.reading.is_done(context, share, max(self._said_s, coming_s), usual_s)
+        most_s, took_s = 0.0, reading.took_s
+        if self._said_s:
+            promised_s = share * max(self._said_s, n_coming * self.planner.plain_s)
+            most_s = max(promised_s, self._saved_s)
+        is_done = reading.is_done(context, most_s, READ_STEP * payer.costs.step_s)
+        self._saved_s = max(self._saved_s - (reading.took_s - took_s), 0.0)
+        return is_done
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
@@ -225,6 +233,8 @@ class Mixed:
         self._n_seen = len(done.context)
         self._n_said += len(done.verdict.tokens)
         self._said_s += done.times.target_s
+        most_s = MOST_SAVED * self.planner.plain_s
+        self._saved_s = min(self._saved_s + SCORE_READS * done.times.target_s, most_s)
         if self._is_resting:
             return
         start = perf_counter()

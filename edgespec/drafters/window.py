@@ -83,25 +83,24 @@ class Reading:
     def __init__(self, drafter: Reads, *, clock: Callable[[], float] = perf_counter) -> None:
         self._drafter, self._clock = drafter, clock
         self.token_s = 0.0  # what reading a token takes; 0 before the first part
+        self.took_s = 0.0  # in all
 
-    def is_done(
-        self, context: Sequence[int], share: float, said_s: float, usual_s: float = 0.0
-    ) -> bool:
-        """Whether it may draft now. share: of `said_s` that may go to reading.
+    def is_done(self, context: Sequence[int], most_s: float, usual_s: float = 0.0) -> bool:
+        """Whether it may draft now. most_s: seconds that may go to reading what is unread.
 
-        said_s: the target's seconds in this answer so far. usual_s: what reading a token is taken
-        to take as long as that is not known.
+        usual_s: what reading a token is taken to take as long as that is not known.
         """
         n = self._drafter.n_unread(context)
         if n <= FEW:
             return True
         takes_s = n * (self.token_s or usual_s)
-        if said_s > 0 and takes_s <= share * said_s:
+        if most_s > 0 and takes_s <= most_s:
             if 0 < takes_s <= FEW_S:
                 return True
             fits = int(PART_S / self.token_s) if self.token_s else 0
             start, part = self._clock(), min(n, max(PART, fits))
             self._drafter.read_on(context, part)
-            took_s = (self._clock() - start) / part
-            self.token_s += (took_s - self.token_s) * (0.2 if self.token_s else 1.0)
+            took_s = self._clock() - start
+            self.took_s += took_s
+            self.token_s += (took_s / part - self.token_s) * (0.2 if self.token_s else 1.0)
         return False

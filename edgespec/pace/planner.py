@@ -26,10 +26,13 @@ KNOWN = 0.9  # acceptance at which a source that is right is no news
 MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier sessions
 # What drafting promises of an answer's time may go to reading before it for this part, and for
-# READS of the time at most; to be scored for SCORE_READS. Promises are guesses at first, and of a
-# text that is short after all: where all that was promised might be spent, SmolLM2 slowed 96 tokens
-# of Qwen2.5-Coder-1.5B after a prompt of 2,000 to 0.83 of plain, and 24 after one of 40 to 0.89.
-READ_PART, READS, SCORE_READS = 0.25, 0.2, 0.01
+# READS of the time at most. Promises are guesses until ENOUGH tokens were tested, and of a text
+# that is short after all: where all that was promised might be spent, SmolLM2 slowed 96 tokens of
+# Qwen2.5-Coder-1.5B after a prompt of 2,000 to 0.83 of plain, and 24 after one of 40 to 0.89.
+READ_GUESS, READ_PART, READS, ENOUGH = 0.25, 0.5, 0.2, 32
+# To be scored, for this part of all time, saved up from answer to answer for so many plain tokens:
+# one answer alone seldom allows what reading takes, and who never reads is never known better.
+SCORE_READS, MOST_SAVED = 0.01, 8.0
 # Rounds after which plain decoding is timed, again and again; the first of a table in doubt.
 PLAIN_DOUBT, PLAIN_FIRST, PLAIN_EVERY = 8, 24, 128
 PLAIN_OFF = 0.1  # plain decoding is timed on as long as it differs this much from what is believed
@@ -183,7 +186,8 @@ class AutoPlanner:
             return plain
         takes_s = self._round_s(k) + fixed_s + k * step_s
         gain = (1 + expected) * self.plain_s / takes_s - 1
-        return Plan(k, worth, reads=min(READ_PART * gain, READS))
+        part = READ_GUESS if known.n_tested < ENOUGH else READ_PART
+        return Plan(k, worth, reads=min(part * gain, READS))
 
     def is_paused(self, source: str) -> bool:
         """Whether it was not worth drafting when last asked."""

@@ -53,14 +53,16 @@ class Offer:
 
     def config(self, base: Config) -> Config:
         """How it is opened where `base` says how models are used; nothing is downloaded."""
-        usual: dict[str, Any] = {name: getattr(Config(), name) for name in OF_A_MODEL}
-        bare = replace(base, **usual, offline=True)
+        bare = replace(unnamed(base), bridge=Config.bridge, offline=True)
         return with_values(bare, self.values, f"model {self.name}")
 
 
 def unnamed(config: Config) -> Config:
-    """How models are used, with none named that an option named, and no template of its own."""
-    return replace(config, **{name: getattr(Config, name) for name in (*NAMES, "chat_template")})
+    """How models are used here: without those that are named, what a tuned pair chose for them,
+    and a template of their own.
+    """
+    own = (*NAMES, "chat_template", *config.settled)
+    return replace(config, settled=frozenset(), **{name: getattr(Config, name) for name in own})
 
 
 def offers(folder: Path | None = None) -> dict[str, Offer]:

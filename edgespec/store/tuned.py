@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ def remove(name: str) -> int:
 
 def applied(said: Sequence[Layer], base: Config) -> Config:
     """`base` with what the user says over it, and if that names a tuned pair and no model, with
-    what was tuned: settings below all that is said, models where the pair is named.
+    what was tuned: settings where base has the usual ones, below all that is said; models where
+    the pair is named.
 
     Raises: UsageError.
     """
@@ -99,7 +100,10 @@ def applied(said: Sequence[Layer], base: Config) -> Config:
     if pair is None:
         return config
     named = {key: value for key, value in pair.values.items() if key in ("pair", *MODELS)}
-    settled = {key: value for key, value in pair.values.items() if key not in named}
+    settled = {
+        key: value for key, value in pair.values.items()
+        if key not in named and getattr(base, key) == getattr(Config, key)
+    }  # fmt: skip
     models: Layer = {"pair": base.pair, **named}, f"pair {pair.name}"
     opened = list[Layer]()
     for values, source in said:
@@ -107,7 +111,8 @@ def applied(said: Sequence[Layer], base: Config) -> Config:
             opened.append(models)
             values = {key: value for key, value in values.items() if key != "pair"}
         opened.append((values, source))
-    return laid(with_values(base, settled, f"pair {pair.name}"), opened)
+    below = with_values(base, settled, f"pair {pair.name}")
+    return laid(replace(below, settled=frozenset(settled)), opened)
 
 
 def _toml(value: Any) -> str:

@@ -27,6 +27,7 @@ from edgespec.config import PER_CALL, Config, with_values
 from edgespec.errors import BackendError, Cancelled, ModelFileError
 from edgespec.session.opening import file_named
 from edgespec.session.session import Session
+from edgespec.store import tuned
 from edgespec.types import Arm, Piece, Progress, Stats
 
 CTRL_C, CTRL_C_ON_TEXT, CTRL_D = "^C", "text^C", "^D"
@@ -238,6 +239,19 @@ def test_another_model_goes_on_with_the_conversation(
     told(talk, capsys, "And then?")
     assert len(talk.conversation.messages) == 4
     assert talk.session.config.max_tokens == 6
+
+
+def test_a_tuned_pair_is_opened_as_it_was_tuned_and_leaves_nothing_behind(
+    talk: Talk, tiny: Path, stories260k: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned.save(tuned.TunedPair("mine", {"model": str(tiny), "draft_window": 64, "threads": 2}))
+    assert complete("/model mi") == ["mine"]
+    told(talk, capsys, "/model mine")
+    config = talk.session.config
+    assert (config.model, config.draft_window, config.threads) == (str(tiny), 64, 1)  # as said
+    told(talk, capsys, f"/model {stories260k}")
+    assert talk.session.config.draft_window == Config.draft_window
+    tuned.remove("mine")
 
 
 def test_a_model_that_cannot_be_opened_brings_the_old_one_back(

@@ -183,40 +183,39 @@ def reading(slow: Slow) -> Reading:
 
 def test_nothing_is_read_before_the_first_token():
     slow = Slow(300, 0.01)
-    assert not reading(slow).is_done([], share=0.5, said_s=0.0)
+    assert not reading(slow).is_done([], most_s=0.0)
     assert slow.left == 300
-    assert not reading(slow).is_done([], share=float("inf"), said_s=0.0)
 
 
 def test_what_is_unread_is_read_in_parts_once_the_answer_is_worth_it():
     slow = Slow(300, 0.01)
     one = reading(slow)
-    assert not one.is_done([], share=0.2, said_s=0.1)  # to learn what it takes
+    assert not one.is_done([], most_s=0.02)  # to learn what it takes
     assert slow.left == 300 - PART
-    for said_s in (1.0, 5.0, 11.0):  # 2.36 s are won after 11.8 s
-        assert not one.is_done([], share=0.2, said_s=said_s)
+    for most_s in (0.2, 1.0, 2.2):  # it takes 2.36 s
+        assert not one.is_done([], most_s=most_s)
         assert slow.left == 300 - PART
     seen = []
-    while not one.is_done([], share=0.2, said_s=12.0):
+    while not one.is_done([], most_s=2.4):
         seen.append(slow.left)
     assert seen == [172, 108, 44, 0]
-    assert one.is_done([], share=0.0, said_s=0.0)
+    assert one.is_done([], most_s=0.0)
 
 
 def test_a_drafter_that_gains_nothing_reads_no_more():
     slow = Slow(300, 0.01)
     one = reading(slow)
-    one.is_done([], share=0.1, said_s=1.0)
-    assert not any(one.is_done([], share=0.0, said_s=100.0) for _ in range(20))
+    one.is_done([], most_s=0.1)
+    assert not any(one.is_done([], most_s=0.0) for _ in range(20))
     assert slow.left == 300 - PART
 
 
 def test_what_reading_takes_is_guessed_until_it_was_seen():
     slow = Slow(300, 0.01)
     one = reading(slow)
-    assert not one.is_done([], share=0.05, said_s=50.0, usual_s=0.01)
+    assert not one.is_done([], most_s=2.5, usual_s=0.01)
     assert slow.left == 300
-    assert not one.is_done([], share=0.05, said_s=61.0, usual_s=0.01)
+    assert not one.is_done([], most_s=3.05, usual_s=0.01)
     assert slow.left == 300 - PART
 
 
@@ -265,5 +264,5 @@ def test_a_first_prompt_is_read_at_once_only_where_drafting_promises_much(
     plan = AutoPlanner(CostTable(costs)).plan("model", (), step_s)
     assert plan.width > 0
     usual_s = 48 * costs[0]  # of an answer
-    reading(slow).is_done([], share=plan.reads, said_s=usual_s, usual_s=READ_STEP * step_s)
+    reading(slow).is_done([], most_s=plan.reads * usual_s, usual_s=READ_STEP * step_s)
     assert (slow.left < n_tokens) == reads

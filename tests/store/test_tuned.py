@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgespec.config import Config, layers
+from edgespec.config import Config, layers, with_values
 from edgespec.errors import UsageError
 from edgespec.store import tuned
+from edgespec.store.offers import unnamed
 
 PAIR = tuned.TunedPair(
     "mine",
@@ -55,6 +56,20 @@ def test_it_takes_the_place_of_models_named_before_it() -> None:
         assert read({"pair": "mine"}, **before) == mine
     assert read({"lora_draft": "b"}, EDGESPEC_PAIR="mine") == replace(mine, lora_draft="b")
     assert read({"pair": "demo"}, EDGESPEC_PAIR="mine") == Config()
+
+
+def test_what_it_chose_goes_where_another_model_comes() -> None:
+    tuned.save(PAIR)
+    config = read({"pair": "mine", "top_k": 3})
+    assert unnamed(config) == Config(top_k=3)
+    said = with_values(config, {"threads": 3}, "said")
+    assert unnamed(said) == Config(top_k=3, threads=3)
+
+
+def test_it_changes_nothing_that_is_otherwise_than_by_default() -> None:
+    tuned.save(PAIR)
+    mine = Config(pair="demo-foreign", threads=1, drafter="ngram")
+    assert tuned.applied([({"pair": "mine"}, "/model")], Config(threads=1)) == mine
 
 
 def test_an_adapter_stays_with_its_drafter(caplog: pytest.LogCaptureFixture) -> None:

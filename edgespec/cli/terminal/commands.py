@@ -6,7 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from edgespec.backends import is_adapter
 from edgespec.cli.output import show_progress
@@ -19,7 +19,7 @@ from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, text_of
 from edgespec.option import CONSTRAINTS
 from edgespec.session import opening
-from edgespec.store import pairs
+from edgespec.store import pairs, tuned
 from edgespec.store.hub.names import spec_of
 from edgespec.store.offers import unnamed
 from edgespec.text.detokenizer import StopText
@@ -107,7 +107,7 @@ def field_of(name: str) -> str:
     key = name.strip("-").replace("-", "_")
     if key in known:
         return known[key]
-    if key in {one.name for one in fields(Config)}:
+    if key in {one.name for one, _ in options()}:
         raise UsageError(
             f"/set {name}: expected one of {', '.join(PER_CALL)}; {key} is for /model, /draft, or "
             "a flag when you start"
@@ -204,7 +204,8 @@ def model(talk: Talk, rest: str) -> Answer:
     """/model NAME|FILE|USER/REPO[:QUANT]: the conversation goes on with another target."""
     config = talk.session.config
     if rest:
-        reopen(talk, with_values(unnamed(config), named(bare(rest), "model"), "/model"))
+        said = named(bare(rest), "model"), "/model"
+        reopen(talk, tuned.applied([said], unnamed(config)))
     note(f"[{talk.session.target.info().path}; {talk.session.where()}]")
     return None
 
@@ -249,7 +250,7 @@ def named(text: str, field: str) -> dict[str, str]:
     if path.exists() or (field == "model" and text.endswith(MODEL_FILES)):
         return {field: str(path)}
     if field == "model":
-        return {"pair": pairs.find(text).name}
+        return {"pair": text if text in tuned.names() else pairs.find(text).name}
     raise ModelFileError(
         f"/draft {text}: no such file: expected a draft model, its adapter, none, auto or a number"
     )
@@ -364,6 +365,6 @@ def complete(text: str) -> Iterable[str]:
         return []
     words = [word for word in kinds if word not in ("file", "pair")]
     if "pair" in kinds:
-        words += pairs.names()
+        words += [*pairs.names(), *tuned.names()]
     found = [word for word in words if word.startswith(rest)]
     return found + (file_names(last_word(text)) if "file" in kinds else [])

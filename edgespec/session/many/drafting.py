@@ -20,7 +20,7 @@ from edgespec.drafters.together import Wish
 from edgespec.errors import Cancelled
 from edgespec.pace.cost import LiveCosts
 from edgespec.pace.goodput import MARGIN, Widths, widths
-from edgespec.pace.planner import READ_PART, READS
+from edgespec.pace.planner import READ_GUESS, READS
 from edgespec.session.many.looking import EXPERIENCE, Looking
 from edgespec.session.many.story import NOTHING_FOUND, CrowdCosts, too_dear, too_long
 from edgespec.session.many.worth import Worth
@@ -190,7 +190,7 @@ class Drafting:
             if found.rate > least:
                 best, least = found, found.rate
                 chosen = [k if new else 0 for k, new in zip(found.ks, coming, strict=True)]
-        share = min(READ_PART * (best.rate / plan.rate - 1), READS)
+        share = min(READ_GUESS * (best.rate / plan.rate - 1), READS)
         for i, one in enumerate(all_):
             one.looking.n_unread = 0
             if chosen[i] and not self._may_read(one, share):
