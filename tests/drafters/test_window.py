@@ -26,7 +26,7 @@ from edgespec.pace.cost import CostTable
 from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drawing
 from edgespec.text.vocabulary import Vocabulary
-from edgespec.types import Draft, SamplingParams
+from edgespec.types import Draft, Round, SamplingParams, Times, Verdict
 
 V = 8
 
@@ -217,6 +217,52 @@ def test_what_reading_takes_is_guessed_until_it_was_seen():
     assert slow.left == 300
     assert not one.is_done([], most_s=3.05, usual_s=0.01)
     assert slow.left == 300 - PART
+
+
+class Useless(Slow):
+    """A drafter that is always wrong, after reading."""
+
+    name, n_leaves = "model", 1
+
+    def draft(self, context: Sequence[int], k: int, drawing: Drawing | None = None) -> Draft:
+        assert self.left <= FEW
+        return Draft((0,), sources=("model",), confidence=(0.5,))
+
+    def observe(self, done: Round) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_does_not_pay_is_read_for_now_and_then_to_be_scored(monkeypatch: pytest.MonkeyPatch):
+    drafter, n_answers, n_rounds = Useless(0, 0.003), 40, 40
+    monkeypatch.setitem(Reading.__init__.__kwdefaults__, "clock", lambda: drafter.now)
+    planner = AutoPlanner(CostTable((0.1, 0.15, 0.2, 0.25, 0.3)))
+    mixed, context, n_read = Mixed([drafter], planner), [1], []
+    for _ in range(50):
+        planner.learn("model", (0.5,), 1, 0)
+    for _ in range(n_answers):
+        context, drafter.left = [*context, *[1] * 60], 60
+        for _ in range(n_rounds):
+            draft = mixed.propose(context, 16, None)
+            context = [*context, 1]
+            verdict = Verdict((1,), (), min(len(draft), 1))
+            mixed.observe(Round(context, draft, verdict, Times(0.0, 0.1)))
+        n_read.append(60 - drafter.left)
+    assert n_read[0] == 0
+    assert sum(map(bool, n_read)) >= 5
+    assert drafter.now <= 0.011 * 0.1 * n_answers * n_rounds
+
+
+def test_more_may_be_read_for_what_is_known_than_for_a_guess():
+    planner = AutoPlanner(CostTable((0.1, 0.12, 0.14, 0.16)))
+    guess = planner.plan("model", (), 0.01)
+    for i in range(100):
+        planner.learn("model", (), 1, i % 10 > 2)
+    known = planner.plan("model", (), 0.01)
+    assert known.width > 0
+    assert known.reads == pytest.approx(2 * guess.reads, rel=0.3)
 
 
 @pytest.mark.parametrize("kind", ["auto", "fixed"])
