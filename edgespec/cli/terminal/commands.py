@@ -214,11 +214,12 @@ def draft(talk: Talk, rest: str) -> Answer:
     """/draft N|auto|none|FILE|USER/REPO: how far to draft, or with what; FILE: or its adapter."""
     config = talk.session.config
     if rest == "auto":
-        reopen(talk, replace(config, draft_tokens="auto", drafter="auto"))
+        auto = {"draft_tokens": "auto", "drafter": "auto"}
+        reopen(talk, with_values(config, auto, "/draft"))
     elif NUMBER.fullmatch(rest):
         reopen(talk, with_values(config, {"draft_tokens": rest}, "/draft"))
     elif rest == "none":
-        reopen(talk, replace(config, drafter="none"))
+        reopen(talk, with_values(config, {"drafter": "none"}, "/draft"))
     elif rest:
         reopen(talk, drafting_with(config, bare(rest)))
     words = f"{talk.session.where()}; draft_tokens {talk.session.config.draft_tokens}"
@@ -237,8 +238,8 @@ def drafting_with(config: Config, text: str) -> Config:
         if opening.paths_of(adapted, show_progress)[1] is None:
             raise UsageError(f"/draft {text} is an adapter: expected a draft model for it first")
         return adapted
-    other = replace(config, draft_model="", hf_repo_draft="", lora_draft="", drafter="auto")
-    return with_values(other, named(text, "draft_model"), "/draft")
+    other = replace(config, draft_model="", hf_repo_draft="", lora_draft="")
+    return with_values(other, {**named(text, "draft_model"), "drafter": "auto"}, "/draft")
 
 
 def named(text: str, field: str) -> dict[str, str]:
