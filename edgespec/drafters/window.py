@@ -76,8 +76,8 @@ class Reads(Protocol):
 class Reading:
     """Whether a drafter has read the text; it reads on, in parts, where that pays.
 
-    An answer is taken to go on as long as it has gone on so far. So reading waits until what
-    drafting would have won in this answer so far pays for it, and never delays the first token.
+    How much time may go to that is its caller's business. What is unread is begun with only where all
+    of it fits, and read in parts, between rounds.
     """
 
     def __init__(self, drafter: Reads, *, clock: Callable[[], float] = perf_counter) -> None:

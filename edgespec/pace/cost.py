@@ -33,7 +33,7 @@ COMMON, OWN, DOUBTED, DOUBTED_OWN = 0.1, 0.1, 2.0, 1.0
 DRAFTED, LONE = 0.2, 0.3  # the same for what drafting and a new graph add
 DRIFT, OWN_DRIFT = 0.01, 0.002  # from round to round: a longer context, a warmer device
 NOISE = 0.1  # of one forward's time
-UNSURE = 0.3  # deviations of a width's time, in logarithms, from which on it is hoped to be less
+UNSURE = 0.3  # deviation of a width's time, in logarithms, beyond which it is hoped to be less
 FAR, FAR_RUN = 3.0, 3  # deviations beyond which a time is ignored, until so many in a row are
 
 
@@ -245,7 +245,7 @@ class LiveCosts:
         self.hoped = self._lower_ends()
 
     def _lower_ends(self) -> list[float]:
-        """[n - 1]: a deviation below what is believed, where that is more than UNSURE."""
+        """[n - 1]: below what is believed by as much as its deviation is beyond UNSURE."""
         if not self._may_hope:
             return self.seconds
         variances = np.diag(self._spread) + 2 * self._spread[-1] + self._spread[-1, -1]
