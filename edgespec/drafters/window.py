@@ -76,8 +76,8 @@ class Reads(Protocol):
 class Reading:
     """Whether a drafter has read the text; it reads on, in parts, where that pays.
 
-    How much time may go to that is its caller's business. What is unread is begun with only where all
-    of it fits, and read in parts, between rounds.
+    How much time may go to that is its caller's business. It begins only where all that is unread
+    fits into it, and reads in parts, between rounds.
     """
 
     def __init__(self, drafter: Reads, *, clock: Callable[[], float] = perf_counter) -> None:
