@@ -1,7 +1,7 @@
 """`edgespec bench`: plain and speculative decoding side by side on this device.
 
-Repeats are interleaved (every method once, then again in rotated order), so that a device that
-heats up or gets busy treats all alike; what is shown is the median repeat of each method.
+Repeats are interleaved prompt by prompt (every method once, then again in rotated order), so that a
+device that heats up or gets busy treats all alike; what is shown is each method's median repeat.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ABOUT = "Measure plain and speculative decoding side by side on this device."
 USAGE = "[--methods LIST] [--set NAME | --prompts FILE] [--repeats N] [options]"
 EXAMPLE = "edgespec bench --methods plain,auto,fixed-4,ngram --set stories"
 DEFAULTS = Config(max_tokens=64)
-RARE = ("--grid",)
+RARE = ("--grid", "--read-once")
 HEADER = (
     f"{'method':<18}{'tokens/s':>9}{'ratio':>7}{'(min..max)':>14}{'accepted':>10}{'tok/round':>10}"
     f"{'overhead':>10}{'ms/round':>9}{'ttft ms':>9}{'differ':>8}"
@@ -51,6 +51,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="show costs, survival, scores and widths chosen"
     )
+    parser.add_argument(
+        "--read-once", action="store_true",
+        help="long prompts are read by the target for the first method alone, untimed",
+    )  # fmt: skip
     parser.add_argument(
         "--grid", metavar="PAIRS", help="by set, temperature and length, kept in the file of --json"
     )
@@ -92,9 +96,10 @@ def run(args: Namespace, config: Config) -> int:
             prompts = given
             for reader in filter(None, (session, other)):
                 prompts = fitting(reader, prompts, args.prompts or set_name)
-            results = measured(runners, prompts, args.repeats, set_name)
+            results = measured(runners, prompts, args.repeats, set_name, read_once=args.read_once)
             skipped = {"n_skipped": len(given) - len(prompts)}
-            rows = [row_of(name, results[name], set_name) | skipped for name in runners]
+            unknown = {"ttft_s": None} if args.read_once else {}
+            rows = [row_of(name, results[name], set_name) | skipped | unknown for name in runners]
             compared = [compare(name, over, results, set_name) for name in runners]
             runs, ratios = runs + rows, ratios + compared
             if not quiet:
@@ -141,12 +146,13 @@ def table_line(row: Mapping[str, Any], ratio: Mapping[str, Any]) -> str:
     """One method in the table."""
     span = f"({ratio['min']:.2f}..{ratio['max']:.2f})"
     accepted = f"{row['acceptance_rate']:.0%}" if row["n_tested"] else "-"
+    first = "-" if row["ttft_s"] is None else f"{row['ttft_s'] * 1e3:.0f}"
     return (
         f"{row['method']:<18}{row['tokens_per_s']:>9.1f}{ratio['median']:>7.2f}{span:>14}"
         f"{accepted:>10}{row['block_efficiency']:>10.2f}"
         f"{row['overhead_s'] / row['decode_s']:>10.1%}"
         f"{row['overhead_s'] / row['n_rounds'] * 1e3:>9.2f}"
-        f"{row['ttft_s'] * 1e3:>9.0f}{ratio['n_outputs_differing']:>8}"
+        f"{first:>9}{ratio['n_outputs_differing']:>8}"
     )
 
 

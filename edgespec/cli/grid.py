@@ -103,7 +103,7 @@ def measured_cell(session: Session, cell: Cell, args: Namespace) -> Found:
     names = list(dict.fromkeys(["plain", "auto", *args.methods.split(",")]))
     label = f"{cell.pair}, {cell.prompt_set} at {cell.temperature:g}, {cell.max_tokens} tokens"
     runners = {name: (session, name) for name in names}
-    results = measured(runners, prompts, args.repeats, label, params)
+    results = measured(runners, prompts, args.repeats, label, params, read_once=True)
     compared = {name: compare(name, "plain", results, cell.prompt_set) for name in names}
     return {name: {key: one[key] for key in KEPT} for name, one in compared.items()}
 

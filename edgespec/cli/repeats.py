@@ -33,51 +33,65 @@ def measured(
     n_repeats: int,
     set_name: str,
     params: SamplingParams | None = None,
+    *,
+    read_once: bool = False,
 ) -> dict[str, list[Repeat]]:
-    """Repeats of every runner, a session and a method's name, interleaved.
+    """Repeats of every runner, a session and a method's name, interleaved prompt by prompt.
 
-    A few tokens of each before them are not counted. params: None for the sessions' own.
+    What the device does besides falls on all of them alike that way. A few tokens of each before
+    are not counted. params: None for the sessions' own. read_once: the target reads a prompt for
+    the first that asks it; times to the first token then say nothing.
     """
     names = list(runners)
-    for session, method in runners.values():
-        usual = params or session.params()
-        short = replace(usual, max_tokens=min(WARM, usual.max_tokens))
-        one_repeat(session, method, prompts[:1], short)
-    results: dict[str, list[Repeat]] = {name: [] for name in names}
-    for number in range(n_repeats):
-        turn = number % len(names)
-        for name in (*names[turn:], *names[:turn]):
-            repeat = one_repeat(*runners[name], prompts, params)
-            results[name].append(repeat)
-            say(
-                f"{set_name}, repeat {number + 1} of {n_repeats}, {name}: "
-                f"{repeat.stats.tokens_per_s:.1f} tokens/s"
-            )
-    return results
+    for runner in runners.values():
+        usual = params or runner[0].params()
+        Asking(*runner).ask(prompts[0], replace(usual, max_tokens=min(WARM, usual.max_tokens)))
+    asking = {name: [Asking(*runners[name]) for _ in range(n_repeats)] for name in names}
+    for i, prompt in enumerate(prompts):
+        for number in range(n_repeats):
+            turn = (i + number) % len(names)
+            for name in (*names[turn:], *names[:turn]):
+                asking[name][number].ask(prompt, params, is_read=read_once)
+        rates = ", ".join(f"{name} {lately(asking[name]):.1f}" for name in names)
+        say(f"{set_name}, prompt {i + 1} of {len(prompts)}: {rates} tokens/s")
+    return {name: [one.repeat() for one in repeats] for name, repeats in asking.items()}
 
 
-def one_repeat(
-    session: Session, name: str, prompts: Sequence[Prompt], params: SamplingParams | None = None
-) -> Repeat:
-    """All prompts by one method, each with an empty cache.
+class Asking:
+    """One method, once over all prompts of a set.
 
-    The method starts with nothing learned: a lookup that remembers an earlier repeat of the same
-    prompts would recite their answers and measure nothing.
+    It starts with nothing learned: a lookup that remembers an earlier repeat of the same prompts
+    would recite their answers and measure nothing.
     """
-    method = session.pair.methods.named(name)
-    stats, outputs = list[Stats](), list[tuple[int, ...]]()
-    for prompt in prompts:
-        session.use(method)
-        messages: list[Message] = list(prompt.messages)
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.session, self.method = session, session.pair.methods.named(name)
+        self.stats, self.outputs = list[Stats](), list[tuple[int, ...]]()
+
+    def ask(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, is_read: bool = False
+    ) -> None:
+        """Answer a prompt, and what is asked after it. is_read: the target may have read it."""
+        session, messages = self.session, list[Message](prompt.messages)
+        session.use(self.method, keep_read=is_read)
         for later in (*prompt.later, None):
             for _ in session.steps(session.prompt(messages), params or session.params()):
                 pass
-            stats.append(session.stats)
-            outputs.append(tuple(session.turns.output))
+            self.stats.append(session.stats)
+            self.outputs.append(tuple(session.turns.output))
             messages.append({"role": "assistant", "content": session.decode(session.turns.output)})
             messages.append({"role": "user", "content": later or ""})
-    planner = method.planner
-    return Repeat(total(stats), tuple(outputs), None if planner is None else explained(planner))
+
+    def repeat(self) -> Repeat:
+        """What came of it."""
+        planner = self.method.planner
+        known = None if planner is None else explained(planner)
+        return Repeat(total(self.stats), tuple(self.outputs), known)
+
+
+def lately(repeats: Sequence[Asking]) -> float:
+    """Tokens a second of the last answers, the median repeat."""
+    return statistics.median(one.stats[-1].tokens_per_s for one in repeats)
 
 
 def compare(

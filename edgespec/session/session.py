@@ -71,19 +71,22 @@ class Session:
             self.pair.close()
             raise
 
-    def use(self, method: Method) -> None:
+    def use(self, method: Method, *, keep_read: bool = False) -> None:
         """Decode by `method` from now on; target and draft model start with empty caches.
 
-        Ends a generation in progress. Raises: BusyError.
+        keep_read: what the target has read stays. Ends a generation in progress. Raises: BusyError.
         """
         with self.turns.guard:
             self.turns.take_over()
-            self._use(method)
+            self._use(method, keep_read)
 
-    def _use(self, method: Method) -> None:
+    def _use(self, method: Method, keep_read: bool = False) -> None:
         self.pair.forget_draft()
         self.method = self._default = method
-        self.engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
+        if keep_read:
+            self.engine.use(method.speculator)
+            return
+        self.engine: Engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
 
     def _tell_reading(self, share: float) -> None:
         if self._progress is not None:
