@@ -57,6 +57,7 @@ def test_threads_that_wait_soon_leave_their_core_to_others() -> None:
     options = providers.session_options(providers.PROVIDERS["cpu"])
     assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "50"
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.prepack.enable_parallel") == "1"
     assert providers.WAITING.startswith("spinning for 50 microseconds")
 
 

@@ -242,6 +242,8 @@ def session_options(
     # threads that spin on; never spinning 1.41 x. ONNX target, GGUF drafter: no difference.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    # Weights are packed for the kernels at every opening: 1.5 s instead of 2.8 for a 1.5B in int4.
+    options.add_session_config_entry("session.prepack.enable_parallel", "1")
     if provider.ep == CPU:
         return options
     if whole:
