@@ -98,7 +98,7 @@ def run(args: Namespace, config: Config) -> int:
                 prompts = fitting(reader, prompts, args.prompts or set_name)
             results = measured(runners, prompts, args.repeats, set_name, read_once=args.read_once)
             skipped = {"n_skipped": len(given) - len(prompts)}
-            unknown = {"ttft_s": None} if args.read_once else {}
+            unknown = {"ttft_s": None, "wall_s": None} if args.read_once else {}
             rows = [row_of(name, results[name], set_name) | skipped | unknown for name in runners]
             compared = [compare(name, over, results, set_name) for name in runners]
             runs, ratios = runs + rows, ratios + compared
@@ -110,7 +110,7 @@ def run(args: Namespace, config: Config) -> int:
                     for row, ratio in zip(rows, compared, strict=True):
                         print("\n".join(explanation(row, ratio)))
         data = session_record(session, runs)
-        data["bench"] = {"repeats": args.repeats, "ratios": ratios}
+        data["bench"] = {"repeats": args.repeats, "read_once": args.read_once, "ratios": ratios}
         if other is not None:
             costs = costs_in_turns({over: other, "target": session})
             data["bench"] |= {"baseline": model_row(other.target.info()), "costs": costs}

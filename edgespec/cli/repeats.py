@@ -20,7 +20,10 @@ WARM = 16  # tokens of every method before any is timed
 
 @dataclass(frozen=True)
 class Repeat:
-    """One method over all prompts of a set, once; explained: what its planner knew at the end."""
+    """One method over all prompts of a set, once.
+
+    explained: what its planner knew at the end, with costs as they are after all repeats.
+    """
 
     stats: Stats
     outputs: tuple[tuple[int, ...], ...]
@@ -45,13 +48,14 @@ def measured(
     names = list(runners)
     for runner in runners.values():
         usual = params or runner[0].params()
-        Asking(*runner).ask(prompts[0], replace(usual, max_tokens=min(WARM, usual.max_tokens)))
+        few = replace(usual, max_tokens=min(WARM, usual.max_tokens))
+        Asking(*runner).ask(prompts[0], few, keep_read=read_once)
     asking = {name: [Asking(*runners[name]) for _ in range(n_repeats)] for name in names}
     for i, prompt in enumerate(prompts):
         for number in range(n_repeats):
             turn = (i + number) % len(names)
             for name in (*names[turn:], *names[:turn]):
-                asking[name][number].ask(prompt, params, is_read=read_once)
+                asking[name][number].ask(prompt, params, keep_read=read_once)
         rates = ", ".join(f"{name} {lately(asking[name]):.1f}" for name in names)
         say(f"{set_name}, prompt {i + 1} of {len(prompts)}: {rates} tokens/s")
     return {name: [one.repeat() for one in repeats] for name, repeats in asking.items()}
@@ -60,8 +64,8 @@ def measured(
 class Asking:
     """One method, once over all prompts of a set.
 
-    It starts with nothing learned: a lookup that remembers an earlier repeat of the same prompts
-    would recite their answers and measure nothing.
+    It starts with what was kept of earlier sessions, and nothing else: a lookup that remembers an
+    earlier repeat of the same prompts would recite their answers and measure nothing.
     """
 
     def __init__(self, session: Session, name: str) -> None:
@@ -69,11 +73,11 @@ class Asking:
         self.stats, self.outputs = list[Stats](), list[tuple[int, ...]]()
 
     def ask(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, is_read: bool = False
+        self, prompt: Prompt, params: SamplingParams | None = None, *, keep_read: bool = False
     ) -> None:
-        """Answer a prompt, and what is asked after it. is_read: the target may have read it."""
+        """Answer a prompt, and what is asked after it. keep_read: see Session.use."""
         session, messages = self.session, list[Message](prompt.messages)
-        session.use(self.method, keep_read=is_read)
+        session.use(self.method, keep_read=keep_read)
         for later in (*prompt.later, None):
             for _ in session.steps(session.prompt(messages), params or session.params()):
                 pass

@@ -74,19 +74,20 @@ class Session:
     def use(self, method: Method, *, keep_read: bool = False) -> None:
         """Decode by `method` from now on; target and draft model start with empty caches.
 
-        keep_read: what the target has read stays. Ends a generation in progress. Raises: BusyError.
+        keep_read: what the target has read stays. Ends a generation in progress.
+        Raises: UsageError for a method that this target cannot verify, BusyError.
         """
         with self.turns.guard:
             self.turns.take_over()
             self._use(method, keep_read)
 
     def _use(self, method: Method, keep_read: bool = False) -> None:
+        if keep_read:
+            self.engine.use(method.speculator)  # it may refuse: then nothing has changed
+        else:
+            self.engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
         self.pair.forget_draft()
         self.method = self._default = method
-        if keep_read:
-            self.engine.use(method.speculator)
-            return
-        self.engine: Engine = Engine(self.target, method.speculator, on_read=self._tell_reading)
 
     def _tell_reading(self, share: float) -> None:
         if self._progress is not None:

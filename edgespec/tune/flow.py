@@ -40,7 +40,7 @@ DRAFTS = {  # ways to decode with one draft model, simplest first: the drafters 
 }
 LEAST_RACE = 0.2  # of the budget, for the race, however long threads took
 SHORTEST, LONGEST = 12, 96  # tokens of an answer
-PASSES = 2  # prompts of every kind that the budget should suffice for
+PASSES = 3  # prompts of every kind that the budget should suffice for
 SLOWER = 1.1  # times as slow as with more threads: still fewer are not tried
 Told = Callable[[str, float], None]
 
@@ -205,7 +205,8 @@ def race(
         n = round(share_s / (len(names) * len(questions) * PASSES * token_s))
         config = replace(config, max_tokens=min(max(n, SHORTEST), LONGEST))
         ways = answered(config, names, questions, share_s, told, see=found.see)
-        plain_s = sum(ways[0].token_s(kind) for kind in questions) / len(questions)
+        kinds = ways[0].stats  # those of which a prompt fits
+        plain_s = sum(ways[0].token_s(kind) for kind in kinds) / len(kinds)
         fastest_s = fastest_s or plain_s
         rows = [row_of(way, ways[0], fastest_s / plain_s, setup) for way in ways]
         found.ways += rows
@@ -243,7 +244,7 @@ def answered(
             return session.pair.method("plain" if name == "plain" else "auto", DRAFTS[name])
 
         def answer(by: Method, messages: Messages) -> Stats:
-            session.use(by)
+            session.use(by, keep_read=True)
             for _ in session.steps(session.prompt(messages), session.params()):
                 pass
             return session.stats

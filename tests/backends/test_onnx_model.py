@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from onnx_maker import dynamic_folder, exported, opened
 
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.llamacpp.tokenizer import LlamaCppTokenizer
+from edgespec.backends.onnx import providers
+from edgespec.backends.onnx.dynamic import DynamicGraph
 from edgespec.backends.onnx.model import OnnxModel
 from edgespec.backends.preview import preview
 from edgespec.backends.vocabulary import open_tokenizer
@@ -356,6 +359,46 @@ def test_a_graph_that_does_not_open_leaves_no_tokenizer_open(
         opened(copied)
     with pytest.raises(TokenizerError, match="the model is closed"):
         _ = seen[0].vocab
+
+
+def test_a_tokenizer_that_does_not_open_leaves_no_graph_open(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "vocabulary.gguf").write_bytes(b"no vocabulary")
+    seen = list[DynamicGraph]()
+
+    def noted(self: OnnxModel, *given: Any) -> DynamicGraph:
+        seen.append(opens(self, *given))
+        return seen[-1]
+
+    opens = OnnxModel._open_graph
+    monkeypatch.setattr(OnnxModel, "_open_graph", noted)
+    with pytest.raises(ModelFileError, match="vocabulary.gguf"):
+        opened(copied)
+    assert [graph._session for graph in seen] == [None]
+
+
+@pytest.mark.parametrize("ep", ["CPUExecutionProvider", "CUDAExecutionProvider"])
+def test_another_model_may_open_while_a_cpu_loads_the_weights(
+    ep: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, opens = list[tuple[int, int]](), OnnxModel._open_graph
+
+    def noted(self: OnnxModel, *given: Any) -> Any:
+        told.append((-1, -1))
+        return opens(self, *given)
+
+    provider = replace(providers.PROVIDERS["cpu"], ep=ep)
+    monkeypatch.setattr(OnnxModel, "_open_graph", noted)
+    monkeypatch.setattr(providers, "find", lambda device: (provider, ""))
+    options = ModelOptions(64, n_threads=1, known=lambda *given: told.append(given))
+    if ep != providers.CPU:
+        with pytest.raises(BackendError):
+            open_model(folder, options)
+        assert told == [(-1, -1)]
+        return
+    with closing(open_model(folder, options)) as model:
+        assert told == [(64, model.n_vocab), (-1, -1)]
 
 
 def test_the_command_line_says_it_too(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,14 @@ def test_the_fastest_of_several_draft_models_is_kept(words, home, monkeypatch):
     pair = tuned.find("mine")
     assert pair is not None
     assert Path(pair.values["draft_model"]).name == "foreign.gguf"
-    assert pair.values["drafter"] == "model"
+    assert pair.values["drafter"] == "ngram,model"  # as fast, and able to do more
+
+
+def test_kinds_of_which_no_prompt_fits_are_left_out(home, capsys):
+    words = ["tune", "--minutes", "0.02", "-t", "1", "-td", "1", "-c", "112"]
+    assert main([*words, "--set", "stories,rewriting", "--json", str(home / "record.json")]) == 0
+    record = json.loads((home / "record.json").read_text())
+    assert {kind for row in record["ways"] for kind in row["by_kind"]} == {"stories"}
 
 
 @pytest.mark.parametrize("is_here", [True, False])

@@ -254,6 +254,18 @@ def test_a_tuned_pair_is_opened_as_it_was_tuned_and_leaves_nothing_behind(
     tuned.remove("mine")
 
 
+@pytest.mark.parametrize("typed", [[], ["/draft none"]])
+def test_what_is_chosen_after_a_tuned_pair_stays_with_the_next_model(
+    typed: list[str], talk: Talk, tiny: Path, stories260k: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned.save(tuned.TunedPair("mine", {"model": str(tiny), "drafter": "ngram"}))
+    told(talk, capsys, "/model mine")
+    assert talk.session.config.drafter == "ngram"
+    told(talk, capsys, *typed, f"/model {stories260k}")
+    assert talk.session.config.drafter == ("none" if typed else Config.drafter)
+    tuned.remove("mine")
+
+
 def test_a_model_that_cannot_be_opened_brings_the_old_one_back(
     talk: Talk, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def main(words: list[str]) -> None:
 
         def answer(name: str, messages: Messages) -> Stats:
             session, method = methods[name]
-            session.use(method)
+            session.use(method, keep_read=True)
             for _ in session.steps(session.prompt(messages), session.params()):
                 pass
             return session.stats

@@ -71,10 +71,13 @@ def test_a_way_that_is_faster_on_the_whole_but_slower_on_a_kind_is_not_chosen() 
     assert best(ways).name == "plain"
 
 
-def test_of_ways_that_are_as_fast_the_simplest_is_chosen() -> None:
+def test_of_ways_that_are_as_fast_the_ablest_is_chosen() -> None:
     same = {"talk": 0.5, "code": 0.5}
-    little = {"talk": 0.496, "code": 0.496}
-    ways = raced(Device({"plain": SPEEDS["plain"], "lookup": same, "model": little}), 1000)
+    little = {"talk": 0.504, "code": 0.504}
+    ways = raced(Device({"plain": SPEEDS["plain"], "lookup": same, "both": little}), 1000)
+    assert best(ways).name == "both"
+    more = {"talk": 0.51, "code": 0.51}
+    ways = raced(Device({"plain": SPEEDS["plain"], "lookup": same, "both": more}), 1000)
     assert best(ways).name == "lookup"
 
 
@@ -108,16 +111,35 @@ def test_prompts_are_asked_again_while_a_difference_is_in_doubt() -> None:
     assert best(ways).name == "lookup"
 
 
-def test_what_may_be_faster_by_chance_is_not_chosen_before_what_is_simpler() -> None:
-    ways = [Way("plain"), Way("lookup")]
-    for kind in ("talk", "code"):
-        ways[0].stats[kind] = [Stats(n_tokens=10, decode_s=1.0)] * 4
-        ways[1].stats[kind] = [Stats(n_tokens=10, decode_s=x) for x in (0.8, 0.9, 1.0, 1.15)]
+def ways_of(**seconds: list[float]) -> list[Way]:
+    """Ways that took so long for ten tokens, of both kinds."""
+    ways = list[Way]()
+    for name, took in seconds.items():
+        answers = [Stats(n_tokens=10, decode_s=one) for one in took]
+        ways.append(Way(name, {"talk": answers, "code": answers}))
+    return ways
+
+
+EVEN, FASTER = [1.0] * 4, [0.9] * 4
+
+
+def test_the_ablest_is_chosen_where_the_fastest_beats_it_by_chance() -> None:
+    by_chance = ways_of(plain=EVEN, lookup=FASTER, both=[0.8, 0.9, 0.9, 1.15])
+    assert by_chance[2].gains(by_chance[0]) == pytest.approx(1 / 0.9375)
+    assert best(by_chance).name == "both"
+    assert best(ways_of(plain=EVEN, lookup=FASTER, both=[0.9375] * 4)).name == "lookup"
+
+
+def test_plain_decoding_stays_unless_another_way_is_faster_for_sure() -> None:
+    ways = ways_of(plain=EVEN, lookup=[0.8, 0.9, 1.0, 1.15], both=[0.8, 0.9, 1.0, 1.17])
     assert ways[1].gains(ways[0]) == pytest.approx(1 / 0.9625)
     assert best(ways).name == "plain"
-    for kind in ("talk", "code"):
-        ways[1].stats[kind] = [Stats(n_tokens=10, decode_s=0.9625)] * 4
-    assert best(ways).name == "lookup"
+    assert best(ways_of(plain=EVEN, lookup=[0.9625] * 4)).name == "lookup"
+
+
+def test_a_way_that_was_left_out_is_not_chosen_for_its_first_prompts() -> None:
+    assert best(ways_of(plain=EVEN, lookup=FASTER, both=[0.5, 0.6])).name == "lookup"
+    assert best(ways_of(plain=EVEN[:2], lookup=FASTER[:2], both=[0.5, 0.6])).name == "both"
 
 
 def test_without_a_way_to_forget_every_prompt_is_asked_once() -> None:

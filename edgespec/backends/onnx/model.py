@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,15 @@ class OnnxModel:
         self.n_params = int(about["n_params"])
         self.token_ids = onnx_folder.token_ids(self.path, about)
         self.n_context = context_of(about, options)
-        self.tokenizer = open_tokenizer(self.path, about["tokenizer"], n_vocab=self.n_vocab)
+        asked = onnx_providers.find(options.device)[0].ep
+        is_whole = self.token_ids is None and (self.path / onnx_folder.GRAPH).is_file()
+        if options.known is not None and is_whole and asked == onnx_providers.CPU:
+            options.known(self.n_context, self.n_vocab)
         n_columns = self.n_vocab if self.token_ids is None else len(self.token_ids)
-        try:
-            self._graph = self._open_graph(Sizes(self.n_context, n_columns, self.n_embd), options)
-        except BaseException:
-            self.tokenizer.close()
-            raise
+        self._open_parts(Sizes(self.n_context, n_columns, self.n_embd), options)
         self.kv_bytes = self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
-        asked = onnx_providers.find(options.device)[0].ep  # all that is known before 1.24
-        names = self.placement or [asked]
+        names = self.placement or [asked]  # all that is known before 1.24
         self.device = ", ".join(name.removesuffix("ExecutionProvider") for name in names)
         self._none = np.empty((0, n_columns), np.float32)
         self._hidden = np.empty((0, self.n_embd), np.float32)
@@ -75,6 +74,22 @@ class OnnxModel:
         self._length = 0
         self._last = (0, 0)  # where the last forward began and how many rows it has
         self._tree: Tree | None = None  # of a forking forward until keep
+
+    def _open_parts(self, sizes: Sizes, options: ModelOptions) -> None:
+        """The graph, and while its weights are packed the tokenizer; both or none."""
+        with ThreadPoolExecutor(1) as beside:
+            kind = self.about["tokenizer"]
+            reading = beside.submit(open_tokenizer, self.path, kind, n_vocab=self.n_vocab)
+            try:
+                self._graph = self._open_graph(sizes, options)
+                self.tokenizer = reading.result()
+            except BaseException:
+                if self._graph is not None:
+                    self._graph.close()
+                    self._graph = None
+                if reading.exception() is None:
+                    reading.result().close()
+                raise
 
     def _open_graph(self, sizes: Sizes, options: ModelOptions) -> StaticGraph | DynamicGraph:
         if self.about["kind"] == "static":
