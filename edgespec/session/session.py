@@ -65,6 +65,7 @@ class Session:
         self.pair = OpenPair(config, drafter, progress, self.turns.undisturbed)
         self.target, self.tokenizer = self.pair.target, self.pair.target.tokenizer
         self.speech = Speech(self.tokenizer, config)
+        self.engine: Engine  # of the method in use
         try:
             self._use(self.pair.way(config.speculative))
         except BaseException:

@@ -61,7 +61,8 @@ class OnnxModel:
         if options.known is not None and is_whole and asked == onnx_providers.CPU:
             options.known(self.n_context, self.n_vocab)
         n_columns = self.n_vocab if self.token_ids is None else len(self.token_ids)
-        self._open_parts(Sizes(self.n_context, n_columns, self.n_embd), options)
+        sizes = Sizes(self.n_context, n_columns, self.n_embd)
+        self._graph, self.tokenizer = self._parts(sizes, options)
         self.kv_bytes = self._graph.kv_bytes
         self.placement: dict[str, int] = self._graph.placement
         names = self.placement or [asked]  # all that is known before 1.24
@@ -75,18 +76,18 @@ class OnnxModel:
         self._last = (0, 0)  # where the last forward began and how many rows it has
         self._tree: Tree | None = None  # of a forking forward until keep
 
-    def _open_parts(self, sizes: Sizes, options: ModelOptions) -> None:
+    def _parts(self, sizes: Sizes, options: ModelOptions) -> tuple[Any, Any]:
         """The graph, and while its weights are packed the tokenizer; both or none."""
+        graph: StaticGraph | DynamicGraph | None = None
         with ThreadPoolExecutor(1) as beside:
             kind = self.about["tokenizer"]
             reading = beside.submit(open_tokenizer, self.path, kind, n_vocab=self.n_vocab)
             try:
-                self._graph = self._open_graph(sizes, options)
-                self.tokenizer = reading.result()
+                graph = self._open_graph(sizes, options)
+                return graph, reading.result()
             except BaseException:
-                if self._graph is not None:
-                    self._graph.close()
-                    self._graph = None
+                if graph is not None:
+                    graph.close()
                 if reading.exception() is None:
                     reading.result().close()
                 raise
