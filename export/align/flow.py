@@ -1,8 +1,8 @@
 """`edgespec adapt train`: the target answers prompts, its drafter learns from that in all layers.
 
 Writes OUT.gguf and OUT.onnx_adapter, the adapter for each backend, and OUT.merged.gguf, the drafter
-with it inside; that alone, where layers were left out. OUT.work keeps the answers and the
-training's state, to go on from.
+with it inside; that alone, where layers were left out. OUT.work keeps the answers, as text too,
+and the training's state, to go on from.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .. import lora
 from ..gguf.file import check_room
 from ..read.checkpoint import Checkpoint
 from ..read.gguf import open_gguf_checkpoint
-from .gather import ROOM, Asked, gather, lessons
+from .gather import ROOM, Asked, as_text, gather, lessons
 from .layers import check_dropped, least_missed, with_layers
 from .lesson import Lesson
 from .merge import MERGED, merge
@@ -32,6 +32,7 @@ from .recipes import Recipe
 
 JUDGED = 8  # answers by which layers are judged
 FEWEST = 20  # answers; fewer teach a drafter to say just those
+ANSWERS = "answers.jsonl"  # as text, to trim the drafter's head by
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     answers = gather(plan.asked, plan.work / "answers", progress)
     if len(answers) < FEWEST:
         raise UsageError(f"{len(answers)} answers: expected at least {FEWEST}; give more prompts")
+    write_whole(plan.work / ANSWERS, as_text(plan.asked.target, answers).encode())
     spelled = lessons(plan.drafter, plan.asked.target, answers)
     taught, held = split([one for one in spelled if len(one.rows)])
     before = asdict(scores(network, held, recipe.tokens))

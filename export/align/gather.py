@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -78,6 +79,18 @@ def kept(file: Path) -> Written | None:
         return lesson.load(file)
     except lesson.WRONG:
         return None
+
+
+def as_text(target: Path, answers: Sequence[tuple[Messages, Written]]) -> str:
+    """Lines of JSON with `messages` and `answers`, which `export trim --answers` counts in."""
+    lines = list[str]()
+    with closing(with_vocabulary(target)) as side:
+        assert side.tokenizer is not None
+        for messages, written in answers:
+            said = b"".join(map(side.tokenizer.piece, written.said)).decode(errors="replace")
+            line = {"messages": list(messages), "answers": [said]}
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def open_target(asked: Asked) -> Any:

@@ -32,6 +32,11 @@ class Written:
     ids_of: NDArray[np.int32]
     probs: NDArray[np.float32]
 
+    @property
+    def said(self) -> tuple[int, ...]:
+        """The answer's tokens."""
+        return self.ids[self.n_prompt :]
+
 
 class Alone:
     """Implements protocols.SharedModel by a model that reads one text."""

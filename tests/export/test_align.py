@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from edgespec.export.align import lesson
 from edgespec.export.align.flow import AlignPlan, check_out, kept_layers
-from edgespec.export.align.gather import Asked, gather, kept, lessons
+from edgespec.export.align.gather import Asked, as_text, gather, kept, lessons
 from edgespec.export.align.layers import least_missed, with_layers
 from edgespec.export.align.merge import merge
 from edgespec.export.align.recipes import KINDS, Recipe
 from edgespec.export.align.written import Alone, Written, write
 from edgespec.export.lora import open_lora
 from edgespec.export.read.gguf import open_gguf_checkpoint
+from edgespec.export.trim.answers import read_answers
 from hf_maker import write_adapter
 from llama_reference import numpy_logits, write_llama
 from test_lora import MODULES, TOKENS, merged
@@ -90,6 +91,18 @@ def test_several_at_once_are_written_as_each_alone(tmp_path: Path):
             assert said == alone[: len(said)]
             assert len(alone) - len(said) <= 1
             assert written.probs.shape == (len(said), KEPT)
+
+
+def test_a_head_is_trimmed_by_the_answers_as_text(tmp_path: Path):
+    found = gather(Asked(demo("target"), ASKED, 40, 2), tmp_path / "answers", silent)
+    file = tmp_path / "answers.jsonl"
+    file.write_text(as_text(demo("target"), found), encoding="utf-8")
+    with edgespec.load(speculative="off", temperature=0.0, max_tokens=40) as session:
+        texts = ["".join(part.text for part in session.chat(list(one))) for one in ASKED]
+    read = read_answers(file)
+    assert sorted(text.strip() for text in read.texts + read.held_out) == sorted(
+        text.strip() for text in texts
+    )
 
 
 def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypatch):
