@@ -223,12 +223,14 @@ class Times(NamedTuple):
 
     ask_s: proposing the draft. target_s: the target's forward. law_s: the part of comparing in
     which a lazy law asked the drafter again. told: when the logits came, on perf_counter's clock.
+    want_s: what comes before proposing, as in every round of plain decoding too.
     """
 
     ask_s: float = 0.0
     target_s: float = 0.0
     law_s: float = 0.0
     told: float = 0.0
+    want_s: float = 0.0
 
     @property
     def draft_s(self) -> float:

@@ -66,15 +66,16 @@ class Decoding:
         self._params, self._speculator, self._sequence = params, speculator, sequence
         self._law, self._rule = law_of(params, len(prompt)), rule_of(params)
         self._uniforms, self._n_left, self._stopped = uniforms_of(params), params.max_tokens, False
-        self._ask_s = 0.0
+        self._ask_s = self._want_s = 0.0
 
     def ask(self) -> Ask | None:
         """The coming round's forward, None after the last round."""
         start = perf_counter()
         if (want := self.want()) is None:
             return None
+        wanted = perf_counter()
         asked = self.take(self._speculator.propose(*want))
-        self._ask_s = perf_counter() - start
+        self._ask_s, self._want_s = perf_counter() - wanted, wanted - start
         return asked
 
     def want(self) -> Want | None:
@@ -116,7 +117,7 @@ class Decoding:
         self._sequence.keep(rows)
         self._n_left -= len(verdict.tokens)
         self._stopped = verdict.tokens[-1] in params.stop_tokens
-        times = Times(self._ask_s, target_s, law_s, told)
+        times = Times(self._ask_s, target_s, law_s, told, self._want_s)
         done = Round(context, draft, verdict, times, hidden, logits)
         learning = perf_counter()
         self._speculator.observe(done)

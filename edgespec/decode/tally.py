@@ -36,9 +36,9 @@ class Tally:
         self.draft_s += times.draft_s
         self.spent = self.spent.plus(done.draft.spent)
         self.target_s += times.target_s
-        self.decode_s += times.ask_s + times.target_s + end - times.told
+        self.decode_s += times.want_s + times.ask_s + times.target_s + end - times.told
         self.ended = end
-        rest_s = end - times.told - times.law_s - learn_s
+        rest_s = times.want_s + end - times.told - times.law_s - learn_s
         self._rest_s += rest_s
         if len(done.verdict.tokens) == 1:
             self._single_s, self._n_single = self._single_s + rest_s, self._n_single + 1

@@ -48,14 +48,16 @@ class Stoppable(Protocol):
 class Guard:
     """A context manager around all that a drafter does: its failures end within.
 
-    model: what the drafter computes with, if that can be cancelled. failed: what happened, in a
-    sentence; empty while nothing has. Interrupts and a user's Cancelled pass through.
+    model: what the drafter computes with, if that can be cancelled. can_hang: False for a drafter
+    that computes for microseconds: to begin the thread that watches takes 5 ms while a target's
+    threads spin. failed: what happened, in a sentence; empty while nothing has. Interrupts and a
+    user's Cancelled pass through.
     """
 
-    def __init__(self, name: str, model: Stoppable | None = None) -> None:
+    def __init__(self, name: str, model: Stoppable | None = None, *, can_hang: bool = True) -> None:
         self.name, self.failed = name, ""
         self._model, self._told, self._n_unread = model, False, 0
-        self._watch = Watch(self._progress, self._hangs)
+        self._watch = Watch(self._progress, self._hangs) if can_hang else None
 
     def reading(self, n_unread: int) -> Guard:
         """Itself, around a call that may first have to read so many tokens."""
@@ -63,7 +65,8 @@ class Guard:
         return self
 
     def __enter__(self) -> None:
-        self._watch.begin(self._n_unread)
+        if self._watch is not None:
+            self._watch.begin(self._n_unread)
         self._n_unread = 0
 
     def __exit__(
@@ -72,11 +75,11 @@ class Guard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        watch = self._watch
-        watch.end()
-        if watch.hung and (error is None or isinstance(error, Cancelled)):
-            self.drop("it hung")
-            return True
+        if (watch := self._watch) is not None:
+            watch.end()
+            if watch.hung and (error is None or isinstance(error, Cancelled)):
+                self.drop("it hung")
+                return True
         if error is None:
             return False
         if not isinstance(error, Exception) or isinstance(error, Cancelled):
@@ -120,7 +123,7 @@ class Guarded:
         self, drafter: Drafter, *, n_vocab: int = 0, model: Stoppable | None = None
     ) -> None:
         self.name, self.n_leaves = drafter.name, drafter.n_leaves
-        self.guard = Guard(drafter.name, model)
+        self.guard = Guard(drafter.name, model, can_hang=n_vocab > 0 or model is not None)
         self._drafter, self._n_vocab, self._n_read = drafter, n_vocab, 0
         self._reads = drafter if isinstance(drafter, Reads) else None
         self._stepwise = drafter if isinstance(drafter, Stepwise) else None

@@ -97,7 +97,7 @@ class Mixed:
                 one.drafter.pays = partial(self._goes_on, one)
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
         self._payer = ""  # whose draft of this round took time
-        self._rest, self._is_resting = Rest(planner.n_rests), False
+        self._rest, self._is_resting, self._has_looked = Rest(planner.n_rests), False, False
         self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
         self._said_s, self._usual = 0.0, USUAL  # target's time in the answer; tokens of answers
@@ -121,12 +121,13 @@ class Mixed:
         self._made, self._payer, self._is_resting = [], "", False
         if len(context) != self._n_seen:
             self._begin(len(context))
-        k = min(room, self.planner.most)
-        if k < 1:
-            return NO_DRAFT
         self._is_resting = self._rest.goes_on()
         if self._is_resting:
             self._n_rested += 1
+            return NO_DRAFT
+        k, self._looking_s = min(room, self.planner.most), 0.0
+        self._has_looked = k > 0  # not in an answer's last round
+        if not self._has_looked:
             return NO_DRAFT
         start = perf_counter()
         for one in self._all:
@@ -247,6 +248,8 @@ class Mixed:
         looking_s = self._rest.look_s if telling_s and len(done.draft) else 0.0
         self.planner.observe(done, self._payer, self._n_rested, telling_s + looking_s)
         self._n_rested = 0
+        if not self._has_looked:
+            return
         self._rest.looked(self._looking_s + perf_counter() - start)
         if in_vain:
             self._rest.lengthen()
@@ -289,6 +292,7 @@ class Mixed:
         for one in self._paid:
             if one.source in costs:
                 one.costs = DraftCosts(costs[one.source])
+                self.planner.pay(one.source, SCORED * costs[one.source])  # saved up for the first
             if one.reading is not None:
                 one.reading.token_s = read.get(one.source, 0.0)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from edgespec.pace.beside import Beside
 from edgespec.pace.cost import CostTable, LiveCosts
-from edgespec.pace.expected import acceptance_for
+from edgespec.pace.expected import acceptance_for, rates
 from edgespec.pace.head import MAX_WIDTH
 from edgespec.pace.source import AHEAD, Prices, Source, best_drafted, best_to_come, goes_on
 from edgespec.types import Draft, Round
@@ -22,6 +22,8 @@ from edgespec.types import Draft, Round
 # What a draft must be worth, of a round's tokens: estimates err, and "never slower" is promised.
 STAY, RESUME = 0.02, 0.04  # in use, and of a paused source to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
+# All of it where a text with this acceptance would gain so much; less where there is less to win.
+HOPED, HOPE = 0.9, 0.5
 KNOWN = 0.9  # acceptance at which a source that is right is no news
 MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier sessions
@@ -183,11 +185,19 @@ class AutoPlanner:
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if not pays:
+            if not confidence:
+                known.hope = self._hope(step_s, fixed_s)
             return plain
         takes_s = self._round_s(k) + fixed_s + k * step_s
         gain = (1 + expected) * self.plain_s / takes_s - 1
         part = READ_GUESS if known.n_tested < ENOUGH else READ_PART
         return Plan(k, worth, reads=min(part * gain, READS))
+
+    def _hope(self, step_s: float, fixed_s: float) -> float:
+        """The part of PROBE_SHARE that scoring such a source is worth."""
+        survival = [HOPED**k for k in range(1, self.most + 1)]
+        best = max(rates(survival, self.rounds_s, step_s, fixed_s), default=0.0)
+        return min(max(best * self.plain_s - 1, 0.0) / HOPE, 1.0)
 
     def is_paused(self, source: str) -> bool:
         """Whether it was not worth drafting when last asked."""
@@ -238,7 +248,7 @@ class AutoPlanner:
             self._beside.observe(k, beside_s)
         plain_s = self.plain_s
         for known in self.sources.values():
-            known.balance_s += PROBE_SHARE * plain_s * (n_hits + 1 + n_rested)
+            known.balance_s += known.hope * PROBE_SHARE * plain_s * (n_hits + 1 + n_rested)
         if k + draft.n_cut or (source in self.sources and draft_s > PROBE_SHARE * plain_s):
             self._keep_books(source, k, n_hits, draft_s)
         for known in self.sources.values():
@@ -279,7 +289,7 @@ class AutoPlanner:
         known = self._of(source)
         # Once it was right, the next rounds tell at once whether it is so again; paid for later.
         is_news = known.streak > 0 and known.coming.p(0) < KNOWN
-        return known.balance_s >= (MOST_DEBT * self.plain_s if is_news else 0.0)
+        return known.balance_s >= (known.hope * MOST_DEBT * self.plain_s if is_news else 0.0)
 
     def pay(self, source: str, draft_s: float) -> None:
         """See Planner."""

@@ -36,6 +36,7 @@ class Source:
         self._usual = 1.0  # log odds that its tokens have
         self._grown = list[float]()
         self.balance_s = 0.0  # seconds scoring may still take; negative while paying back
+        self.hope = 1.0  # the part of the usual share that scoring is worth
         self.step_s: float | None = None  # as last planned with before drafting
         self.fixed_s = 0.0
         self.paused = False

@@ -98,6 +98,15 @@ def test_without_a_round_of_one_token_it_is_what_a_token_takes():
     assert tally.stats().single_s == pytest.approx(2.0, abs=0.01)
 
 
+def test_what_comes_before_proposing_is_of_plain_decoding_too():
+    tally = Tally()
+    times = Times(2.0, 5.0, told=perf_counter(), want_s=3.0)
+    tally.observe(Round((), Draft(), Verdict((1,), (), 0), times))
+    stats = tally.stats()
+    assert (stats.single_s, stats.draft_s) == (pytest.approx(3.0, abs=0.01), 2.0)
+    assert stats.decode_s == pytest.approx(10.0, abs=0.01)
+
+
 def test_everything_that_learns_gets_the_same_round():
     lazy = Lazy()
     engine = drawn(lazy)

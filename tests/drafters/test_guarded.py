@@ -96,6 +96,15 @@ def test_nobody_looks_for_ever_where_nothing_is_drafted() -> None:
     assert watch.look()
 
 
+def test_who_drafts_in_microseconds_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Watch] = []
+    monkeypatch.setattr(Watch, "begin", lambda watch, n_unread=0: begun.append(watch))
+    assert Guarded(NgramDrafter()).draft([1, 2, 1], 1) is not None
+    assert begun == []
+    Guarded(NgramDrafter(), n_vocab=9).draft([1, 2, 1], 1)  # an application's own
+    assert len(begun) == 1
+
+
 class Lost:
     """A law whose drafter is gone for the tokens in `asks`, or for what is left of p."""
 

@@ -289,6 +289,19 @@ def test_where_looks_cost_much_nobody_looks_until_it_pays(most: int, looked):
     assert asked[0] < asked[2] and (asked[0] == asked[1]) == (most > 0)  # short rests again
 
 
+def test_an_answers_last_round_is_left_out_as_well_and_is_no_look_in_vain():
+    planner, context = Planned(ngram=(0, 4.0), model=(0, 4.0)), [0]
+    planner.most_rests = 3
+    ngram, model, mixed = both(planner)
+    for _ in range(3):
+        mixed.observe(Round(context, mixed.propose(context, 0, None), Verdict((1,), (), 0)))
+    assert ngram.seen == model.seen == []
+    mixed.observe(Round(context, mixed.propose(context, 0, None), Verdict((1,), (), 0)))
+    assert ngram.asked == [] and len(ngram.seen) == 1
+    decoded(mixed, 1, context)  # the look that was due
+    assert len(ngram.asked) == 1
+
+
 def test_nobody_rests_after_a_draft_that_was_made_to_be_scored():
     planner, context = Planned(ngram=(0, 4.0), model=(0, 4.0)), [0]
     planner.most_rests, planner.scoring = 9, True

@@ -224,6 +224,28 @@ def test_lookups_in_vain_take_a_250th_of_the_time_where_that_takes_few_rests():
     assert FixedController(2).n_rests(9.0) == 0
 
 
+def scored(seconds: tuple[float, ...], step_s: float) -> int:
+    """How often a source that is always wrong is scored in 4,000 rounds; that takes a round."""
+    planner, n = AutoPlanner(CostTable(seconds)), 0
+    for _ in range(60):
+        planner.learn("model", (), 1, 0)
+    for _ in range(4000):
+        assert planner.plan("model", (), step_s).width == 0
+        if planner.may_score("model"):
+            planner.pay("model", 1.0)
+            n += 1
+        planner.observe(Round((), Draft(), Verdict((1,), (), 0), Times(0.0, 1.0)))
+    return n
+
+
+def test_scoring_takes_less_where_there_is_less_to_win_and_nothing_for_nothing():
+    cheap, dear, hopeless = (1.0, *[1.2] * 16), (1.0, 1.6, *[9.0] * 15), (1.0, *[4.0] * 16)
+    often, seldom = scored(cheap, 0.05), scored(dear, 0.2)
+    assert 30 <= often <= 37  # 0.9 % of the time
+    assert 0 < seldom < often / 2
+    assert scored(hopeless, 0.5) <= 1
+
+
 def test_plan_follows_confidence_and_calibrates_it():
     controller = AutoPlanner(table("F16"))
     assert controller.most == 16

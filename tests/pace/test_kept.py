@@ -9,7 +9,7 @@ import pytest
 
 from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.ngram import NgramDrafter
-from edgespec.pace.cost import CostTable
+from edgespec.pace.cost import CostTable, DraftCosts
 from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
 from edgespec.types import NO_DRAFT, Round, Times, Verdict
@@ -53,6 +53,24 @@ def test_a_fresh_session_begins_with_what_the_last_one_learned(tmp_path: Path):
     second.planner.learn("ngram", (0.6,), 1, 0)
     assert second.saved()["planner"]["sources"] == first.saved()["planner"]["sources"]
     assert "ngram" not in json.loads(file.read_text())["planner"]["sources"]
+
+
+def test_a_known_source_is_scored_when_what_that_takes_is_saved_up(tmp_path: Path):
+    waited = list[int]()
+    for step_s in (0.05, 0.5):
+        file, first = tmp_path / f"{step_s}.json", mixed()
+        first._paid[0].costs = DraftCosts(step_s)
+        kept = Kept(file, first)
+        taught(first, 200, 0)
+        kept.save()
+        one = mixed()
+        Kept(file, one)
+        waited.append(0)
+        while not one.planner.may_score("model"):
+            one.planner.observe(Round((), NO_DRAFT, Verdict((1,), (), 0), Times(0.0, 1.0)))
+            waited[-1] += 1
+    assert waited[0] == pytest.approx(1.15 / 0.009, abs=3)
+    assert waited[1] == pytest.approx(2.5 / 0.009, abs=3)
 
 
 def test_little_that_is_new_is_not_worth_writing(tmp_path: Path):
