@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.adapt.labels import Labels
+from edgespec.adapt.labels import Labels, only_pieces
 
 Floats = NDArray[np.floating[Any]]
 
@@ -122,7 +122,9 @@ def tvd_plus(z: Floats, labels: Labels) -> Scored:
 
     reward 1 where p > q, less its mean under q over the positions, by its deviation: a; the loss
     is -sum q a log q, and the slope that of log q alone: q and a are held fixed. All rows of
-    the tail have one reward, as p / q is the same for them.
+    the tail have one reward, as p / q is the same for them. The mean moves no slope, as the sum of
+    q times the slopes of log q is 0; the deviation scales them, and is that of the positions that
+    are scored at once.
     Source: Goel et al. 2024, arXiv 2403.00858, section 3; the expectation is taken over the whole
     vocabulary, which the paper samples.
     """
@@ -147,8 +149,12 @@ def hybrid(
 
     Source: OmniDraft, Ramakrishnan et al. 2025, arXiv 2507.02659, section 4, with reverse KL.
     """
-    mapped, pieces = divergence(z, labels), nll(z, labels)
-    return Scored(mapped.loss + weight * pieces.loss, mapped.dz + weight * pieces.dz)
+    found, some = divergence(z, labels), np.flatnonzero(labels.piece >= 0)
+    if len(some):  # few rows have a piece, and one costs as much as a row of the divergence
+        pieces = nll(z[some], only_pieces(labels.piece[some]))
+        found.loss[some] += weight * pieces.loss
+        found.dz[some] += weight * pieces.dz
+    return found
 
 
 def covering(z: Floats, labels: Labels) -> Scored:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_adapter import slope
 
+from edgespec.adapt import losses
 from edgespec.adapt.labels import Labels, labels, only_pieces
 from edgespec.adapt.losses import FLOOR, LOSSES, coarse, hybrid, nll, reverse_kl, reward
 from edgespec.adapt.schedule import Scheduled
@@ -170,6 +171,20 @@ def test_the_hybrid_adds_a_fifth_of_the_pieces_to_the_reverse_divergence():
     assert np.allclose(hybrid(z, given).dz, parts)
     alone = only_pieces(given.piece)
     assert np.allclose(hybrid(z, alone).dz, 0.2 * nll(z, alone).dz)
+
+
+def test_the_hybrid_looks_at_pieces_only_where_there_are_some(monkeypatch):
+    seen = []
+
+    def spied(z, given):
+        seen.append(z.shape)
+        return nll(z, given)
+
+    monkeypatch.setattr(losses, "nll", spied)
+    z, given = drawn(4)
+    hybrid(z, given)
+    hybrid(z, labels(given.ids, given.probs))
+    assert seen == [(2, N)]
 
 
 def test_a_refused_token_loses_and_an_accepted_one_gains():
