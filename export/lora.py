@@ -1,8 +1,8 @@
 """A PEFT adapter as a GGUF adapter for llama.cpp and as one for ONNX Runtime.
 
-The GGUF holds `<tensor>.lora_a` [r, n_in] and `.lora_b` [n_out, r]; ONNX Runtime's holds the inputs
-of a graph exported with adapters, `blk.N.attn_q.lora_A` [n_in, r] and `.lora_B` [r, n_out], with
-the scale in B. Rows of queries and keys are ordered as in the file each is for.
+The GGUF holds `<tensor>.lora_a` [r, n_in] and `.lora_b` [n_out, r], in F16; ONNX Runtime's holds
+the inputs of a graph exported with adapters, `blk.N.attn_q.lora_A` [n_in, r] and `.lora_B`
+[r, n_out], with the scale in B. Rows of queries and keys are ordered as in the file each is for.
 
     from edgespec.export.lora import export
     export(Path("adapter"), open_gguf_checkpoint(Path("model.gguf")), Path("adapter-lora"))
@@ -218,12 +218,18 @@ def write_gguf(lora: Lora, path: Path) -> None:
         b = one.b * np.float32(one.scale * len(one.a) / alpha)
         if lora.decoder.architecture in INTERLEAVED:
             b = turned(name, b, lora.decoder)
-        writer.add_tensor(f"{name}.weight.lora_a", np.ascontiguousarray(one.a, np.float32))
-        writer.add_tensor(f"{name}.weight.lora_b", np.ascontiguousarray(b, np.float32))
+        writer.add_tensor(f"{name}.weight.lora_a", halved(one.a))
+        writer.add_tensor(f"{name}.weight.lora_b", halved(b))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def halved(values: Floats) -> NDArray[Any]:
+    """In F16, which llama.cpp computes with as well; as they are where one is too large for it."""
+    fits = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+    return np.ascontiguousarray(values, np.float16 if fits else np.float32)
 
 
 def write_onnx(lora: Lora, path: Path, dtype: type[np.floating[Any]]) -> None:
