@@ -92,7 +92,16 @@ def mapped(logits: Floats, row_of: Ints, *, kept: int = KEPT) -> Mapped:
     probs = _softmax(logits)
     kept = min(kept, logits.shape[1])
     top = np.argpartition(-logits, kept - 1, axis=1)[:, :kept]  # [m, kept]
-    ids, values = _merged(np.asarray(row_of, np.int64)[top], np.take_along_axis(probs, top, 1))
+    return in_columns(np.asarray(row_of, np.int64)[top], np.take_along_axis(probs, top, 1))
+
+
+def in_columns(columns: Ints, probs: NDArray[np.float32]) -> Mapped:
+    """Tokens' probabilities as those of columns: tokens of one column add up.
+
+    columns: [m, K] of each token, -1 for none. probs: [m, K] the target's, over its whole
+    vocabulary: what is missing to 1 stays missing, and so does a token without a column.
+    """
+    ids, values = _merged(columns, probs)
     return Mapped(ids, values, values.sum(axis=1))
 
 

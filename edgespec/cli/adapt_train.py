@@ -18,6 +18,7 @@ from edgespec.cli.output import show_progress
 from edgespec.cli.prompts import ASSISTANT, built_in, read_prompts
 from edgespec.config import Config
 from edgespec.errors import UsageError
+from edgespec.files import place
 
 RECIPES = (
     "covering", "omnidraft", "distillspec", "forward-kl", "reverse-kl", "tvd", "tvd++", "adaspec",
@@ -63,7 +64,7 @@ def train(
             target, tuple(prompts), config.max_tokens, n_parallel,
             config.threads,
         ),
-        drafter, Path(args.out or f"{drafter.stem}-aligned"), rank,
+        drafter, place(args.out or f"{drafter.stem}-aligned"), rank,
         args.recipe or "covering", epochs,
         n_dropped=args.drop_layers or 0, merged=args.merged or "q8_0",
     )  # fmt: skip

@@ -8,15 +8,17 @@ and the training's state, to go on from.
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from edgespec.errors import UsageError
-from edgespec.files import sha256_of, write_whole
+from edgespec.files import sha256_of, why, write_whole
 from edgespec.session.adapting import fingerprint
 from edgespec.types import Progress
 
@@ -25,14 +27,19 @@ from ..gguf.file import check_room
 from ..read.checkpoint import Checkpoint
 from ..read.gguf import open_gguf_checkpoint
 from .gather import ROOM, Asked, as_text, gather, lessons
+from .held import Messages, check_several, split, talk
 from .layers import check_dropped, least_missed, with_layers
 from .lesson import Lesson
 from .merge import MERGED, merge
 from .recipes import Recipe
+from .written import Written
+
+log = logging.getLogger("edgespec")
 
 JUDGED = 8  # answers by which layers are judged
 FEWEST = 20  # answers; fewer teach a drafter to say just those
 ANSWERS = "answers.jsonl"  # as text, to trim the drafter's head by
+INSIDE = ".merged.gguf"  # ends the name of the drafter with the adapter inside
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,10 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
     recipe = Recipe(plan.recipe, plan.epochs, plan.rate)
     base = open_gguf_checkpoint(plan.drafter)
     check_out(plan)
-    check_room(plan.out, MERGED * plan.drafter.stat().st_size)
+    check_several([talk(one) for one in plan.asked.prompts])
     try:  # before the time that answers take
         from .network import Network
-        from .train import scores, split, teach
+        from .train import scores, teach
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed: training needs more packages; type `pip install "
@@ -119,34 +126,76 @@ def run(plan: AlignPlan, progress: Progress) -> Report:
 
     network = Network(plan.drafter)
     check_dropped(network.n_layers, plan.n_dropped)
-    answers = gather(plan.asked, plan.work / "answers", progress)
-    if len(answers) < FEWEST:
-        raise UsageError(f"{len(answers)} answers: expected at least {FEWEST}; give more prompts")
+    answers = gather(plan.asked, plan.work / "answers", progress, fewest=FEWEST)
     write_whole(plan.work / ANSWERS, as_text(plan.asked.target, answers).encode())
-    spelled = lessons(plan.drafter, plan.asked.target, answers)
-    taught, held = split([one for one in spelled if len(one.rows)])
-    before = asdict(scores(network, held, recipe.tokens))
+    taught, held = divided(plan, answers, progress)
+    told = partial(progress, "judging the drafter")
+    before = asdict(scores(network, held, recipe.tokens, told))
     kept = chosen_layers(network, taught[:JUDGED], plan, progress)
     network.use(kept)
     network.adapt(plan.rank)
     file, of = plan.work / f"checkpoint-{len(kept)}.pt", f"{plan.models} {kept}"
     teach(network, taught, recipe, file, progress, of=of)
-    after = asdict(scores(network, held, recipe.tokens))
+    after = asdict(scores(network, held, recipe.tokens, told))
     with TemporaryDirectory(prefix="edgespec-align-") as folder:
         network.save(Path(folder))
         files = written(plan, with_layers(base, kept), Path(folder))
-    stored = asdict(scores(Network(files[-1]), held, recipe.tokens))
+    stored = asdict(scores(Network(files[-1]), held, recipe.tokens, told))
     n_left_out = len(plan.asked.prompts) - len(answers)
-    return Report(len(answers), n_left_out, len(held), before, after, stored, kept, files)
+    n = len(taught) + len(held)
+    return Report(n, n_left_out, len(held), before, after, stored, kept, files)
 
 
 def check_out(plan: AlignPlan) -> None:
-    """Raises: UsageError where a model would be written over."""
-    adapters = [plan.out.with_name(plan.out.name + ending) for ending in lora.ENDINGS.values()]
-    for file in (merged_path(plan.out), *adapters):
+    """Raises: UsageError where files cannot be written, or a model would be written over."""
+    check_name(plan.out)
+    check_room(plan.out, MERGED * plan.drafter.stat().st_size)
+    check_writable(plan.out, plan.out.parent)
+    if plan.work.exists():
+        check_writable(plan.out, plan.work)
+    for ending in (*lora.ENDINGS.values(), INSIDE):
+        file = plan.out.with_name(plan.out.name + ending)
+        if file.is_dir():
+            raise UsageError(f"-o {plan.out} would write {file}, a folder: expected another name")
         for model in (plan.drafter, plan.asked.target):
             if file.exists() and file.samefile(model):
                 raise UsageError(f"-o {plan.out} would write over {model}: expected another name")
+
+
+def check_name(out: Path) -> None:
+    """Raises: UsageError unless `out` is a name without an ending of what is written."""
+    if os.path.isdir(out):  # which does not raise where one may not look
+        raise UsageError(
+            f"-o {out} is a folder: expected the name of files in it; type -o {out / 'drafter'}"
+        )
+    if out.suffix in lora.ENDINGS.values():
+        bare = str(out).removesuffix(out.suffix).removesuffix(".merged")
+        endings = " and ".join((*lora.ENDINGS.values(), INSIDE))
+        raise UsageError(
+            f"-o {out}: expected a name without ending, to which {endings} are added: type -o "
+            f"{bare}"
+        )
+
+
+def check_writable(out: Path, folder: Path) -> None:
+    """Raises: UsageError for a folder in which nothing can be written."""
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"-o {out}: {folder}: {why(error)}: expected a folder to write to; name another"
+        ) from error
+
+
+def divided(
+    plan: AlignPlan, answers: Sequence[tuple[Messages, Written]], progress: Progress
+) -> tuple[list[Lesson], list[Lesson]]:
+    """Lessons to learn from, and those held out."""
+    spelled = lessons(plan.drafter, plan.asked.target, answers, progress)
+    both = zip(spelled, answers, strict=True)
+    some = [(one, talk(messages)) for one, (messages, _) in both if len(one.rows)]
+    return split([one for one, _ in some], [of for _, of in some])
 
 
 def chosen_layers(
@@ -173,10 +222,13 @@ def chosen_layers(
 
 def kept_layers(file: Path, of: str) -> list[int]:
     """Those that were found before; none where that was of other models or answers."""
+    if not file.exists():
+        return []
     try:
         found = json.loads(file.read_bytes())
         return [int(layer) for layer in found["layers"]] if found["of"] == of else []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        log.warning("%s cannot be read: layers are judged again", file)
         return []
 
 
@@ -189,4 +241,4 @@ def written(plan: AlignPlan, base: Checkpoint, adapter: Path) -> list[Path]:
 
 def merged_path(out: Path) -> Path:
     """Where the drafter with the adapter inside goes."""
-    return out.with_name(out.name + ".merged.gguf")
+    return out.with_name(out.name + INSIDE)

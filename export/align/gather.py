@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgespec.backends import ModelOptions, backend_of, open_model
-from edgespec.backends.preview import with_vocabulary
+from edgespec.backends import ModelOptions, open_model
+from edgespec.backends.preview import Preview, with_vocabulary
 from edgespec.config import cache_folder, state_folder
 from edgespec.drafters.bridges.ledger import Ledger
 from edgespec.drafters.bridges.pairing import Translation, difference
+from edgespec.errors import UsageError
 from edgespec.session.adapting import First, fingerprint
 from edgespec.text.template import ChatTemplate
 from edgespec.types import Progress
 
 from . import lesson
-from .lesson import Lesson, Spell
+from .held import Messages
+from .lesson import Lesson, OfTarget, Spell
 from .written import Alone, Written, write
 
-Messages = Sequence[Mapping[str, Any]]
+log = logging.getLogger("edgespec")
+
 ROOM = 1024  # tokens of a prompt and its answer; longer ones are left out
 
 
@@ -41,31 +43,47 @@ class Asked:
     n_threads: int = 0
 
 
-def gather(asked: Asked, folder: Path, progress: Progress) -> list[tuple[Messages, Written]]:
+def gather(
+    asked: Asked, folder: Path, progress: Progress, *, fewest: int = 1
+) -> list[tuple[Messages, Written]]:
     """Every prompt that fits with its answer, in order; those kept in `folder` are not asked again.
 
-    Raises: EdgeSpecError; what was answered until then is kept.
+    Raises: EdgeSpecError, where fewer than `fewest` fit before any is read; what was answered until
+    then is kept.
     """
     with closing(with_vocabulary(asked.target)) as side:
         assert side.tokenizer is not None
         template = ChatTemplate(side.tokenizer)
         prompts = [template.tokens(one) for one in asked.prompts]
-        ends = frozenset(side.tokenizer.stop_tokens)
+        ends, n = frozenset(side.tokenizer.stop_tokens), n_at_once(side, asked.n_parallel)
+    fitting = [i for i, ids in enumerate(prompts) if len(ids) + asked.n_max <= ROOM]
+    check_enough(len(fitting), fewest, asked)
     whose = f"{fingerprint(asked.target)} {asked.n_max}"
-    files = [folder / f"{key(whose, ids)}.npz" for ids in prompts]
-    found = {i: one for i, file in enumerate(files) if (one := kept(file)) is not None}
-    missing = [i for i in range(len(prompts)) if i not in found]
+    files = {i: folder / f"{key(whose, prompts[i])}.npz" for i in fitting}
+    found = {i: one for i, file in files.items() if (one := kept(file)) is not None}
+    missing = [i for i in fitting if i not in found]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        with closing(open_target(asked)) as model:
-            shared = several(model, asked.n_parallel)
-            for number, one in write(shared, [prompts[i] for i in missing], asked.n_max, ends):
+        with closing(open_target(asked, n)) as model:
+            missed = [prompts[i] for i in missing]
+            answers = write(several(model, n), missed, asked.n_max, ends)
+            for n_done, (number, one) in enumerate(answers, 1 + len(found)):
                 i = missing[number]
                 if one is not None:
                     lesson.save(files[i], one)
                     found[i] = one
-                progress(f"{asked.target.name} answers", (len(found)) / len(prompts))
+                progress(f"{asked.target.name} answers", n_done / len(fitting))
+    check_enough(len(found), fewest, asked)
     return [(asked.prompts[i], found[i]) for i in sorted(found)]
+
+
+def check_enough(n: int, fewest: int, asked: Asked) -> None:
+    """Raises: UsageError for fewer prompts that fit than `fewest`."""
+    if n < fewest:
+        raise UsageError(
+            f"{n} of {len(asked.prompts)} prompts fit into {ROOM} tokens with {asked.n_max} of an "
+            f"answer: expected at least {fewest}; give more or shorter ones, or a smaller -n"
+        )
 
 
 def key(whose: str, ids: Sequence[int]) -> str:
@@ -75,9 +93,12 @@ def key(whose: str, ids: Sequence[int]) -> str:
 
 def kept(file: Path) -> Written | None:
     """An answer that was kept; what cannot be read is asked for again."""
+    if not file.exists():
+        return None
     try:
         return lesson.load(file)
-    except lesson.WRONG:
+    except Exception:  # numpy, zipfile and zlib raise many kinds
+        log.warning("%s cannot be read: its prompt is answered again", file)
         return None
 
 
@@ -93,20 +114,25 @@ def as_text(target: Path, answers: Sequence[tuple[Messages, Written]]) -> str:
     return "".join(lines)
 
 
-def open_target(asked: Asked) -> Any:
-    """The target, with room for several texts where its backend reads several."""
-    n = asked.n_parallel if backend_of(asked.target) == "llamacpp" else 1
+def n_at_once(target: Preview, n: int) -> int:
+    """How many texts it reads at once: n, or one where the backend, or a recurrent state, can take
+    no more.
+    """
+    is_recurrent = target.cache is not None and target.cache.state_bytes > 0
+    return 1 if target.backend != "llamacpp" or is_recurrent else n
+
+
+def open_target(asked: Asked, n: int) -> Any:
+    """The target, with room for n texts."""
     return open_model(
         asked.target,
-        ModelOptions(
-            n_context=n * ROOM, n_threads=asked.n_threads, max_leaves=max(n, 1), widths=(n,)
-        ),
+        ModelOptions(n_context=n * ROOM, n_threads=asked.n_threads, max_leaves=n, widths=(n,)),
     )
 
 
 def several(model: Any, n: int) -> Any:
-    """A SharedModel of n texts, or of one where the backend reads no more."""
-    if not hasattr(model, "forward_sequences"):
+    """A SharedModel of n texts; of one for any model."""
+    if n == 1:
         return Alone(model)
     from edgespec.backends.llamacpp.shared import SharedModel
 
@@ -114,22 +140,25 @@ def several(model: Any, n: int) -> Any:
 
 
 def lessons(
-    drafter: Path, target: Path, answers: Sequence[tuple[Messages, Written]]
+    drafter: Path, target: Path, answers: Sequence[tuple[Messages, Written]], progress: Progress
 ) -> Iterator[Lesson]:
     """The answers as the drafter reads them. Raises: EdgeSpecError."""
+    told = partial(progress, "spelling answers")
     with closing(with_vocabulary(drafter)) as one, closing(with_vocabulary(target)) as other:
         assert one.tokenizer is not None and other.tokenizer is not None
         pair = (one.tokenizer, one.n_vocab), (other.tokenizer, other.n_vocab)
         if not difference(*pair):
-            for _, written in answers:
+            for i, (_, written) in enumerate(answers, 1):
                 yield lesson.lesson(written, lesson.same, lambda ids: ids)
+                told(i / len(answers))
             return
         names = drafter.name, target.name
         translation = Translation(*pair, state_folder(), names, cache=cache_folder())
         ledger = Ledger(translation.mapping)
-        of_target: Callable[[NDArray[np.int64]], NDArray[np.int64]] = First(translation.mapping)
+        of_target: OfTarget = First(translation.mapping)
         spell: Spell = lesson.over(ledger)
-        for messages, written in answers:
+        for i, (messages, written) in enumerate(answers, 1):
             spelled = translation.spelled(list(messages))
             ledger.anchor(written.ids[: written.n_prompt] if spelled else [], spelled)
             yield lesson.lesson(written, spell, of_target)
+            told(i / len(answers))

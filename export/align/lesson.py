@@ -7,8 +7,6 @@ a token of the target's that the drafter spells by several, its next piece is.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,19 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.adapt.labels import KEPT, Labels, mapped
+from edgespec.adapt.labels import KEPT, Labels, in_columns
 from edgespec.drafters.bridges.ledger import Ledger
+from edgespec.errors import TokenizerError
 from edgespec.files import write_whole
 
 from .written import Written
 
-# Of a file that is no answer.
-WRONG = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
 Spell = Callable[[Sequence[int]], Sequence[int]]
-"""The drafter's ids of a text in the target's, from its beginning."""
+"""The drafter's ids of a text in the target's, from its beginning. Raises: TokenizerError."""
+OfTarget = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""As in adapt.online.Columns."""
 
 
 @dataclass(frozen=True)
@@ -64,34 +60,46 @@ def over(ledger: Ledger) -> Spell:
     return lambda ids: tuple(ledger.sync(list(ids)))
 
 
-def lesson(
-    written: Written,
-    spell: Spell,
-    of_target: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-) -> Lesson:
-    """What a drafter can learn from an answer. of_target: as in adapt.online.Columns."""
-    starts = [spell(written.ids[:n]) for n in range(written.n_prompt, len(written.ids))]
-    whole = spell(written.ids)
-    at = {
-        len(start) - 1: i
-        for i, start in enumerate(starts)
-        if len(start) and whole[: len(start)] == start
-    }
-    rows = np.arange(len(starts[0]) - 1, len(whole) - 1)
-    m = len(rows)
-    ids, probs = np.full((m, KEPT), -1), np.zeros((m, KEPT), np.float32)
-    piece = np.array(whole[len(starts[0]) :], np.int64)
-    for j, row in enumerate(rows.tolist()):
-        i = at.get(row)
-        if i is None:
-            continue
-        columns = of_target(written.ids_of[i].astype(np.int64))
-        label = mapped(np.log(written.probs[i][None] + 1e-12), columns)
-        ids[j, : label.ids.shape[1]], probs[j, : label.ids.shape[1]] = label.ids[0], label.probs[0]
-        piece[j] = -1
-    none = np.full(m, -1)
-    labels = Labels(ids, probs, piece, none, np.zeros(m, np.bool_))
+def lesson(written: Written, spell: Spell, of_target: OfTarget) -> Lesson:
+    """What a drafter can learn from an answer, as far as it can spell it; maybe nothing."""
+    starts = spellings(written, spell)
+    known = [start for start in starts if start]
+    first, whole = (known[0], known[-1]) if known else ((), ())
+    rows = np.arange(len(first) - 1, len(whole) - 1)
+    law_after = np.full(len(whole), -1)  # [n] which of the answer's laws follows a token, -1 none
+    for i, start in enumerate(starts[:-1]):
+        if start and whole[: len(start)] == start:
+            law_after[len(start) - 1] = i
+    pieces = np.array(whole[len(first) :], np.int64)
+    labels = labelled(written, law_after[rows], pieces, of_target)
     return Lesson(np.array(whole, np.int32), rows.astype(np.int32), labels)
+
+
+def spellings(written: Written, spell: Spell) -> list[tuple[int, ...]]:
+    """The drafter's ids of the prompt, and of the text up to each of the answer's tokens.
+
+    Empty where that ends in a part of a character: the next token may complete it.
+    """
+    found = list[tuple[int, ...]]()
+    for n in range(written.n_prompt, len(written.ids) + 1):
+        try:
+            found.append(tuple(spell(written.ids[:n])))
+        except TokenizerError:
+            found.append(())
+    return found
+
+
+def labelled(
+    written: Written, law: NDArray[np.int64], pieces: NDArray[np.int64], of_target: OfTarget
+) -> Labels:
+    """Labels of m rows. law: [m] which of the answer's laws is one's label, -1: its piece is."""
+    m, some = len(law), np.flatnonzero(law >= 0)
+    tokens, place = np.unique(written.ids_of[law[some]], return_inverse=True)
+    columns = of_target(tokens.astype(np.int64))[place].reshape(len(some), written.ids_of.shape[1])
+    found = in_columns(columns, written.probs[law[some]])
+    ids, probs = np.full((m, KEPT), -1), np.zeros((m, KEPT), np.float32)
+    ids[some, : columns.shape[1]], probs[some, : columns.shape[1]] = found.ids, found.probs
+    return Labels(ids, probs, np.where(law < 0, pieces, -1), np.full(m, -1), np.zeros(m, np.bool_))
 
 
 def save(path: Path, written: Written) -> None:
@@ -105,8 +113,11 @@ def save(path: Path, written: Written) -> None:
 
 
 def load(path: Path) -> Written:
-    """A kept answer. Raises: WRONG for what is none."""
+    """A kept answer. Raises: Exception of any kind for what is none."""
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-        ids = tuple(file["ids"].tolist())
-        n_prompt = int(file["n_prompt"])
-        return Written(ids, n_prompt, file["ids_of"], file["probs"].astype(np.float32))
+        ids, n_prompt = tuple(file["ids"].tolist()), int(file["n_prompt"])
+        one = Written(ids, n_prompt, file["ids_of"], file["probs"].astype(np.float32))
+    shape = one.probs.shape
+    if not 0 < n_prompt < len(ids) or one.ids_of.shape != shape or len(one.said) != shape[0]:
+        raise ValueError(f"{len(one.said)} tokens with laws {shape}")
+    return one

@@ -2,7 +2,9 @@
 
 The data are the same for all, the target's likeliest answers to prompts, labelled with its law.
 What the papers do beyond that is not repeated here: FastDraft trains a drafter of its own before,
-DistillSpec lets the drafter write, too, and TVD++ mixes other text in.
+DistillSpec lets the drafter write, too, and TVD++ mixes other text in. DVI's reward (arXiv
+2510.05421) is for drafted tokens that were accepted or refused; nothing is drafted for an answer
+that the target wrote alone, so it has no recipe here.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,20 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespec.adapt import learned
 from edgespec.adapt.labels import Labels, only_pieces
 from edgespec.adapt.losses import Loss
 from edgespec.adapt.trainer import most_above
 from edgespec.types import Progress
 
+from ..gguf.file import replacing
 from .lesson import Lesson
 from .network import Network
 from .recipes import Kind, Recipe
 
 log = logging.getLogger("edgespec")
 
-CHUNK = 256  # rows of logits at once
+CHUNK = 256  # rows of logits at once; TVD++ makes its rewards even within these
 CHECKPOINT_S = 120.0
-HELD_OUT = 10  # every tenth lesson is not learned from
+SLACK = 1 << 20  # bytes of a checkpoint that are no numbers
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,6 @@ class Scores:
     agreement: float
     overlap: float
     n: int
-
-
-def split(lessons: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
-    """Those to learn from, and those held out."""
-    held = [one for i, one in enumerate(lessons) if i % HELD_OUT == HELD_OUT - 1]
-    return [one for i, one in enumerate(lessons) if i % HELD_OUT != HELD_OUT - 1], held
 
 
 def batches(lessons: Sequence[Lesson], recipe: Recipe) -> list[list[Lesson]]:
@@ -199,10 +194,17 @@ def taken(labels: Labels, part: slice) -> Labels:
     )  # fmt: skip
 
 
-def scores(network: Network, lessons: Sequence[Lesson], tokens: int) -> Scores:
-    """How near the drafter is to its target on these lessons."""
+def _silent(share: float) -> None:
+    """Nobody is told."""
+
+
+def scores(
+    network: Network, lessons: Sequence[Lesson], tokens: int,
+    told: Callable[[float], None] = _silent,
+) -> Scores:  # fmt: skip
+    """How near the drafter is to its target on these lessons. told: the share that is done."""
     agree, overlap = list[NDArray[Any]](), list[NDArray[Any]]()
-    head = network.head.numpy()
+    head, n_done = network.head.numpy(), 0
     with torch.no_grad():
         for batch in filled(lessons, tokens):
             states = rows_of(network, batch).numpy()
@@ -210,6 +212,8 @@ def scores(network: Network, lessons: Sequence[Lesson], tokens: int) -> Scores:
             for at in range(0, len(states), CHUNK):
                 part = slice(at, at + CHUNK)
                 compared(states[part] @ head.T, taken(labels, part), agree, overlap)
+            n_done += len(batch)
+            told(n_done / len(lessons))
     n = sum(map(len, agree))
     return Scores(*(float(np.concatenate(one).mean()) for one in (agree, overlap)), n)
 
@@ -228,29 +232,44 @@ def compared(
 
 
 def digest(lessons: Sequence[Lesson]) -> str:
-    """Tells lessons from others."""
+    """Tells lessons from others, by their texts and labels."""
     total = hashlib.sha256()
     for one in lessons:
-        total.update(one.ids.tobytes())
+        of = one.labels
+        for part in (one.ids, one.rows, of.ids, of.probs, of.piece):
+            total.update(f"{part.shape}".encode() + part.tobytes())
     return total.hexdigest()
 
 
 def keep(network: Network, optimizer: Any, path: Path, whose: str, step: int) -> None:
-    """Write a checkpoint, whole or not."""
-    part = path.with_name(path.name + ".part")
+    """Write a checkpoint, whole or not. Raises: UsageError."""
+    learned.sweep(path)
+    n_bytes = 3 * sum(one.nbytes for one in network.parameters)  # AdamW has two numbers of each
     state = {"whose": whose, "step": step, "adapters": network.state()}
-    torch.save(state | {"optimizer": optimizer.state_dict()}, part)
-    os.replace(part, path)
+    with replacing(path, n_bytes + SLACK) as part:
+        torch.save(state | {"optimizer": optimizer.state_dict()}, part)
 
 
 def resumed(network: Network, optimizer: Any, path: Path, whose: str) -> int:
-    """The step to go on at, 0 without a checkpoint that fits."""
+    """The step to go on at, 0 without a checkpoint that fits: then both are as they were."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
-    if state["whose"] != whose:
-        log.warning("%s is of other models or answers: training begins anew", path)
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["whose"] != whose:
+            log.warning("%s is of other models or answers: training begins anew", path)
+            return 0
+        step, adapters = int(state["step"]), state["adapters"]
+        if shapes(adapters) != shapes(network.state()):
+            raise ValueError("adapters of other sizes")
+        optimizer.load_state_dict(state["optimizer"])  # raises before it changes anything
+    except Exception:  # torch raises many kinds
+        log.warning("%s cannot be read: training begins anew", path)
         return 0
-    network.become(state["adapters"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    network.become(adapters)
+    return step
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """What sizes adapters have."""
+    return {name: value.shape for name, value in state.items()}

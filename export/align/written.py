@@ -6,7 +6,7 @@ its likeliest tokens are kept with them, so nobody has to ask it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt.labels import KEPT
-from edgespec.errors import ContextError
+from edgespec.decode.follow import common_prefix
 from edgespec.protocols import LanguageModel, SharedModel
 from edgespec.types import FloatArray
 
@@ -79,26 +79,25 @@ def write(
 ) -> Iterator[tuple[int, Written | None]]:
     """Greedy answers of at most n_max tokens, with their prompts' numbers, as each ends.
 
-    ends: tokens that end one, kept as its last. None for a prompt that does not fit.
+    ends: tokens that end one, kept as its last. None for a prompt that does not fit, before
+    anything is read.
     """
-    waiting = list(enumerate(prompts))[::-1]
+    waiting, room = list[tuple[int, list[int]]](), model.sequences[0].n_context
+    for number, prompt in enumerate(prompts):
+        if len(prompt) + n_max > room:
+            yield number, None
+        else:
+            waiting.append((number, list(prompt)))
+    waiting.reverse()
     free, going = list(model.sequences), list[Going]()
+    known: dict[Any, list[int]] = {text: [] for text in free}  # ids of each, the read ones first
     while waiting or going:
         while waiting and free:
-            number, prompt = waiting.pop()
-            text = free[-1]
-            if len(prompt) + n_max > text.n_context:
-                yield number, None
-                continue
-            text.truncate(0)
-            try:
-                text.extend(prompt[:-1])
-            except ContextError:
-                yield number, None
-                continue
-            going.append(Going(number, free.pop(), list(prompt), len(prompt)))
-        if not going:
-            return
+            number, ids = waiting.pop()
+            one = Going(number, free.pop(), ids, len(ids))
+            read(one.text, ids, known)
+            known[one.text] = one.ids
+            going.append(one)
         rows = model.forward([(one.text, one.ids[-1:]) for one in going])
         for one, row in zip(list(going), rows, strict=True):
             token = one.add(row[-1])
@@ -106,3 +105,18 @@ def write(
                 going.remove(one)
                 free.append(one.text)
                 yield one.number, one.done()
+
+
+def read(text: Any, prompt: list[int], known: Mapping[Any, list[int]]) -> None:
+    """Read a prompt but for its last token; what any of the texts begins with is read already."""
+    alike = {
+        other: common_prefix(ids, prompt, min(other.length, len(prompt) - 1))
+        for other, ids in known.items()
+    }
+    source = max(alike, key=lambda other: (alike[other], other is text))
+    n = alike[source]
+    if source is text:
+        text.truncate(n)
+    else:
+        text.copy(source, n)
+    text.extend(prompt[n:-1])

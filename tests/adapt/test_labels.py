@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgespec.adapt.labels import labels, mapped, only_pieces
+from edgespec.adapt.labels import in_columns, labels, mapped, only_pieces
 from edgespec.errors import ShapeError
 
 
@@ -18,6 +18,13 @@ def test_tokens_of_one_column_add_up_and_others_go_to_the_tail():
     assert found.probs[0] == pytest.approx([0.46, 0.2, 0, 0])
     assert found.mass[0] == pytest.approx(0.66)
     assert labels(found.ids, found.probs).tail[0] == pytest.approx(0.34)
+
+
+def test_what_is_missing_to_one_stays_missing():
+    found = in_columns(np.array([[7, -1, 2, 7]]), np.float32([[0.4, 0.2, 0.1, 0.05]]))
+    assert found.ids.tolist() == [[7, 2, -1, -1]]
+    assert found.probs[0] == pytest.approx([0.45, 0.1, 0, 0])
+    assert labels(found.ids, found.probs).tail[0] == pytest.approx(0.45)
 
 
 @settings(max_examples=40, deadline=None)

@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "chat -p x --chat-template ~/none.jinja",
         "generate --prompts ~/none.jsonl",
         "adapt warm ~/none.txt --pair demo-foreign",
+        "adapt train --pair demo -o ~/none/mine",
         "generate -p x --config ~/none.toml",
         "models list --json ~/none/x",
         "export pad --source ~/none.gguf",

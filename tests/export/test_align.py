@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -105,7 +106,7 @@ def test_a_head_is_trimmed_by_the_answers_as_text(tmp_path: Path):
     )
 
 
-def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypatch):
+def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypatch, caplog):
     asked = Asked(demo("target"), ASKED[:2], 10, 2)
     found = gather(asked, tmp_path, silent)
     (file, *others) = sorted(tmp_path.iterdir())
@@ -116,6 +117,9 @@ def test_answers_that_are_kept_are_not_asked_for_again(tmp_path: Path, monkeypat
     i = data.index(b"ids") + 60
     file.write_bytes(data[:i] + b"?" * 30 + data[i + 30 :])
     assert kept(file) is None
+    lesson.save(file, replace(found[0][1], probs=found[0][1].probs[1:]))
+    assert kept(file) is None
+    assert caplog.messages[-1] == f"{file} cannot be read: its prompt is answered again"
     told = []
     again = gather(asked, tmp_path, lambda what, share: told.append(share))
     assert told == [1.0]  # one was asked for again
@@ -140,7 +144,7 @@ def test_a_drafter_of_the_targets_vocabulary_learns_every_token():
 @pytest.mark.slow
 def test_over_vocabularies_labels_stand_where_both_spell_the_same(tmp_path: Path):
     found = gather(Asked(demo("target"), ASKED, 40, 3), tmp_path, silent)
-    spelled = list(lessons(demo("foreign"), demo("target"), found))
+    spelled = list(lessons(demo("foreign"), demo("target"), found, silent))
     with edgespec.load(demo("target"), draft_model=demo("foreign")) as session:
         check_spelling(session, found, spelled)
 
@@ -331,7 +335,7 @@ def test_training_brings_a_drafter_nearer_to_its_target(tmp_path: Path, monkeypa
     assert again["after"]["overlap"] > again["before"]["overlap"] > record["before"]["overlap"]
 
 
-def test_what_is_kept_to_go_on_from_is_of_its_models(tmp_path: Path):
+def test_what_is_kept_to_go_on_from_is_of_its_models(tmp_path: Path, caplog):
     one = AlignPlan(Asked(demo("target"), ASKED, 10, 2), demo("drafter"), tmp_path / "mine")
     others = [replace(one, drafter=demo("foreign"))]
     others.append(replace(one, asked=replace(one.asked, target=demo("foreign"))))
@@ -343,6 +347,7 @@ def test_what_is_kept_to_go_on_from_is_of_its_models(tmp_path: Path):
     ):  # fmt: skip
         file.write_text(text)
         assert kept_layers(file, one.models) == found
+    assert caplog.messages == 2 * [f"{file} cannot be read: layers are judged again"]
 
 
 @pytest.mark.parametrize("ending", [".merged.gguf", ".gguf"])
@@ -355,6 +360,34 @@ def test_a_model_is_not_written_over_by_what_it_teaches_or_learns(ending: str, t
     with pytest.raises(UsageError, match="would write over"):
         check_out(replace(plan, drafter=demo("drafter"), asked=replace(plan.asked, target=mine)))
     check_out(replace(plan, out=tmp_path / "yours"))
+
+
+def test_files_that_cannot_be_written_are_one_line_before_anything_long(
+    tmp_path: Path, monkeypatch
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "half.gguf").mkdir()
+    one = AlignPlan(Asked(demo("target"), ASKED, 10, 2), demo("drafter"), tmp_path / "mine")
+    for out, line in (
+        ("nowhere/mine", "nowhere is not a folder: create it"),
+        ("folder", "folder is a folder: expected the name of files in it; type -o .*drafter$"),
+        ("mine.gguf", "expected a name without ending, to which .* are added: type -o .*/mine$"),
+        ("mine.merged.gguf", "type -o .*/mine$"),
+        ("mine.onnx_adapter", "type -o .*/mine$"),
+        ("half", "half would write .*half.gguf, a folder: expected another name"),
+    ):
+        with pytest.raises(UsageError, match=line):
+            check_out(replace(one, out=tmp_path / out))
+    one.work.write_bytes(b"")
+    with pytest.raises(UsageError, match="mine.work: Not a directory: expected a folder to write"):
+        check_out(one)
+
+    def forbidden(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr("edgespec.export.align.flow.TemporaryFile", forbidden)
+    with pytest.raises(UsageError, match=f"{tmp_path}: Permission denied: expected a folder to"):
+        check_out(one)
 
 
 @pytest.mark.parametrize("n_dropped", [0, 1, 3])
