@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from edgespec.pace.controller import CATCH_UP
 from edgespec.pace.cost import DraftCosts
 from edgespec.pace.planner import MOST_SAVED, SCORE_READS, Plan, Planner, source_of
 from edgespec.protocols import Drafter, Drawing
-from edgespec.types import NO_DRAFT, Draft, Round
+from edgespec.types import NO_DRAFT, Draft, FloatArray, Round
 
 SCORED = 3  # tokens drafted to be scored
 READ_STEP = 0.25  # of a step is what reading a token takes, until it was seen
@@ -70,7 +71,8 @@ class Mixed:
     all of it anyway (arXiv 2510.20064 scores every drafter by the text that one of them had
     verified). A draft
     with `probs` is never cut after it was drawn: which tokens are dropped would depend on them,
-    and they would no longer have the law in `probs`.
+    and they would no longer have the law in `probs`; one that is drawn to be scored is dropped
+    whatever it is.
     """
 
     name = "mixed"
@@ -97,6 +99,8 @@ class Mixed:
                 one.drafter.pays = partial(self._goes_on, one)
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
         self._payer = ""  # whose draft of this round took time
+        self._drawing: Drawing | None = None  # of a drawn draft that is scored and not verified
+        self._luck = Random(0).random
         self._rest, self._is_resting, self._has_looked = Rest(planner.n_rests), False, False
         self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
@@ -138,9 +142,7 @@ class Mixed:
         # Where less than `most` is allowed, the answer ends there.
         n_coming = min(self._usual, room) if room < self.most else self._usual
         if payer is None:
-            scored = self._scored(context, k, drawing)
-            if scored.is_drawn and not best.width:
-                return scored
+            self._score(context, k, drawing)
         elif self._may_draft(payer, context, plan.reads, n_coming):
             far = isinstance(payer.drafter, Stepwise) and drawing is None
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
@@ -152,11 +154,8 @@ class Mixed:
                 self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)
 
-    def _scored(self, context: Sequence[int], k: int, drawing: Drawing | None) -> Draft:
-        """What one of those not used drafts where scoring it is due.
-
-        Only a drawn draft has to be verified for that: it is accepted oftener than repeated.
-        """
+    def _score(self, context: Sequence[int], k: int, drawing: Drawing | None) -> None:
+        """Have one of those not used draft where scoring it is due; nothing of it is verified."""
         for one in self._paid:
             if not self.planner.may_score(one.source):
                 continue
@@ -166,16 +165,16 @@ class Mixed:
             self.planner.pay(one.source, one.last_s)
             if len(drawn):
                 self._made.append(drawn)
+                self._drawing = drawing
             else:
                 self.planner.learn(one.source, (), 1, 0)
-            return drawn
-        return NO_DRAFT
+            return
 
     def _begin(self, n: int) -> None:
         """Another answer, after n ids."""
         if self._n_said:
             self._usual += 0.3 * (self._n_said - self._usual)
-            self.planner.renew(self._n_said)
+        self.planner.renew(self._n_said)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
 
     def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:
@@ -240,10 +239,10 @@ class Mixed:
             return
         start = perf_counter()
         in_vain = not len(done.draft) and all(one.n_undrafted >= 0 for one in self._paid)
+        self._learn(done)  # before a draft's law has gone
         for one in self._all:
             one.n_undrafted += 1
             one.drafter.observe(done)
-        self._learn(done)
         telling_s = start - done.times.told if done.times.told else 0.0
         looking_s = self._rest.look_s if telling_s and len(done.draft) else 0.0
         self.planner.observe(done, self._payer, self._n_rested, telling_s + looking_s)
@@ -265,7 +264,10 @@ class Mixed:
                 self.planner.learn(made.sources[0], made.confidence, n_tested, n_hits)
             elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
                 self.planner.learn(source_of(made), (), verdict.n_tested, len(verdict.accepted))
-        self._made = []
+            elif self._drawing is not None and done.logits is not None:
+                p = self._drawing.law(done.logits[0], done.context[:-n_new])
+                self.planner.learn(source_of(made), (), 1, chance(made, p, self._luck()))
+        self._made, self._drawing = [], None
 
     @property
     def n_tested(self) -> int:
@@ -304,6 +306,20 @@ class Mixed:
 def first(draft: Draft, n: int) -> Draft:
     """The first n nodes of a draft."""
     return draft if n >= len(draft) else draft.first(n)
+
+
+def chance(drawn: Draft, p: FloatArray, u: float) -> float:
+    """That the first drawn token is accepted: min(1, p / q), or whether it is at u.
+
+    p: [V] the target's law there. A law that tells no q is asked, as verifying would.
+    Source: Leviathan et al. 2022, arXiv 2211.17192, algorithm 1.
+    """
+    token = drawn.tokens[0]
+    if drawn.law is not None:
+        return float(drawn.law.keeps(0, token, float(p[token]), u))
+    if drawn.probs is None:
+        return float(p[token])
+    return min(1.0, float(p[token]) / max(float(drawn.probs[0][token]), 1e-9))
 
 
 def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:

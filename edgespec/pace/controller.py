@@ -51,7 +51,7 @@ class FixedController:
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
         return len(confidence) < self.most
 
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
         self._of(source).learn(confidence, n_tested, n_hits)
 
     def fail(self, source: str, draft_s: float) -> None:

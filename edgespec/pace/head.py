@@ -44,8 +44,8 @@ class AcceptanceHead:
         """Of the token at this position, 0 being the first."""
         return 1 / (1 + exp(-self.bias - self.own[position] - self.slope * feature))
 
-    def learn(self, position: int, feature: float, accepted: bool) -> None:
-        """One tested token."""
+    def learn(self, position: int, feature: float, accepted: float) -> None:
+        """One tested token. accepted: 1 or 0, or the chance that it would have been."""
         p = self.p(position, feature)
         off, spread = accepted - p, p * (1 - p) + 0.01
         self._notice(off, spread)

@@ -95,8 +95,11 @@ class Planner(Protocol):
         """Whether a draft that has come so far is worth another token."""
         ...
 
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
-        """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted."""
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
+        """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted.
+
+        n_hits: of a single one perhaps the chance that it would have been.
+        """
         ...
 
     def fail(self, source: str, draft_s: float) -> None:
@@ -112,7 +115,7 @@ class Planner(Protocol):
         ...
 
     def renew(self, n: int) -> None:
-        """Another text begins, after one of n tokens."""
+        """Another text begins, after one of n tokens, or the first one, after none."""
         ...
 
     def n_rests(self, look_s: float) -> int:
@@ -150,7 +153,7 @@ class AutoPlanner:
         self._beside = Beside(overhead_s)
         self.sources: dict[str, Source] = {}
         self._said = self._took = 10.0  # tokens lately, and in how many plain tokens' time
-        self._n_since_plain = self._n_timed = 0
+        self._n_since_plain = self._n_timed = self._n_texts = 0
         self._plain_every = PLAIN_DOUBT if self.costs.in_doubt else PLAIN_FIRST
 
     @property
@@ -174,14 +177,19 @@ class AutoPlanner:
         if confidence:
             step_s = fixed_s = 0.0
             survival = known.survival(confidence[:most])
-            k, worth, expected = best_drafted(survival, Prices(self.rounds_s, rate))
+            prices = Prices(self.rounds_s, rate)
+            k, worth, expected = best_drafted(survival, prices)
+            first = survival[0]
         else:
             known.step_s, known.fixed_s = step_s, fixed_s
             prices = Prices(self.rounds_s, rate, step_s)
-            k, worth, expected = best_to_come(known.to_come((), most), prices)
-            worth -= rate * fixed_s
+            chances = list(known.to_come((), most))
+            k, worth, expected = best_to_come(chances, prices)
+            worth, first = worth - rate * fixed_s, chances[0] if chances else 0.0
         resuming = known.paused and not confidence
-        pays = k > 0 and worth > (RESUME if resuming else STAY) * (1 + expected)
+        margin = (RESUME if resuming else STAY) * (1 + expected)
+        margin += known.doubt * prices.risk(first, k)
+        pays = k > 0 and worth > margin
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if not pays:
@@ -232,7 +240,11 @@ class AutoPlanner:
         return [seconds + self._beside.of(k) for k, seconds in enumerate(self.costs.hoped)]
 
     def _of(self, source: str) -> Source:
-        return self.sources.setdefault(source, Source())
+        if source not in self.sources:
+            self.sources[source] = Source()
+            if self._n_texts:
+                self.sources[source].renew(0)
+        return self.sources[source]
 
     def observe(
         self, done: Round, source: str = "", n_rested: int = 0, beside_s: float = 0.0
@@ -273,7 +285,7 @@ class AutoPlanner:
             self._n_since_plain = 0
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
 
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
+    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
         """See Planner."""
         self._of(source).learn(confidence, n_tested, n_hits)
 
@@ -299,6 +311,7 @@ class AutoPlanner:
 
     def renew(self, n: int) -> None:
         """See Planner."""
+        self._n_texts += 1
         for known in self.sources.values():
             known.renew(n)
 

@@ -20,6 +20,7 @@ TRUST = 0.8  # of the drafter's own log odds, before any evidence
 FIRST = 4  # most tokens of a first draft
 AHEAD = 4  # tokens looked ahead while drafting
 KEEP = 0.98  # weight of a rate one tested token older
+FEW = 8  # tokens tested in a text, by which half is known of it
 
 
 class Source:
@@ -32,6 +33,7 @@ class Source:
         self.drafted = AcceptanceHead(0.0, TRUST)
         self.coming = AcceptanceHead(log_odds(PRIOR), 0.2)
         self.rate, self.n_tested = PRIOR, 0
+        self._n_before: int | None = None  # of them in earlier texts, where texts are told apart
         self.reach = 0  # most tokens of a draft that were ever tested
         self._usual = 1.0  # log odds that its tokens have
         self._grown = list[float]()
@@ -42,12 +44,15 @@ class Source:
         self.paused = False
         self.streak = 0  # drafts lately all right, up to 3; a wrong one takes two away
 
-    def learn(self, confidence: Sequence[float], n_tested: int, n_hits: int) -> None:
-        """Of a draft's first tokens so many were tested and so many of those accepted."""
+    def learn(self, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
+        """Of a draft's first tokens so many were tested and so many of those accepted, perhaps
+        with a chance alone: 0.3 of a single one.
+        """
         said, before = features(confidence[:n_tested]), 0.0
-        self.streak = min(self.streak + 1, 3) if n_hits == n_tested else max(self.streak - 2, 0)
+        right = n_hits > n_tested - 0.5
+        self.streak = min(self.streak + 1, 3) if right else max(self.streak - 2, 0)
         for i in range(min(n_tested, MAX_WIDTH)):
-            accepted = i < n_hits
+            accepted = min(max(n_hits - i, 0.0), 1.0)
             self.coming.learn(i, before, accepted)
             if said:
                 before = said[i]
@@ -89,6 +94,12 @@ class Source:
         """Another text begins, after one of n tokens."""
         self.drafted.renew(n)
         self.coming.renew(n)
+        self._n_before = self.n_tested
+
+    @property
+    def doubt(self) -> float:
+        """1 where a text has tested nothing yet, less the more it has; 0 where all are one."""
+        return 0.0 if self._n_before is None else FEW / (FEW + self.n_tested - self._n_before)
 
     def saved(self) -> dict[str, Any]:
         """What was learned, for a file."""
@@ -125,6 +136,13 @@ class Prices:
         """Of verifying k tokens, `expected` accepted, if so many are still to be drafted."""
         more_s = self.seconds[k] - self.seconds[0] + n_drafting * self.step_s
         return expected - self.rate * more_s
+
+    def risk(self, first: float, k: int) -> float:
+        """Tokens that verifying k loses, times the chance that none is accepted.
+
+        first: the chance of the first one.
+        """
+        return (1 - first) * self.rate * (self.seconds[k] - self.seconds[0])
 
 
 def best_drafted(survival: Sequence[float], prices: Prices) -> tuple[int, float, float]:

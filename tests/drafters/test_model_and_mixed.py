@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import replace
 from time import sleep
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgespec.backends.fake import TableModel
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.sampling import law_of
 from edgespec.decode.uniforms import Uniforms
-from edgespec.drafters.mixed import Mixed, first
+from edgespec.drafters.mixed import Mixed, chance, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
@@ -234,16 +235,38 @@ def test_what_is_not_used_is_scored_by_what_follows():
     assert planner.seen == ""
 
 
-def test_what_is_drawn_and_not_used_is_verified_where_nothing_else_is():
+def test_what_is_drawn_and_not_used_is_scored_by_the_law_and_not_verified():
     planner = Planned(ngram=(0, 0.0), model=(0, 0.0))
     planner.scoring, drawing = True, Drawing(LAW, Uniforms(*np.zeros(8)))
     drawn = Draft((3,), (), np.full((1, V), 0.25, np.float32), ("model",))
-    mixed = Mixed([Script("ngram", chain("ngram", 1, 2)), Script("model", drawn)], planner)
-    assert mixed.propose([0], 8, drawing) == drawn
-    mixed.observe(Round([0, 3, 1], drawn, Verdict((3, 1), (0,), 1)))
-    assert planner.learnt == [("ngram", 1, 0), ("model", 1, 1)]
+    model = Script("model", drawn)
+    mixed = Mixed([Script("ngram", chain("ngram", 1, 2)), model], planner)
+    assert mixed.propose([0], 8, drawing) == Draft()
+    assert model.asked == [(1, True)]
+    logits = np.log(np.array([[0.5, 0.3, 0.1, 0.1]], np.float32))
+    done = Round([0, 1], Draft(), Verdict((1,), (), 0), Times(), None, logits)
+    mixed.observe(done)
+    assert planner.learnt == [("ngram", 1, 1), ("model", 1, pytest.approx(0.1 / 0.25))]
     planner.rates["ngram"] = (2, 1.0)
-    assert mixed.propose([0, 3, 1], 8, drawing) == chain("ngram", 1, 2)
+    assert mixed.propose([0, 1], 8, drawing) == chain("ngram", 1, 2)
+
+
+def test_the_mean_chance_of_what_is_drawn_is_what_both_laws_share():
+    p, q = np.array([0.5, 0.3, 0.1, 0.1]), np.array([0.1, 0.2, 0.3, 0.4])
+    drawn = [Draft((x,), (), q[None].astype(np.float32), ("model",)) for x in range(V)]
+    mean = sum(q[x] * chance(one, p, 0.0) for x, one in enumerate(drawn))
+    assert mean == pytest.approx(np.minimum(p, q).sum())
+
+    class Lazy:
+        def keeps(self, i, token, p, u):
+            return u * q[token] < p
+
+        def residual(self, i, p, chances):
+            raise AssertionError
+
+    lazy = replace(drawn[3], probs=None, law=Lazy())
+    grid = (np.arange(1000) + 0.5) / 1000
+    assert np.mean([chance(lazy, p, u) for u in grid]) == pytest.approx(0.25, abs=1e-3)
 
 
 def test_lookup_steps_in_when_the_model_finds_nothing():

@@ -14,6 +14,7 @@ from edgespec.pace.controller import AutoController, FixedController
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts, interpolated, measure_costs
 from edgespec.pace.expected import acceptance_for
 from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.source import Prices
 from edgespec.types import Capabilities, Draft, Round, Times, Verdict
 
 # Cost of n tokens over one, measured on two Zen 4 cores with 0.55B weights, in llama.cpp.
@@ -244,6 +245,21 @@ def test_scoring_takes_less_where_there_is_less_to_win_and_nothing_for_nothing()
     assert 30 <= often <= 37  # 0.9 % of the time
     assert 0 < seldom < often / 2
     assert scored(hopeless, 0.5) <= 1
+
+
+def test_the_more_a_refused_draft_would_lose_the_surer_it_has_to_be():
+    prices = Prices((1.0, 1.7), rate=1.0)
+    assert prices.risk(0.8, 1) == pytest.approx(0.2 * 0.7)
+    widths = []
+    for cost in (1.1, 1.65):
+        planner = AutoPlanner(CostTable((1.0, cost, 9.0)))
+        for known in (False, True):  # of the text that begins; both promise more than they cost
+            for i in range(400):
+                planner.learn("ngram", (0.8,), 1, i % 10 < 8)
+            if not known:
+                planner.renew(1)
+            widths.append(planner.plan("ngram", (0.8,), 0.0).width)
+    assert widths == [1, 1, 0, 1]
 
 
 def test_plan_follows_confidence_and_calibrates_it():

@@ -40,6 +40,15 @@ def test_a_change_is_noticed_within_20_tokens(before: float, after: float):
     assert head.p(0) == pytest.approx(after, abs=0.25)
 
 
+def test_a_chance_teaches_what_as_many_tokens_would():
+    one = taught(AcceptanceHead(0.5, 0.0), 400, lambda z: 0.3)
+    other = AcceptanceHead(0.5, 0.0)
+    for _ in range(400):
+        other.learn(0, 0.0, 0.3)
+    assert other.p(0) == pytest.approx(0.3, abs=0.02)
+    assert one.p(0) == pytest.approx(other.p(0), abs=0.1)
+
+
 def test_positions_differ_once_they_were_seen_to():
     head, rng = AcceptanceHead(0.5, 0.0), random.Random(0)
     for _ in range(600):
