@@ -17,7 +17,7 @@ from edgespec.config import Config, cache_folder, state_folder
 from edgespec.drafters.bridges.ngram_file import path_of
 from edgespec.drafters.bridges.pairing import difference, vocabulary_of
 from edgespec.errors import UsageError
-from edgespec.session.adapting import fingerprint
+from edgespec.session import adapting
 from edgespec.session.opening import file_named
 from edgespec.store import pairs
 from edgespec.text.vocabulary import Vocabulary
@@ -97,9 +97,8 @@ def sources_of(config: Config) -> tuple[Path, Path]:
 
 
 def sides_of(config: Config) -> tuple[str, str]:
-    """Fingerprints of drafter and target as a session opens them. Raises: UsageError."""
-    draft, target = map(fingerprint, paths_of(config, used))
-    return draft, target
+    """Of drafter and target as a session opens them, with --lora-draft. Raises: UsageError."""
+    return adapting.sides_of(*paths_of(config, used), config.lora_draft)
 
 
 def used(entry: pairs.ModelEntry) -> Path:

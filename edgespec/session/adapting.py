@@ -23,26 +23,23 @@ from edgespec.adapt.topics import Topics
 from edgespec.adapt.trainer import Trainer
 from edgespec.config import Config, state_folder
 from edgespec.drafters.bridges.mapping import Mapping
-from edgespec.errors import TokenizerError
+from edgespec.errors import TokenizerError, UsageError
 from edgespec.protocols import OpenModel
 
 RANK = 16  # SmolLM2's head for Qwen2.5-Coder-1.5B: 16 and 32 gave the same
-SAMPLED = 1 << 20  # bytes at either end of a file that tell it from others
+LABELLED = "auto", "exact"  # bridges whose drafts tell their pieces, so that guesses are labelled
+PIECES, PIECE = 64, 1 << 16  # of a file, and bytes of each, that tell it from others: 4 MB in all
 
 Ints = NDArray[np.int64]
 
 
 def learner(
-    model: OpenModel,
-    mapping: Mapping | None,
-    paths: tuple[Path, Path],
-    config: Config,
+    model: OpenModel, mapping: Mapping | None, sides: tuple[str, str], config: Config
 ) -> tuple[Adapted, Online]:
     """The draft model with the heads that were learned earlier, and what learns further.
 
-    mapping: None for a drafter of the target's vocabulary. paths: of drafter and target.
+    mapping: None for a drafter of the target's vocabulary. sides: as of `sides_of`.
     """
-    sides = fingerprint(paths[0]), fingerprint(paths[1])
     grown = None
     if model.token_ids is not None and config.adapt_rows:
         file = file_of(state_folder(), missed.FOLDER, *sides, missed.ENDING)
@@ -79,16 +76,33 @@ def fits(head: Head, model: Adapted, *, may_be_old: bool) -> bool:
     return head.n_columns == model.n_columns or (may_be_old and not head.n_columns)
 
 
+def sides_of(draft: Path, target: Path, lora: str = "") -> tuple[str, str]:
+    """What tells drafter and target from others, which names the files of what they have learned.
+
+    lora: the adapter that the drafter is used with, whose hidden states are others than without.
+    Raises: UsageError where it is not there.
+    """
+    side = fingerprint(draft)
+    if lora:
+        if not Path(lora).is_file():
+            raise UsageError(f"{lora} is not there: expected an adapter; check --lora-draft")
+        side = hashlib.sha256(f"{side} {fingerprint(Path(lora))}".encode()).hexdigest()
+    return side, fingerprint(target)
+
+
 def fingerprint(path: Path) -> str:
-    """Of a model's file, or of the largest of a folder's: by its size and both ends."""
+    """Of a model's file, or of the largest of a folder's: by its size and pieces all over it."""
     file = path
     if path.is_dir():
         file = max((one for one in path.iterdir() if one.is_file()), key=lambda f: f.stat().st_size)
     size = file.stat().st_size
+    last = max(size - PIECE, 0)
+    digest = hashlib.sha256(b"%d " % size)
     with file.open("rb") as data:
-        first = data.read(SAMPLED)
-        data.seek(max(size - SAMPLED, 0))
-        return hashlib.sha256(b"%d " % size + first + data.read(SAMPLED)).hexdigest()
+        for start in sorted({last * i // (PIECES - 1) for i in range(PIECES)}):
+            data.seek(start)
+            digest.update(data.read(PIECE))
+    return digest.hexdigest()
 
 
 def columns(model: OpenModel, mapping: Mapping | None) -> Columns:

@@ -58,6 +58,10 @@ class OpenPair:
         self._prompts: KeptPrompts | None = None
         with_model = own is None and opening.drafts_with_a_model(config)
         self.path, draft_path = opening.paths_of(config, progress, drafter=with_model)
+        if config.adapt and draft_path is None:
+            log.warning(
+                "--adapt teaches nothing: no draft model is open; expected one, whose head learns"
+            )
         if config.adapt_keep_text and draft_path is None:
             log.warning(
                 "--adapt-keep-text keeps no prompts: no draft model is open; expected one, to be "
@@ -116,16 +120,20 @@ class OpenPair:
     def _adapt(self, path: Path, model: OpenModel) -> None:
         """Have the draft model in `path` learn as configured."""
         from edgespec.adapt.kept_prompts import KeptPrompts
-        from edgespec.session.adapting import fingerprint, learner
+        from edgespec.session.adapting import LABELLED, learner, sides_of
 
-        if self._config.adapt_keep_text:
-            files = map(fingerprint, (path, self.path))
-            self._prompts = KeptPrompts(state_folder(), *files)
-        if self._config.adapt:
+        config = self._config
+        sides = sides_of(path, self.path, config.lora_draft)
+        if config.adapt_keep_text:
+            self._prompts = KeptPrompts(state_folder(), *sides)
+        if config.adapt:
             mapping = None if self.translation is None else self.translation.mapping
-            self.draft_model, self.learner = learner(
-                model, mapping, (path, self.path), self._config
-            )
+            if mapping is not None and config.bridge not in LABELLED:
+                log.warning(
+                    "--adapt teaches nothing over --bridge %s: expected %s, which tell what was "
+                    "wrong", config.bridge, " or ".join(LABELLED),
+                )  # fmt: skip
+            self.draft_model, self.learner = learner(model, mapping, sides, config)
 
     def _methods(self, config: Config) -> Methods:
         """What makes methods with the models that are open."""

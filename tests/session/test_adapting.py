@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgespec.export import lora
+from edgespec.export.read.gguf import open_gguf_checkpoint
 from edgespec.export.trim.head import trim
+from hf_maker import write_adapter
 
 import edgespec
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.adapter_file import Day
 from edgespec.adapt.online import Online
 from edgespec.cli import main
-from edgespec.session.adapting import First, columns, fingerprint
+from edgespec.cli.adapt_pair import prompts_of, rows_of, topics_of
+from edgespec.errors import UsageError
+from edgespec.session.adapting import First, columns, fingerprint, sides_of
 from edgespec.store.pairs import bundled, find
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
@@ -116,6 +121,28 @@ def test_a_learned_head_is_shown_and_erased(
     assert str(path) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"speculative": "off"}, "--adapt teaches nothing: no draft model is open"),
+        ({"drafter": "ngram"}, "--adapt teaches nothing: no draft model is open"),
+        (
+            {"pair": "demo-foreign", "bridge": "tli"},
+            "--adapt teaches nothing over --bridge tli: expected auto or exact",
+        ),
+        ({"pair": "demo-foreign", "bridge": "exact"}, ""),
+        ({}, ""),
+    ],
+)
+def test_where_nothing_can_be_learned_one_line_says_so(
+    how: dict[str, str], what: str, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    with edgespec.load(adapt=True, **{"speculative": "on", **how}):
+        lines = [one.getMessage() for one in caplog.records if "--adapt" in one.getMessage()]
+    assert [line[: len(what)] for line in lines] == ([what] if what else [])
+
+
 def test_nothing_learns_unless_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
     with edgespec.load(speculative="on") as session:
@@ -137,6 +164,46 @@ def test_tokens_of_the_target_stand_in_the_column_of_their_first_piece(
             assert column == (direct if direct >= 0 else pieces[0] if pieces else -1)
         both = columns(session.pair.draft_model, mapping)
         np.testing.assert_array_equal(both.of_target(ids), found)
+
+
+def test_an_adapter_beside_the_drafter_has_heads_prompts_and_rows_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPEC_HOME", str(tmp_path))
+    drafter = bundled(find("demo").drafter)
+    base = open_gguf_checkpoint(drafter)
+    shape = base["blk.0.attn_output.weight"].floats().shape
+    write_adapter(tmp_path / "peft", {"model.layers.0.self_attn.o_proj": shape})
+    mine, *_ = lora.export(tmp_path / "peft", base, tmp_path / "mine")
+    found = []
+    for adapter in ("", str(mine)):
+        options = {"adapt": True, "adapt_keep_text": True, "lora_draft": adapter}
+        with edgespec.load(speculative="on", **options) as session:
+            learner, kept = session.pair.learner, session.pair._prompts
+            assert learner is not None and kept is not None
+            config = session.config
+            assert learner.topics._files.map == topics_of(config).map
+            assert kept.path == prompts_of(config).path
+            found.append((learner.topics._files.map, kept.path, rows_of(config)))
+    assert not set(found[0]) & set(found[1])
+    with pytest.raises(UsageError, match="none.gguf is not there: expected an adapter"):
+        sides_of(drafter, drafter, str(tmp_path / "none.gguf"))
+
+
+def test_a_fingerprint_tells_files_apart_that_differ_in_the_middle_alone(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    data = bytearray(9 << 20)
+    file.write_bytes(data)
+    first = fingerprint(file)
+    data[4 << 20 : 5 << 20] = b"x" * (1 << 20)
+    file.write_bytes(data)
+    assert fingerprint(file) != first
+    data[-1] = 1
+    file.write_bytes(data)
+    second = fingerprint(file)
+    data[-1] = 0
+    file.write_bytes(data)
+    assert second != fingerprint(file) != first
 
 
 def test_a_fingerprint_changes_with_size_and_ends(tmp_path: Path) -> None:
