@@ -24,14 +24,14 @@ log = logging.getLogger("edgespec")
 
 
 class Heads:
-    """Owns what `model`'s head is corrected by, and `files`, where the last good one is kept.
+    """Owns what `model`'s head is corrected by, and `files`, where the good ones are kept.
 
     A head is good that held-out requests have shown to be better than the last good one, or that is
     ahead of it on what it had not learned from. One that is worse for sure is given up; one of
     which nothing is known learns on. Within an answer the one that learns takes over, for the rest
     of it, once the answer itself has shown it to be better, and for the next one if that is seen
     only when it is over. Where the uncorrected head turns out to be better, it is used again and
-    learning begins anew.
+    learning begins anew; the files stay, as the next session may be of their kind again.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Heads:
         self.frozen = fresh(np.arange(0), trainer.adapter.n_hidden, rank=trainer.adapter.rank)
         self._used, self._lead, self._fall = self.frozen, Lead(), Decline()
         self._decline, self._lag, self._progress = Decline(), Decline(), Lead()
-        self._is_saved, self.n_unjudged = True, 0
+        self.n_unjudged = self._n_updates = 0  # steps since it was judged, since a day counted them
         self.is_young = False  # a topic that was opened in this session: see `follow`
         self.use(self.gate.good)
 
@@ -103,8 +103,8 @@ class Heads:
         self._model.correction = head if len(head.rows) else None
 
     def start_over(self) -> None:
-        """Nothing is kept of what was learned: the uncorrected head is the last good one."""
-        self.gate.good, self._is_saved = self.frozen.copy(), False
+        """In this session the uncorrected head is the last good one; the files stay as they are."""
+        self.gate.good = self.frozen.copy()
         self._give_up()
 
     def _give_up(self) -> None:
@@ -115,14 +115,8 @@ class Heads:
         self.use(self.gate.good)
 
     def answer_is_over(self) -> None:
-        """What took over within it was for that; what was given up is kept no longer."""
+        """What took over within it was for that."""
         self.use(self.gate.good)
-        self.keep()
-
-    def keep(self) -> None:
-        """Write the last good one, if that is another than the file's."""
-        if not self._is_saved:
-            self._save()
 
     def follow(self, verdict: Verdict, n_positions: int) -> None:
         """Adopt and keep the head that learns if it is better; give it up if it is worse.
@@ -133,8 +127,8 @@ class Heads:
         is_asked = verdict.n_requests >= FEWEST
         if not (is_asked or (self.is_young and verdict.n_requests >= FEW)):
             return
-        n_updates = self.n_unjudged
-        self.n_unjudged = 0 if is_asked else n_updates
+        if is_asked:
+            self._n_updates, self.n_unjudged = self._n_updates + self.n_unjudged, 0
         if verdict.after < verdict.before - verdict.noise:
             self._give_up()
         surely = 0.0 if is_asked else verdict.noise
@@ -145,13 +139,12 @@ class Heads:
         self.use(self.gate.good)
         if is_asked:
             day = self._days.setdefault(date.today().isoformat(), Day(before=verdict.before))
-            day.n_updates, day.n_positions = day.n_updates + n_updates, n_positions
-            day.after = verdict.after
+            day.n_updates, self._n_updates = day.n_updates + self._n_updates, 0
+            day.n_positions, day.after = n_positions, verdict.after
         self._save()
 
     def _save(self) -> None:
         """Keep the last good one."""
-        self._is_saved = True
         try:
             n_columns = self._model.n_columns
             self.files.save(self.gate.good, self._days, n_columns=n_columns)

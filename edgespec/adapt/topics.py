@@ -113,9 +113,7 @@ class Topics:
         self._move(room)
 
     def keep(self, *, at_end: bool) -> None:
-        """Write what is new of all heads, and now and then the map."""
-        for heads in self.heads.values():
-            heads.keep()
+        """Write the map, now and then."""
         if at_end:
             self._conclude()
             self.answer.n = 0
