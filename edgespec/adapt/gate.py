@@ -97,7 +97,8 @@ class Gate:
 def rates(adapter: HeadAdapter, batch: Batch, *, greedy: bool) -> NDArray[np.float64]:
     """[m] how likely a token drafted at each position is accepted.
 
-    greedy: 1 where drafter and target have one best column, else 0. Otherwise sum of min(p, q) over
+    greedy: 1 where drafter and target have one best column, else 0; none is right where the tail
+    outweighs it, as the target may prefer a token without a column. Otherwise sum of min(p, q) over
     the label's columns; what agrees in the tail is not known and counts as nothing. A piece that is
     all that is known counts as the target's whole law.
     Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
@@ -108,7 +109,7 @@ def rates(adapter: HeadAdapter, batch: Batch, *, greedy: bool) -> NDArray[np.flo
     piece = (of.ids.max(axis=1) < 0) & (of.piece >= 0)
     if greedy:
         best = np.where(piece, of.piece, of.probs.argmax(axis=1))
-        known = piece | (of.probs.max(axis=1) > 0)
+        known = piece | (of.probs.max(axis=1) > of.tail)
         highest = z[:, :-1].max(axis=1) >= seen.highest
         return np.asarray((z[:, :-1].argmax(axis=1) == best) & highest & known, np.float64)
     z -= z.max(axis=1, keepdims=True)

@@ -158,3 +158,12 @@ def test_a_piece_counts_as_the_whole_law():
     assert rates(adapter, examples.held_out(), greedy=False)[0] == pytest.approx(
         law.max(), rel=1e-2
     )
+
+
+@pytest.mark.parametrize(("prob", "right"), [(0.7, 1), (0.4, 0)])
+def test_where_the_target_may_prefer_a_token_without_a_column_no_guess_is_right(prob, right):
+    examples, logits = Examples(2, kept=1, n_top=0, held_out=1), np.zeros((1, 50), np.float32)
+    logits[0, 3] = 9
+    examples.add(0, np.zeros((1, 2)), logits, labels(np.array([[3]]), np.full((1, 1), prob)))
+    adapter = fresh(np.arange(50), 2, rank=8)
+    assert rates(adapter, examples.held_out(), greedy=True).tolist() == [right]
