@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import re
 import zipfile
 from contextlib import suppress
@@ -23,7 +22,7 @@ import numpy as np
 
 from edgespec.adapt import learned
 from edgespec.adapt.adapter import RANKS, HeadAdapter
-from edgespec.adapt.learned import DAMAGED, file_of
+from edgespec.adapt.learned import file_of
 from edgespec.adapt.seal import check_stored, opened, sealed
 from edgespec.errors import ModelFileError, ShapeError
 from edgespec.files import write_whole
@@ -118,8 +117,7 @@ class AdapterFiles:
                 log.warning("%s: %s: drafting starts without it", path, error.strerror)
             except ModelFileError as error:
                 log.warning("%s; drafting starts without it", error)
-                with suppress(OSError):
-                    os.replace(path, self._stem.with_name(self._stem.name + DAMAGED))
+                learned.set_aside(path, self._stem.name)
         return None
 
     def remove(self) -> int:

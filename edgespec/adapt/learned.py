@@ -6,6 +6,7 @@ Knows no kind; n-grams over two vocabularies are the first one (drafters/bridges
 from __future__ import annotations
 
 import glob
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,6 +61,15 @@ def files_of(path: Path, ending: str = "") -> list[Path]:
     """All of the pair that `path` is of, of its kind, what was set aside and parts included."""
     pair = glob.escape(path.name.partition(".")[0])
     return sorted(path.parent.glob(f"{pair}.*{ending}"))
+
+
+def set_aside(path: Path, stem: str = "") -> None:
+    """Give a file that does not check the name under which it counts as none.
+
+    stem: the name's beginning, where it is not all of the file's.
+    """
+    with suppress(OSError):
+        os.replace(path, path.with_name((stem or path.name) + DAMAGED))
 
 
 def is_being_written(file: Path) -> bool:

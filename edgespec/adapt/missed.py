@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.adapt import learned
+from edgespec.adapt.seal import opened, sealed
 from edgespec.errors import UsageError
 from edgespec.files import write_whole
 
 log = logging.getLogger("edgespec")
 
-FORMAT, FOLDER, ENDING = "edgespec missed rows 1", "rows", ".rows"
+FORMAT, FOLDER, ENDING = b"edgespec missed rows 2 ", "rows", ".rows"
 FADING = 16  # sightings for each row of the budget, after which all counts are halved
 LEAST = 0.5  # a count that is forgotten once it is less
 MOST_BYTES = 1 << 24  # of a file that is read
@@ -39,7 +40,7 @@ class Missed:
         self._budget, self.path = budget, path
         self._counts: dict[int, float] = {}
         self.held: set[int] = set()
-        self._n_since, self._n_unsaved = 0, 0
+        self._n_since, self._n_unsaved, self._is_stored = 0, 0, True
         self._load()
 
     def said(self, token: int) -> tuple[int | None, int | None]:
@@ -70,19 +71,18 @@ class Missed:
             self._counts = {token: n for token, n in halves.items() if n >= LEAST}
 
     def save(self, *, at_least: int = 1) -> None:
-        """See adapt.learned.Kind."""
-        if self._n_unsaved < max(at_least, 1):
+        """See adapt.learned.Kind. Where that fails it is said once, and not tried again."""
+        if self._n_unsaved < max(at_least, 1) or not self._is_stored:
             return
         self._n_unsaved = 0
         counts = {str(token): n for token, n in self._counts.items()}
-        data = json.dumps(
-            {"format": FORMAT, "pair": self.path.stem, "counts": counts, "held": sorted(self.held)}
-        )
-        learned.sweep(self.path)
+        body = json.dumps({"pair": self.path.stem, "counts": counts, "held": sorted(self.held)})
         try:
-            write_whole(self.path, data.encode(), ours=True)
-        except UsageError as error:
-            log.info("rows that the drafter's head is missing are not stored: %s", error)
+            learned.sweep(self.path)
+            write_whole(self.path, sealed(FORMAT, body.encode()), ours=True)
+        except (OSError, UsageError) as error:
+            self._is_stored = False
+            log.warning("rows that the drafter's head is missing are not stored: %s", error)
 
     def _load(self) -> None:
         """What was kept; nothing of a file that does not check."""
@@ -92,6 +92,8 @@ class Missed:
             return
         except (OSError, *WRONG) as error:
             log.warning("%s cannot be used (%s): missing rows are counted anew", self.path, error)
+            if not isinstance(error, OSError):
+                learned.set_aside(self.path)
             return
         fits = {token: n for token, n in counts.items() if self._fits(token)}
         self._counts = fits
@@ -105,9 +107,7 @@ def counts_in(path: Path, pair: str) -> tuple[dict[int, float], list[int]]:
     """Counts by token, and the tokens held, in a file of this pair. Raises: OSError, WRONG."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError("too large")
-    found = json.loads(path.read_bytes())
-    if found["format"] != FORMAT:
-        raise ValueError(f"format {found['format']!r:.40}")
+    found = json.loads(opened(FORMAT, path.read_bytes()))
     if found["pair"] != pair:
         raise ValueError(f"rows of {found['pair']!r:.40}, another pair")
     counts = {int(token): float(n) for token, n in found["counts"].items()}

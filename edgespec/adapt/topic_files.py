@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from edgespec.adapt.adapter_file import BUDGET, FOLDER, AdapterFiles, Saved
 from edgespec.adapt.answer import MOST
 from edgespec.adapt.familiar import Familiar
 from edgespec.adapt.features import BUCKETS
-from edgespec.adapt.learned import DAMAGED, file_of
+from edgespec.adapt.learned import file_of
 from edgespec.adapt.router import Router
 from edgespec.adapt.seal import check_stored, opened, sealed
 from edgespec.errors import ModelFileError, UsageError
@@ -93,8 +91,7 @@ class TopicFiles:
             log.warning("%s: %s: topics are learned anew", self.map, error.strerror)
         except ModelFileError as error:
             log.warning("%s; topics are learned anew", error)
-            with suppress(OSError):
-                os.replace(self.map, self.map.with_name(self.map.name + DAMAGED))
+            learned.set_aside(self.map)
         return new_map()
 
 

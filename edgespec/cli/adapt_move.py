@@ -21,7 +21,7 @@ from edgespec.drafters.bridges import ngram_file
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import place, why, write_whole
 
-NGRAMS, MAP, ROWS = "ngrams.bin", "topics", "rows.json"
+NGRAMS, MAP, ROWS = "ngrams.bin", "topics", "rows"
 HEADS = ("head.adapter", *(f"head{topic}.adapter" for topic in range(1, MOST)))
 PARTS = (NGRAMS, *HEADS, MAP, ROWS)
 MOST_BYTES = 1 << 28  # of a member: as much as is read of such a file

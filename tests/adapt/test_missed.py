@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgespec.adapt.missed import FADING, Missed
+from edgespec.adapt.missed import FADING, FORMAT, Missed
+from edgespec.adapt.seal import sealed
 
 OWN = np.arange(10)
 
@@ -59,36 +60,49 @@ def test_rows_are_kept_and_known_again(tmp_path: Path) -> None:
 
 def rows(**changes: object) -> bytes:
     """A file of this pair's."""
-    data = {"format": "edgespec missed rows 1", "pair": "pair", "counts": {}, "held": []}
-    return json.dumps(data | changes).encode()
+    data = {"pair": "pair", "counts": {}, "held": []}
+    return sealed(FORMAT, json.dumps(data | changes).encode())
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        b"{}",
-        b"[]",
-        json.dumps({"format": "other", "counts": {}, "held": []}).encode(),
-        rows(pair="other"),
-        rows(counts={"20": -1}),
-        rows(counts={"20": 10**400}),
-        rows(counts={"x": 1}),
-        rows(counts=[]),
-        rows().replace(b"[]", b"[1e999]"),
-        b"[" * 100_000,
+        (b"", "not of this format"),
+        (sealed(b"other ", b"{}"), "not of this format"),
+        (
+            b'{"format": "edgespec missed rows 1", "pair": "pair", "counts": {}, "held": []}',
+            "not of",
+        ),
+        (rows().replace(b"[]", b"[1]"), "SHA-256 is another"),
+        (rows()[:-1], "SHA-256 is another"),
+        (sealed(FORMAT, b"{}"), "pair"),
+        (sealed(FORMAT, b"[]"), "indices"),
+        (rows(pair="other"), "rows of 'other', another pair"),
+        (rows(counts={"20": -1}), "counts that are none"),
+        (rows(counts={"20": 10**400}), "too large"),
+        (rows(counts={"x": 1}), "invalid literal"),
+        (rows(counts=[]), "items"),
+        (sealed(FORMAT, rows().partition(b"\n")[2].replace(b"[]", b"[1e999]")), "infinity"),
+        (sealed(FORMAT, b"[" * 100_000), ""),
     ],
 )
-def test_a_file_that_does_not_check_counts_as_none(data: bytes, tmp_path: Path, caplog) -> None:
+def test_a_file_that_does_not_check_is_set_aside(
+    data: bytes, why: str, tmp_path: Path, caplog
+) -> None:
     (tmp_path / "pair.rows").write_bytes(data)
     assert missed(tmp_path).held == set()
-    assert "missing rows are counted anew" in caplog.text
+    (line,) = caplog.messages
+    assert why in line and line.endswith("missing rows are counted anew")
+    assert [file.name for file in tmp_path.iterdir()] == ["pair.rows.damaged"]
+    missed(tmp_path)
+    assert len(caplog.records) == 1
 
 
 def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path, caplog) -> None:
-    caplog.set_level("INFO")
     (tmp_path / "file").write_text("")
     one = Missed(OWN, 32, budget=2, path=tmp_path / "file" / "pair.rows")
-    one.said(20)
-    one.save()
-    assert "are not stored" in caplog.text
+    for _ in range(3):
+        one.said(20)
+        one.save()
+    (line,) = caplog.messages  # said once
+    assert "are not stored" in line
