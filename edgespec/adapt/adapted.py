@@ -12,6 +12,7 @@ from edgespec.protocols import OpenModel
 from edgespec.types import FloatArray
 
 KEPT = 64  # guesses that can be looked up: more than a draft of 16 tokens has pieces
+MANY = 32  # tokens from which on those before are read without rows
 
 
 class Correction(Protocol):
@@ -58,7 +59,15 @@ class Adapted(Wrapped):
         *,
         n_rows: int | None = None,
     ) -> FloatArray:
-        """See protocols.LanguageModel; the rows that are wanted, corrected."""
+        """See protocols.LanguageModel; the rows that are wanted, corrected.
+
+        A model that gives its states may compute rows for all it reads, so of a long text only the
+        end is asked for; what was read before that, `truncate` takes back, not `keep`.
+        """
+        many = 0 if n_rows is None or parents is not None else len(tokens) - max(MANY, n_rows)
+        if many > 0 and self.length + len(tokens) <= self.n_context:
+            self.model.extend(tokens[:many])
+            tokens = tokens[many:]
         logits = self.model.forward(tokens, parents, n_rows=n_rows)
         n = len(logits) if n_rows is None else min(n_rows, len(logits))
         logits, hidden = logits[len(logits) - n :], self.hidden[len(self.hidden) - n :]
@@ -70,13 +79,19 @@ class Adapted(Wrapped):
     def _corrected_rows(self, logits: FloatArray, hidden: FloatArray) -> FloatArray:
         if self.correction is None:
             return logits
-        if len(self._corrected) < len(logits):
-            self._corrected = np.empty(logits.shape, np.float32)
-        out = self._corrected[: len(logits)]
+        out = self._room(len(logits))
         np.copyto(out, logits)
         for row, state in zip(out, hidden, strict=True):
             self.correction.correct(row, state)
         return out
+
+    def _room(self, n: int) -> FloatArray:
+        """[n, K] to be overwritten; more than MANY rows are not held."""
+        if n > MANY:
+            return np.empty((n, self.n_columns), np.float32)
+        if n > len(self._corrected):
+            self._corrected = np.empty((n, self.n_columns), np.float32)
+        return self._corrected[:n]
 
     def _remember(self, logits: FloatArray, hidden: FloatArray, best: Sequence[int]) -> None:
         first = self.length - len(logits) + 1
