@@ -17,7 +17,8 @@ WAIT_S = 0.25  # of quiet before the first piece: requests one after the other l
 class Idle:
     """Calls `work` between `begin` and `stop`, until it says that nothing is left.
 
-    may: asked before each time whether the device has power to spare.
+    may: asked before each time whether the device has power to spare. is_off: something has
+    failed once, and nothing is done any more.
     """
 
     def __init__(
@@ -29,10 +30,13 @@ class Idle:
     ) -> None:
         self._work, self._wait_s, self._may = work, wait_s, may
         self._stopped, self._thread = threading.Event(), threading.Thread()
+        self.is_off = False
 
     def begin(self) -> None:
         """Nobody waits any more."""
         self.stop()
+        if self.is_off:
+            return
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stopped,), name="edgespec idle", daemon=True
@@ -53,11 +57,25 @@ class Idle:
     def _run(self, stopped: threading.Event) -> None:
         if stopped.wait(self._wait_s) or not self._may():
             return
+        self.at_once(lambda: self._go_on(stopped))
+
+    def _go_on(self, stopped: threading.Event) -> None:
+        while not stopped.is_set() and self._work():
+            pass
+
+    def at_once(self, work: Callable[[], None]) -> None:
+        """Do a piece of it in this thread, while nobody waits. What fails is said once."""
+        if self.is_off:
+            return
         try:
-            while not stopped.is_set() and self._work():
-                pass
-        except Exception:  # nobody waits for it, so nobody is told
-            log.exception("work in idle time has failed")
+            work()
+        except Exception as error:
+            self.is_off = True
+            log.warning(
+                "the drafter learns no more between answers: that has failed (%s: %s)",
+                type(error).__name__, error,
+            )  # fmt: skip
+            log.info("the failure:", exc_info=error)
 
 
 def on_mains() -> bool:

@@ -22,6 +22,7 @@ from edgespec.adapt.features import features
 from edgespec.adapt.gate import Verdict
 from edgespec.adapt.grown import Grown
 from edgespec.adapt.heads import Heads
+from edgespec.adapt.held import HeldRows
 from edgespec.adapt.idle import Idle, on_mains
 from edgespec.adapt.labels import Labels, mapped, only_pieces
 from edgespec.adapt.topics import NOTHING, Topics
@@ -37,7 +38,7 @@ PATIENCE = 8  # answers without idle time, after which judging is done between t
 LATER_BYTES = 32 << 20  # of what waits to be labelled then
 FRESH = 16  # positions labelled since the last step, or there is none
 NEAR = 16.0  # a token whose logit is farther below the best one's is of the tail
-HELD, WORTH_HOLDING = 8192, 0.02  # rows of the head at most; the target's probability of a new one
+WORTH_HOLDING = 0.02  # the target's probability of a token whose row is to be held
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Online:
         self._is_over = True  # the answer before; the next one has not begun
         self.hits = Hits()
         self._held: dict[int, Guess] = {}
-        self._new_rows: set[int] = set()
+        self._rows = HeldRows(model.n_columns)
         self._n_fresh, self._n_labelled, self._step_s = 0, 0, 0.0
         self.balance_s = 0.0  # of work that is allowed now
         self.spent_s, self.n_steps = 0.0, 0
@@ -158,7 +159,8 @@ class Online:
         guesses = (guess, *(self._held.get(place + i) for i in range(1, len(pieces))))
         judged = Judged(self.topics.answer, place, row, tuple(pieces), guesses)
         if self.balance_s < 0:  # a copy of 0.8 MB takes a tenth of a label
-            self._leave(judged.copied())
+            if not self.idle.is_off:
+                self._leave(judged.copied())
             return
         start = self._clock()
         self._label(judged)
@@ -179,7 +181,7 @@ class Online:
             if guess is not None:
                 column = sayable(self._columns.of_piece(np.array([piece])), guess.logits)
                 self._add(judged, i, guess, only_pieces(column))
-                self._new_rows.update(column.tolist())
+                self._rows.name(column.tolist())
 
     def passed(self, seconds: float) -> None:
         """A round took so long: learn for a share of it."""
@@ -202,7 +204,7 @@ class Online:
             self.topics.decline()
 
     def _train(self) -> None:
-        self._hold_rows()
+        self._rows.follow(self.trainer, None if self.grown is None else self.grown.has)
         self.trainer.step(self.examples, self.topics.answer.topic)
         self.n_steps, self._n_fresh = self.n_steps + 1, 0
         self.heads.n_unjudged += 1
@@ -250,7 +252,7 @@ class Online:
         self._is_over, self._n_labelled, self._judging = True, self.hits.n, None
         self._n_waiting += 1
         if at_least == 1 or self._n_waiting > PATIENCE:  # no idle time follows, or none came
-            self._judge()
+            self.idle.at_once(self._judge)
         self.topics.keep(at_end=at_least == 1)
         if at_least > 1 and n_new:
             self._n_idle = 0
@@ -298,7 +300,7 @@ class Online:
         of = mapped(row[near][None], sayable(self._columns.of_target(near), logits))
         drafted = self._columns.of_piece(np.array(pieces[:1])) if pieces else np.array([-1])
         drafted = sayable(drafted, logits)
-        self._new_rows.update(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
+        self._rows.name(of.ids[0][of.probs[0] > WORTH_HOLDING].tolist())
         return Labels(of.ids, of.probs, np.array([-1]), drafted, np.array([bool(pieces)]))
 
     def _add(self, judged: Judged, i: int, guess: Guess, labels: Labels) -> None:
@@ -309,19 +311,6 @@ class Online:
             place=judged.place + i, owner=answer.owner,
         )  # fmt: skip
         self._n_fresh += 1
-
-    def _hold_rows(self) -> None:
-        """Hold rows that labels have named since, as long as there is room; those that a trimmed
-        head has."""
-        known = self.trainer.adapter.rows
-        new = np.setdiff1d(np.array(sorted(self._new_rows - {-1}), np.int64), known)
-        self._new_rows.clear()
-        stay = known
-        if self.grown is not None:
-            stay, new = (some[self.grown.has[some]] for some in (known, new))
-        new = new[: HELD - len(stay)]
-        if len(new) or len(stay) < len(known):
-            self.trainer.hold(np.union1d(stay, new))
 
     def _spend(self, start: float) -> float:
         took_s = self._clock() - start

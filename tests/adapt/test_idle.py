@@ -66,14 +66,24 @@ def test_nothing_is_done_without_power():
     assert done == []
 
 
-def test_what_fails_is_logged_and_ends(caplog):
-    idle = Idle(lambda: 1 / 0, wait_s=0.0)
-    idle.begin()
-    idle.wait(5)
-    idle.stop()
-    assert "work in idle time has failed" in caplog.text
-    idle.begin()  # and the next time is another one
-    idle.stop()
+def test_what_fails_is_said_in_a_line_and_is_not_tried_again(caplog):
+    tried = []
+    idle = Idle(lambda: tried.append(1) or 1 / 0, wait_s=0.0)
+    for _ in range(3):
+        idle.begin()
+        idle.wait(5)
+        idle.stop()
+    assert tried == [1] and idle.is_off
+    (line,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert line.exc_info is None
+    assert line.getMessage().endswith("that has failed (ZeroDivisionError: division by zero)")
+
+
+def test_an_interrupt_is_no_failure():
+    idle = Idle(lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        idle.at_once(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert not idle.is_off
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])
