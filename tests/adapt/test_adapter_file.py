@@ -16,7 +16,6 @@ import pytest
 from test_adapter import trained
 
 from edgespec.adapt.adapter_file import (
-    DAMAGED,
     FORMAT,
     AdapterFiles,
     Day,
@@ -26,6 +25,7 @@ from edgespec.adapt.adapter_file import (
     read,
     unpacked,
 )
+from edgespec.adapt.learned import DAMAGED
 from edgespec.errors import ModelFileError
 from edgespec.files import PART
 
