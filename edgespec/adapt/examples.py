@@ -35,7 +35,8 @@ from edgespec.errors import ShapeError, UsageError
 
 TOP = 64  # the drafter's own likeliest columns beside the label's
 BUDGET = 32 << 20  # bytes
-HELD_OUT = 8  # every eighth request is not learned from
+HELD_OUT = 8  # every eighth request is not learned from,
+FIRST, OF_FIRST = 16, 2  # of the first ones every other one: so many judge soon
 MOST_HELD = 2048  # positions of those that are judged by
 NONE = -3e4  # log probability of a slot that is not used; float16 reaches -65504
 
@@ -136,6 +137,12 @@ class Owner:
 
     topic: int
     held_out: bool
+
+
+def is_held_out(n: int) -> bool:
+    """Whether a topic's n-th answer, from 0 on, is to judge its head."""
+    every = OF_FIRST if n < FIRST else HELD_OUT
+    return n % every == every - 1
 
 
 class Examples:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgespec.adapt.adapter import HeadAdapter
 from edgespec.adapt.answer import MOST, NONE, Answer
-from edgespec.adapt.examples import HELD_OUT, Batch, Examples, Owner
+from edgespec.adapt.examples import Batch, Examples, Owner, is_held_out
 from edgespec.adapt.familiar import YOUNG
 from edgespec.adapt.features import Buckets
 from edgespec.adapt.gate import rates
@@ -195,4 +195,4 @@ class Topics:
 
     def _owner(self, topic: int) -> Owner:
         """Of the topic's next answer."""
-        return Owner(topic, self._n_answers[topic] % HELD_OUT == HELD_OUT - 1)
+        return Owner(topic, is_held_out(self._n_answers[topic]))

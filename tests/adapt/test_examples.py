@@ -8,7 +8,7 @@ from head_pair import HeadPair, taught
 
 from edgespec.adapt.adapter import fresh
 from edgespec.adapt.corrected import corrected
-from edgespec.adapt.examples import Examples, slots
+from edgespec.adapt.examples import Examples, is_held_out, slots
 from edgespec.adapt.labels import Labels, labels
 from edgespec.adapt.losses import LOSSES
 from edgespec.errors import ShapeError, UsageError
@@ -106,6 +106,11 @@ def test_whole_requests_are_held_out():
     held = examples.held_out().request.tolist()
     assert set(held) == {3, 7, 11, 15} and learned == set(range(16)) - set(held)
     assert held == sorted(held) and len(held) == 4 * 32
+
+
+def test_eight_of_the_first_sixteen_are_held_out_then_every_eighth():
+    held = [n for n in range(48) if is_held_out(n)]
+    assert held == [1, 3, 5, 7, 9, 11, 13, 15, 23, 31, 39, 47]
 
 
 def test_what_comes_back_is_what_was_added():

@@ -122,7 +122,7 @@ def test_a_drafter_learns_what_its_target_says_and_keeps_it(
     one = online(tmp_path)
     drafter = ModelDrafter(one.model, learner=one)
     rates = [answered(one, drafter, 12, (5 * i + i // 8) % V) for i in range(160)]
-    assert np.mean(rates[:24]) < 0.2
+    assert np.mean(rates[:15]) < 0.2
     assert np.mean(rates[-24:]) > 0.7
     saved = AdapterFiles(tmp_path, "a" * 64, "b" * 64).load()
     assert saved is not None
@@ -140,11 +140,11 @@ def test_nothing_corrects_the_head_before_held_out_answers_have_shown_a_gain(
     )  # within an answer nothing takes over
     one = online(tmp_path)
     drafter = ModelDrafter(one.model, learner=one)
-    for i in range(20):
+    for i in range(15):  # the 16th is the eighth that is held out
         answered(one, drafter, 12, i)
     assert one.n_steps > 5
     assert one.model.correction is None
-    assert one.hits.n > 200
+    assert one.hits.n > 150
     assert one.hits.made == one.hits.frozen  # the head is what it was
     assert AdapterFiles(tmp_path, "a" * 64, "b" * 64).load() is None
 
@@ -389,3 +389,11 @@ def test_steps_of_updates_that_were_not_adopted_are_counted_with_those_that_are(
         heads.follow(gate.Verdict(adopted, 1.0, 1.5, 0.1, 9), 100)
     (day,) = AdapterFiles(tmp_path, "a" * 64, "b" * 64).load().head.days.values()
     assert day.n_updates == 17
+
+
+def test_a_session_of_some_twenty_answers_keeps_what_it_has_learned(tmp_path: Path) -> None:
+    one = online(tmp_path)
+    drafter = ModelDrafter(one.model, learner=one)
+    for i in range(24):
+        answered(one, drafter, 40, (5 * i) % V)
+    assert AdapterFiles(tmp_path, "a" * 64, "b" * 64).load() is not None

@@ -53,8 +53,8 @@ class Stream:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A stream that has alternated between two kinds, and its shares of right drafts by block."""
-    stream = Stream(tmp_path_factory.mktemp("taught"))
-    blocks = [stream.ask([i % 2] * n, n_rounds=9) for i, n in enumerate((68, 28, 8, 8))]
+    stream = Stream(tmp_path_factory.mktemp("taught"), seed=1)
+    blocks = [stream.ask([i % 2] * n, n_rounds=9) for i, n in enumerate((36, 28, 8, 8))]
     stream.one.save()
     return stream, blocks
 
@@ -148,7 +148,7 @@ def test_an_answer_goes_to_the_head_that_was_right_and_teaches_that_one(taught):
     assert stream.one.model.correction is good[0]
     weights = topics.map.router.weights.copy()
     stream.one.save = lambda: stream.one._compare(is_over=True)  # as in idle time
-    answered(stream.one, stream.drafter, 12, 7, other)
+    answered(stream.one, stream.drafter, 16, 7, other)
     assert topics.answer.topic == 1
     assert stream.one.model.correction is good[1]
     assert stream.one.examples.n_of(1) > n_before + 8
