@@ -175,6 +175,9 @@ class Mixed:
         if self._n_said:
             self._usual += 0.3 * (self._n_said - self._usual)
         self.planner.renew(self._n_said)
+        for one in self._paid:
+            takes_s = one.costs.fixed_s + SCORED * one.costs.step_s
+            self.planner.lend(one.source, takes_s, self._usual)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
 
     def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:

@@ -66,6 +66,9 @@ class FixedController:
     def renew(self, n: int) -> None:
         """Nothing that would be of one text only."""
 
+    def lend(self, source: str, takes_s: float, n: float) -> None:
+        """Times are no concern."""
+
     def n_rests(self, look_s: float) -> int:
         return 0
 

@@ -22,8 +22,7 @@ from edgespec.types import Draft, Round
 # What a draft must be worth, of a round's tokens: estimates err, and "never slower" is promised.
 STAY, RESUME = 0.02, 0.04  # in use, and of a paused source to be used again
 PROBE_SHARE = 0.009  # of the time, at most, is lost to trying whether drafting pays again
-# All of it where a text with this acceptance would gain so much; less where there is less to win.
-HOPED, HOPE = 0.9, 0.5
+HOPED, HOPE = 0.9, 0.5  # all of it where a text with this acceptance would gain so much
 KNOWN = 0.9  # acceptance at which a source that is right is no news
 MOST_DEBT = -8.0  # plain tokens' time that is paid back before another try
 KNOWN_DEBT = -1.0  # the same at first of a source that is known from earlier sessions
@@ -116,6 +115,10 @@ class Planner(Protocol):
 
     def renew(self, n: int) -> None:
         """Another text begins, after one of n tokens, or the first one, after none."""
+        ...
+
+    def lend(self, source: str, takes_s: float, n: float) -> None:
+        """Scoring takes so long; it may be done at once if that is its share of n tokens."""
         ...
 
     def n_rests(self, look_s: float) -> int:
@@ -314,6 +317,12 @@ class AutoPlanner:
         self._n_texts += 1
         for known in self.sources.values():
             known.renew(n)
+
+    def lend(self, source: str, takes_s: float, n: float) -> None:
+        """See Planner."""
+        known = self._of(source)
+        if takes_s <= known.hope * PROBE_SHARE * n * self.plain_s:
+            known.balance_s = max(known.balance_s, 0.0)
 
     def n_rests(self, look_s: float) -> int:
         """See Planner."""

@@ -174,6 +174,9 @@ class Planned:
         assert draft_s > 0
         self.learnt.append((source, 1, 0))
 
+    def lend(self, source, takes_s, n) -> None:
+        assert takes_s >= 0 and n > 0
+
     def n_rests(self, look_s: float) -> int:
         assert look_s > 0
         return self.most_rests

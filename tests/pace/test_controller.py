@@ -247,6 +247,14 @@ def test_scoring_takes_less_where_there_is_less_to_win_and_nothing_for_nothing()
     assert scored(hopeless, 0.5) <= 1
 
 
+def test_a_text_is_asked_at_its_begin_where_that_is_within_its_share():
+    for takes_s, may in ((0.1, True), (0.5, False)):
+        planner = AutoPlanner(CostTable((1.0, *[1.2] * 16)))
+        planner.pay("model", 2.0)
+        planner.lend("model", takes_s, 20.0)  # 0.9 % of 20 s
+        assert planner.may_score("model") == may
+
+
 def test_the_more_a_refused_draft_would_lose_the_surer_it_has_to_be():
     prices = Prices((1.0, 1.7), rate=1.0)
     assert prices.risk(0.8, 1) == pytest.approx(0.2 * 0.7)
