@@ -176,23 +176,20 @@ class AutoPlanner:
         known, plain = self._of(source), Plan(0, 0.0)
         if self._is_timing:
             return plain
-        most, rate = self.most, self._rate
+        most, rate, risk = self.most, self._rate, 0.0  # drafting itself shows what a text is worth
         if confidence:
             step_s = fixed_s = 0.0
             survival = known.survival(confidence[:most])
             prices = Prices(self.rounds_s, rate)
             k, worth, expected = best_drafted(survival, prices)
-            first = survival[0]
+            risk = known.doubt * prices.risk(survival[0], k)
         else:
             known.step_s, known.fixed_s = step_s, fixed_s
             prices = Prices(self.rounds_s, rate, step_s)
-            chances = list(known.to_come((), most))
-            k, worth, expected = best_to_come(chances, prices)
-            worth, first = worth - rate * fixed_s, chances[0] if chances else 0.0
+            k, worth, expected = best_to_come(known.to_come((), most), prices)
+            worth -= rate * fixed_s
         resuming = known.paused and not confidence
-        margin = (RESUME if resuming else STAY) * (1 + expected)
-        margin += known.doubt * prices.risk(first, k)
-        pays = k > 0 and worth > margin
+        pays = k > 0 and worth > (RESUME if resuming else STAY) * (1 + expected) + risk
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if not pays:
