@@ -85,7 +85,7 @@ class Clock:
             return forward(tokens, *args, **options)
 
         def timed_extend(tokens: Sequence[int]) -> None:
-            self.now += seconds(len(tokens)) * READ
+            self.now += seconds(len(tokens))
             extend(tokens)
 
         model.forward, model.extend = timed_forward, timed_extend
