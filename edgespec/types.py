@@ -243,7 +243,8 @@ class Round(NamedTuple):
 
     context: the ids up to what the round emitted; the list grows on, so read it at once.
     hidden: [k + 1, width] the target's states behind its logits, where it gives them. logits:
-    [k + 1, V] what the target thought, a view that its next forward overwrites.
+    [k + 1, V] what the target thought, a view that its next forward overwrites. law: the target's
+    [V] by row of them, for rows that were tested.
     """
 
     context: Sequence[int]
@@ -252,6 +253,7 @@ class Round(NamedTuple):
     times: Times = Times()
     hidden: FloatArray | None = None
     logits: FloatArray | None = None
+    law: Callable[[int], FloatArray] | None = None
 
     @property
     def is_felt(self) -> bool:

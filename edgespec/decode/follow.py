@@ -5,8 +5,9 @@ Knows ids of the model's own vocabulary; nothing of drafts or targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,14 @@ from edgespec.protocols import LanguageModel
 from edgespec.types import FloatArray, Spent
 
 MANY = 8  # tokens from which on a forward counts as reading
-Pays = Callable[[Sequence[float]], bool]
+
+
+class Pays(Protocol):
+    """Whether a draft of such confidences is worth another token; or, if the last of them is not
+    drawn yet but its law known, whether it is to be drawn. What is drawn is verified.
+    """
+
+    def __call__(self, confidence: Sequence[float], undrawn: bool = False, /) -> bool: ...
 
 
 class Follower:
@@ -112,7 +120,7 @@ class Reader:
         return self._whole
 
 
-def always(confidence: Sequence[float]) -> bool:
+def always(confidence: Sequence[float], undrawn: bool = False, /) -> bool:
     """That another token pays, where nobody says otherwise."""
     return True
 

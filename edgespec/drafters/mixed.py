@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
-from edgespec.decode.follow import common_prefix
+import numpy as np
+
+from edgespec.decode.follow import Pays, common_prefix
 from edgespec.drafters.rest import Rest
 from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP
 from edgespec.pace.cost import DraftCosts
-from edgespec.pace.planner import MOST_SAVED, SCORE_READS, Plan, Planner, source_of
+from edgespec.pace.plan import Plan, Planner
+from edgespec.pace.planner import MOST_SAVED, SCORE_READS, source_of
+from edgespec.pace.source import outcomes
 from edgespec.protocols import Drafter, Drawing
 from edgespec.types import NO_DRAFT, Draft, FloatArray, Round
 
@@ -28,10 +32,10 @@ USUAL = 48.0  # tokens of an answer, until some were seen
 class Stepwise(Protocol):
     """A drafter that asks before each token after the first whether one more pays.
 
-    pays: told the confidences so far. Not asked while tokens are drawn from a law.
+    pays: see follow.Pays. Of a drawn draft the first token is drawn whatever it says, to be scored.
     """
 
-    pays: Callable[[Sequence[float]], bool]
+    pays: Pays
 
 
 @dataclass
@@ -99,7 +103,7 @@ class Mixed:
                 one.drafter.pays = partial(self._goes_on, one)
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
         self._payer = ""  # whose draft of this round took time
-        self._drawing: Drawing | None = None  # of a drawn draft that is scored and not verified
+        self._is_worth_drawing = True  # said of a draft's first token, before it was drawn
         self._luck = Random(0).random
         self._rest, self._is_resting, self._has_looked = Rest(planner.n_rests), False, False
         self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
@@ -144,7 +148,8 @@ class Mixed:
         if payer is None:
             self._score(context, k, drawing)
         elif self._may_draft(payer, context, plan.reads, n_coming):
-            far = isinstance(payer.drafter, Stepwise) and drawing is None
+            far = isinstance(payer.drafter, Stepwise)
+            self._is_worth_drawing = True
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
             self._payer = payer.source
             if len(drawn):
@@ -165,9 +170,8 @@ class Mixed:
             self.planner.pay(one.source, one.last_s)
             if len(drawn):
                 self._made.append(drawn)
-                self._drawing = drawing
             else:
-                self.planner.learn(one.source, (), 1, 0)
+                self.planner.learn(one.source, (), (0,))
             return
 
     def _begin(self, n: int) -> None:
@@ -180,8 +184,15 @@ class Mixed:
             self.planner.lend(one.source, takes_s, self._usual)
         self._n_seen, self._n_said, self._said_s = n, 0, 0.0
 
-    def _goes_on(self, one: Candidate, confidence: Sequence[float]) -> bool:
-        return self.planner.go_on(one.source, confidence, one.costs.step_s)
+    def _goes_on(
+        self, one: Candidate, confidence: Sequence[float], undrawn: bool = False, /
+    ) -> bool:
+        if not undrawn:
+            return self.planner.go_on(one.source, confidence, one.costs.step_s)
+        draws = self.planner.draws(one.source, confidence, one.costs.step_s)
+        if len(confidence) == 1:
+            self._is_worth_drawing = draws
+        return draws
 
     def _look_up(self, context: Sequence[int], k: int) -> tuple[Plan, Draft]:
         """The best free draft and the width of it that pays; width 0 if none does."""
@@ -224,7 +235,9 @@ class Mixed:
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
-        if drawn.is_drawn or not drawn.confidence:
+        if drawn.is_drawn:
+            return Plan(len(drawn) if self._is_worth_drawing else 0, 0.0)
+        if not drawn.confidence:
             return Plan(len(drawn), 0.0)
         return self.planner.plan(payer.source, drawn.confidence, 0.0)
 
@@ -263,14 +276,17 @@ class Mixed:
         verdict, n_new = done.verdict, len(done.verdict.tokens)
         for made in self._made:
             if made.is_chain and not made.is_drawn:
-                n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
-                self.planner.learn(made.sources[0], made.confidence, n_tested, n_hits)
+                accepted = outcomes(*tested(made.tokens, done.context[-n_new:]))
             elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
-                self.planner.learn(source_of(made), (), verdict.n_tested, len(verdict.accepted))
-            elif self._drawing is not None and done.logits is not None:
-                p = self._drawing.law(done.logits[0], done.context[:-n_new])
-                self.planner.learn(source_of(made), (), 1, chance(made, p, self._luck()))
-        self._made, self._drawing = [], None
+                accepted = outcomes(verdict.n_tested, len(verdict.accepted))
+                if made.probs is not None and done.law is not None:
+                    accepted = [overlap(made.probs[i], done.law(i)) for i in range(len(accepted))]
+            elif made.is_drawn and done.law is not None:
+                accepted = [chance(made, done.law(0), self._luck())]
+            else:
+                continue
+            self.planner.learn(source_of(made), made.confidence, accepted)
+        self._made = []
 
     @property
     def n_tested(self) -> int:
@@ -312,17 +328,23 @@ def first(draft: Draft, n: int) -> Draft:
 
 
 def chance(drawn: Draft, p: FloatArray, u: float) -> float:
-    """That the first drawn token is accepted: min(1, p / q), or whether it is at u.
+    """That the first drawn token is accepted, whichever it is; of a law that tells no q, whether
+    the drawn one is at u, as verifying would ask.
 
-    p: [V] the target's law there. A law that tells no q is asked, as verifying would.
-    Source: Leviathan et al. 2022, arXiv 2211.17192, algorithm 1.
+    p: [V] the target's law there.
     """
     token = drawn.tokens[0]
     if drawn.law is not None:
         return float(drawn.law.keeps(0, token, float(p[token]), u))
-    if drawn.probs is None:
-        return float(p[token])
-    return min(1.0, float(p[token]) / max(float(drawn.probs[0][token]), 1e-9))
+    return float(p[token]) if drawn.probs is None else overlap(drawn.probs[0], p)
+
+
+def overlap(q: FloatArray, p: FloatArray) -> float:
+    """The chance that a token drawn from q [V] is accepted by p [V]: the sum of the lesser ones.
+
+    Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
+    """
+    return float(np.minimum(q, p).sum())
 
 
 def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:

@@ -97,21 +97,30 @@ class ModelDrafter:
         before = list(context)
         rows: list[FloatArray] = []
         tokens: list[int] = []
+        confidence: list[float] = []
         sure = 1.0
-        for i in range(k):
-            if i > 0:
-                logits = self._reader.step(tokens[-1])
+        while True:
             row = drawing.law(self._reader.whole(logits), before)
             sure *= float(row.max())
             if sure < self.p_min:
                 break
+            goes_on = self.pays((*confidence, sure), True)
+            if not goes_on and tokens:
+                break
             token = drawing.chances.pick(row)
             rows.append(row)
             tokens.append(token)
+            confidence.append(sure)
             before.append(token)
+            if not goes_on or len(tokens) == k or not self.pays(confidence):
+                break
+            logits = self._reader.step(token)
         if not tokens:
             return Draft()
-        return Draft(tuple(tokens), probs=np.array(rows), sources=(self.name,) * len(tokens))
+        sources = (self.name,) * len(tokens)
+        return Draft(
+            tuple(tokens), probs=np.array(rows), sources=sources, confidence=tuple(confidence)
+        )
 
     def _probability(self, logits: FloatArray, column: int) -> float:
         """Softmax of logits [V or K] at their maximum, `column`."""

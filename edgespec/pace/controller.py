@@ -10,8 +10,9 @@ from typing import Any
 from edgespec.errors import UsageError
 from edgespec.pace.cost import CostTable, DraftCosts, LiveCosts
 from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.planner import AutoPlanner, Plan
-from edgespec.pace.source import Source
+from edgespec.pace.plan import Plan
+from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.source import Source, outcomes
 from edgespec.types import Round
 
 CATCH_UP = 2  # rounds after which a draft first has to read what it missed, which takes longer
@@ -51,11 +52,14 @@ class FixedController:
     def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
         return len(confidence) < self.most
 
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
-        self._of(source).learn(confidence, n_tested, n_hits)
+    def draws(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+        return True
+
+    def learn(self, source: str, confidence: Sequence[float], accepted: Sequence[float]) -> None:
+        self._of(source).learn(confidence, accepted)
 
     def fail(self, source: str, draft_s: float) -> None:
-        self.learn(source, (), 1, 0)
+        self.learn(source, (), (0,))
 
     def may_score(self, source: str) -> bool:
         return True  # one that is right more often is used, however long it takes
@@ -123,9 +127,9 @@ class AutoController:
             self.draft_costs.observe(n_drafted, done.times.draft_s, at_most=behind)
         self._n_undrafted = 0 if asked else self._n_undrafted + 1
         if n_drafted:
-            self.planner.learn(ONLY, (), verdict.n_tested, len(verdict.accepted))
+            self.planner.learn(ONLY, (), outcomes(verdict.n_tested, len(verdict.accepted)))
         elif self._asked:
-            self.planner.learn(ONLY, (), 1, 0)  # it was asked and gave nothing
+            self.planner.learn(ONLY, (), (0,))  # it was asked and gave nothing
         self.planner.observe(done, ONLY)
         self._asked = 0
 

@@ -7,16 +7,23 @@ Source: goodput as in SmartSpec, arXiv 2406.14066, with measured costs in place 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from edgespec.pace.beside import Beside
 from edgespec.pace.cost import CostTable, LiveCosts
 from edgespec.pace.expected import acceptance_for, rates
 from edgespec.pace.head import MAX_WIDTH
-from edgespec.pace.source import AHEAD, Prices, Source, best_drafted, best_to_come, goes_on
+from edgespec.pace.plan import Plan
+from edgespec.pace.source import (
+    AHEAD,
+    Prices,
+    Source,
+    best_drafted,
+    best_to_come,
+    best_with,
+    goes_on,
+)
 from edgespec.types import Draft, Round
 
 # What a draft must be worth, of a round's tokens: estimates err, and "never slower" is promised.
@@ -41,102 +48,6 @@ PLAIN_MOST = 8  # rounds, at most: where times jump between levels no belief is 
 LOOK_SHARE = 0.004  # of plain decoding's time for lookups in vain
 MOST_RESTS = 64  # rounds between two lookups, though they take more than that
 LATELY = 0.98  # weight of a round in the rate of decoding, one round later
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many tokens of a source to draft, and what that is worth (source.py), in tokens.
-
-    reads: the share of the time that may go to reading before it.
-    """
-
-    width: int
-    worth: float
-    reads: float = math.inf
-
-
-class Planner(Protocol):
-    """What a speculator that chooses between sources asks. most: tokens to draft at once."""
-
-    most: int
-
-    @property
-    def reason(self) -> str:
-        """Why nothing is drafted, in a sentence; empty while something pays."""
-        ...
-
-    @property
-    def plain_s(self) -> float:
-        """What a token takes without drafting, 0.0 where times are no concern."""
-        ...
-
-    def observe(
-        self, done: Round, source: str = "", n_rested: int = 0, beside_s: float = 0.0
-    ) -> None:
-        """Learn from what a finished round took; source: who drafted, if all of it was cut.
-
-        n_rested: tokens decoded plainly since the last one observed. beside_s: what the round took
-        beside target and drafter; if nothing was drafted, what plain decoding would have so.
-        """
-        ...
-
-    def plan(
-        self, source: str, confidence: Sequence[float], step_s: float, fixed_s: float = 0.0
-    ) -> Plan:
-        """The best width for `source`; confidence: of a finished draft, or empty before drafting.
-
-        step_s, fixed_s: seconds that drafting one more token takes, and any draft (0 for what is
-        drafted already).
-        """
-        ...
-
-    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
-        """Whether a draft that has come so far is worth another token."""
-        ...
-
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
-        """Of a draft's first tokens `n_tested` were tested and `n_hits` of those accepted.
-
-        n_hits: of a single one perhaps the chance that it would have been.
-        """
-        ...
-
-    def fail(self, source: str, draft_s: float) -> None:
-        """Drafting took so long and gave nothing: counts as a refused token."""
-        ...
-
-    def may_score(self, source: str) -> bool:
-        """Whether a source that is not used may draft, to be scored by what follows."""
-        ...
-
-    def pay(self, source: str, draft_s: float) -> None:
-        """Drafting to be scored took so long."""
-        ...
-
-    def renew(self, n: int) -> None:
-        """Another text begins, after one of n tokens, or the first one, after none."""
-        ...
-
-    def lend(self, source: str, takes_s: float, n: float) -> None:
-        """Scoring takes so long; it may be done at once if that is its share of n tokens."""
-        ...
-
-    def n_rests(self, look_s: float) -> int:
-        """Most rounds to leave out between lookups in vain that take so long."""
-        ...
-
-    @property
-    def n_tested(self) -> int:
-        """Drafted tokens that it has learned from, of all sources."""
-        ...
-
-    def saved(self) -> dict[str, Any]:
-        """What was learned, for a file."""
-        ...
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Begin with it. Raises: KeyError, TypeError, ValueError for what was not saved."""
-        ...
 
 
 class AutoPlanner:
@@ -220,6 +131,16 @@ class AutoPlanner:
         prices = Prices(self.rounds_s, self._rate, step_s)
         return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
 
+    def draws(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+        """See Planner. What is drawn before is verified whether or not more is."""
+        known, k = self._of(source), len(confidence)
+        prices, survival = Prices(self.rounds_s, self._rate, step_s), known.grown(confidence)
+        chances = known.to_come(confidence, min(AHEAD, self.most - k))
+        width, worth, expected = best_with(survival, chances, prices)
+        if k > 1:
+            return worth > prices.worth(sum(survival[:-1]), k - 1)
+        return worth > STAY * (1 + expected) + known.doubt * prices.risk(survival[0], width)
+
     @property
     def _is_timing(self) -> bool:
         """Whether plain decoding is timed: a draft before the forward, too, would be felt in it."""
@@ -285,13 +206,13 @@ class AutoPlanner:
             self._n_since_plain = 0
             self._plain_every = min(2 * self._plain_every, PLAIN_EVERY)
 
-    def learn(self, source: str, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
+    def learn(self, source: str, confidence: Sequence[float], accepted: Sequence[float]) -> None:
         """See Planner."""
-        self._of(source).learn(confidence, n_tested, n_hits)
+        self._of(source).learn(confidence, accepted)
 
     def fail(self, source: str, draft_s: float) -> None:
         """See Planner."""
-        self.learn(source, (), 1, 0)
+        self.learn(source, (), (0,))
         self._keep_books(source, 0, 0, draft_s)
 
     def may_score(self, source: str) -> bool:

@@ -44,23 +44,22 @@ class Source:
         self.paused = False
         self.streak = 0  # drafts lately all right, up to 3; a wrong one takes two away
 
-    def learn(self, confidence: Sequence[float], n_tested: int, n_hits: float) -> None:
-        """Of a draft's first tokens so many were tested and so many of those accepted, perhaps
-        with a chance alone: 0.3 of a single one.
+    def learn(self, confidence: Sequence[float], accepted: Sequence[float]) -> None:
+        """Of a draft's first tokens, as many as were tested, whether each was accepted: 1 or 0,
+        or the chance that it would have been.
         """
-        said, before = features(confidence[:n_tested]), 0.0
-        right = n_hits > n_tested - 0.5
+        said, before = features(confidence[: len(accepted)]), 0.0
+        right = min(accepted, default=1.0) > 0.5
         self.streak = min(self.streak + 1, 3) if right else max(self.streak - 2, 0)
-        for i in range(min(n_tested, MAX_WIDTH)):
-            accepted = min(max(n_hits - i, 0.0), 1.0)
-            self.coming.learn(i, before, accepted)
+        for i, one in enumerate(accepted[:MAX_WIDTH]):
+            self.coming.learn(i, before, one)
             if said:
                 before = said[i]
-                self.drafted.learn(i, before, accepted)
+                self.drafted.learn(i, before, one)
                 self._usual += 0.05 * (before - self._usual)
-            self.rate += (accepted - self.rate) * max(1 - KEEP, 1 / (self.n_tested + 4))
+            self.rate += (one - self.rate) * max(1 - KEEP, 1 / (self.n_tested + 4))
             self.n_tested += 1
-        self.reach = max(self.reach, min(n_tested, MAX_WIDTH))
+        self.reach = max(self.reach, min(len(accepted), MAX_WIDTH))
 
     def survival(self, confidence: Sequence[float]) -> list[float]:
         """P(it and all before it are accepted) of each drafted token."""
@@ -73,9 +72,9 @@ class Source:
     def grown(self, confidence: Sequence[float]) -> list[float]:
         """The same for a draft that grows from call to call; only its last token is looked at."""
         k = len(confidence)
-        if k == 1 or len(self._grown) != k - 1:
+        if k == 1 or len(self._grown) not in (k - 1, k):
             self._grown = self.survival(confidence)
-        else:
+        elif len(self._grown) < k:
             self._grown.append(self._grown[-1] * self.drafted.p(k - 1, last_said(confidence)))
         return self._grown
 
@@ -119,6 +118,11 @@ class Source:
         self.reach = max(0, min(int(saved["reach"]), MAX_WIDTH))
         self.drafted.load(saved["drafted"])
         self.coming.load(saved["coming"])
+
+
+def outcomes(n_tested: int, n_hits: int) -> list[float]:
+    """1 for each of the first n_hits of the tested tokens, 0 for the others."""
+    return [1.0] * n_hits + [0.0] * (n_tested - n_hits)
 
 
 @dataclass(frozen=True)
@@ -170,13 +174,25 @@ def best_to_come(chances: Iterable[float], prices: Prices) -> tuple[int, float, 
     return width, best, at_best
 
 
-def goes_on(survival: Sequence[float], chances: Iterable[float], prices: Prices) -> bool:
-    """Whether a draft is worth more with any number of tokens that would follow."""
-    _, now, _ = best_drafted(survival, prices)
+def best_with(
+    survival: Sequence[float], chances: Iterable[float], prices: Prices
+) -> tuple[int, float, float]:
+    """The width of most worth that holds all of these tokens, and perhaps some that would follow,
+    its worth, and the tokens expected.
+    """
     expected, alive, n_drafted = sum(survival), survival[-1], len(survival)
+    width, best, at_best = n_drafted, prices.worth(expected, n_drafted), expected
     for n, chance in enumerate(chances, 1):
         alive *= chance
         expected += alive
-        if prices.worth(expected, n_drafted + n, n) > now:
-            return True
-    return False
+        worth = prices.worth(expected, n_drafted + n, n)
+        if worth > best:
+            width, best, at_best = n_drafted + n, worth, expected
+    return width, best, at_best
+
+
+def goes_on(survival: Sequence[float], chances: Iterable[float], prices: Prices) -> bool:
+    """Whether a draft is worth more with any number of tokens that would follow."""
+    _, now, _ = best_drafted(survival, prices)
+    _, then, _ = best_with(survival, chances, prices)
+    return then > now

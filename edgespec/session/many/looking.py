@@ -12,7 +12,7 @@ from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.rest import Rest
 from edgespec.pace.head import MAX_WIDTH
 from edgespec.pace.planner import LOOK_SHARE, MOST_RESTS
-from edgespec.pace.source import Source
+from edgespec.pace.source import Source, outcomes
 from edgespec.protocols import Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
@@ -113,9 +113,9 @@ class Looking:
             source = self.sources[made.sources[0]]
             if not made.is_drawn:
                 n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
-                source.learn(made.confidence, n_tested, n_hits)
+                source.learn(made.confidence, outcomes(n_tested, n_hits))
             elif len(done.draft) and done.draft.sources[0] == made.sources[0]:
-                source.learn((), verdict.n_tested, len(verdict.accepted))
+                source.learn((), outcomes(verdict.n_tested, len(verdict.accepted)))
         self._made = []
         if not self._is_resting:
             self._ngram.observe(done)
