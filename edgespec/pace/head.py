@@ -15,6 +15,7 @@ MAX_WIDTH = 16
 # growth loses up to 3 % to chance, and slower growth as much after a change.
 BIAS, SLOPE, OWN = 0.4, 0.02, 0.05
 BIAS_DRIFT, SLOPE_DRIFT, OWN_DRIFT = 2e-4, 2e-5, 1e-4
+CHANCE = 0.25  # variance of the chance that a token is accepted, of the variance of whether it is
 RECENT = 0.93  # weight of a tested token's surprise one token later
 # Deviations of the recent ones together from which on acceptance has changed; for the better it is
 # noticed sooner, because a source that is hardly used is hardly tested.
@@ -48,11 +49,12 @@ class AcceptanceHead:
         """One tested token. accepted: 1 or 0, or the chance that it would have been."""
         p = self.p(position, feature)
         off, spread = accepted - p, p * (1 - p) + 0.01
-        self._notice(off, spread)
+        noise = CHANCE if 0 < accepted < 1 else 1.0
+        self._notice(off, noise * spread)
         bias = self._bias + BIAS_DRIFT
         slope = min(self._slope + SLOPE_DRIFT, SLOPE)
         own = min(self._own[position] + OWN_DRIFT, OWN)
-        gain = 1 / (1 + spread * (bias + slope * feature * feature + own))
+        gain = 1 / (noise + spread * (bias + slope * feature * feature + own))
         step = off * gain
         self.bias += bias * step
         self.slope += slope * feature * step
