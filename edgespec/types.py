@@ -243,8 +243,7 @@ class Round(NamedTuple):
 
     context: the ids up to what the round emitted; the list grows on, so read it at once.
     hidden: [k + 1, width] the target's states behind its logits, where it gives them. logits:
-    [k + 1, V] what the target thought, a view that its next forward overwrites. law: the target's
-    [V] by row of them, for rows that were tested.
+    [k + 1, V], a view that its next forward overwrites. law: the target's [V] by tested row.
     """
 
     context: Sequence[int]

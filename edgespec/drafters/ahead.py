@@ -147,7 +147,9 @@ class Ahead:
         if self._stepwise is not None:
             if sure and not self.pays(sure):
                 return ready
-            self._stepwise.pays = lambda more: self.pays((*sure, *below(sure, more)))
+            self._stepwise.pays = lambda more, undrawn=False, /: self.pays(
+                (*sure, *below(sure, more)), undrawn
+            )
         if len(ready) == k:
             return ready
         text = [*context, *ready.tokens] if len(ready) else context

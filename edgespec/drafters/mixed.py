@@ -323,7 +323,9 @@ class Mixed:
 
 
 def first(draft: Draft, n: int) -> Draft:
-    """The first n nodes of a draft."""
+    """The first n nodes of a draft; of none is left what it took."""
+    if not n:
+        return Draft(spent=draft.spent)
     return draft if n >= len(draft) else draft.first(n)
 
 

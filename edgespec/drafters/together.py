@@ -6,14 +6,14 @@ drafted for whom, its caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
-from edgespec.decode.follow import Follower, common_prefix
+from edgespec.decode.follow import Follower, Pays, common_prefix
 from edgespec.drafters.window import FEW, MOST, PART, Window
 from edgespec.pace.goodput import cost_of
 from edgespec.protocols import Drawing, SharedModel
@@ -31,7 +31,7 @@ class Wish:
     context: Sequence[int]
     k: int
     drawing: Drawing | None
-    pays: Callable[[Sequence[float]], bool]
+    pays: Pays
 
 
 @dataclass(eq=False)

@@ -408,7 +408,7 @@ def test_a_drafter_that_always_breaks_the_grammar_is_paused():
                 Round((), draft, Verdict((0,), (), int(k > 0)), Times(k * STEP_S, PLAIN_S))
             )
             if k and not alone:
-                controller.learn("model", draft.confidence, 1, 0)
+                controller.learn("model", draft.confidence, (0,))
             if i >= 100:
                 spent += k * STEP_S
                 n_drafts += k > 0

@@ -130,7 +130,7 @@ def test_a_draft_ends_where_one_more_token_does_not_pay(ahead: Ahead) -> None:
     context, told = [0], list[int]()
     verify(ahead, context, ahead.draft(context, K), 1, 2, 3, 4)  # three more are there
 
-    def pays(confidence: Sequence[float]) -> bool:
+    def pays(confidence: Sequence[float], undrawn: bool = False) -> bool:
         told.append(len(confidence))
         assert list(confidence) == pytest.approx([0.9**n for n in range(1, told[-1] + 1)], rel=1e-4)
         return len(confidence) < 5

@@ -14,13 +14,15 @@ from edgespec.backends.fake import TableModel
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.sampling import law_of
 from edgespec.decode.uniforms import Uniforms
+from edgespec.decode.verify import accept
 from edgespec.drafters.mixed import Mixed, chance, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.errors import UsageError
 from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable
-from edgespec.pace.planner import AutoPlanner, Plan
+from edgespec.pace.plan import Plan
+from edgespec.pace.planner import AutoPlanner
 from edgespec.protocols import Drawing
 from edgespec.types import Draft, Round, SamplingParams, Spent, Times, Verdict
 
@@ -144,7 +146,8 @@ class Script:
 class Planned:
     def __init__(self, **rates: tuple[int, float]) -> None:
         self.rates, self.scoring, self.most, self.reason = rates, False, 16, ""
-        self.learnt: list[tuple[str, int, int]] = []
+        self.learnt: list[tuple[str | float, ...]] = []
+        self.drawing = True
         self.most_rests, self.plain_s, self.n_texts = 0, 1.0, 0
 
     def observe(self, done, source, n_rested, beside_s) -> None:
@@ -167,12 +170,15 @@ class Planned:
     def go_on(self, source, confidence, step_s) -> bool:
         return len(confidence) < 2
 
-    def learn(self, source, confidence, n_tested, n_hits):
-        self.learnt.append((source, n_tested, n_hits))
+    def draws(self, source, confidence, step_s) -> bool:
+        return self.drawing
+
+    def learn(self, source, confidence, accepted):
+        self.learnt.append((source, *accepted))
 
     def fail(self, source: str, draft_s: float) -> None:
         assert draft_s > 0
-        self.learnt.append((source, 1, 0))
+        self.learnt.append((source, 0))
 
     def lend(self, source, takes_s, n) -> None:
         assert takes_s >= 0 and n > 0
@@ -234,7 +240,7 @@ def test_what_is_not_used_is_scored_by_what_follows():
     assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
     assert (model.asked, planner.paid) == ([(3, False)], "model")
     mixed.observe(Round([0, 3], chain("ngram", 1, 2), Verdict((3,), (), 1)))
-    assert planner.learnt == [("ngram", 1, 0), ("model", 1, 1)]
+    assert planner.learnt == [("ngram", 0), ("model", 1)]
     assert planner.seen == ""
 
 
@@ -247,18 +253,24 @@ def test_what_is_drawn_and_not_used_is_scored_by_the_law_and_not_verified():
     assert mixed.propose([0], 8, drawing) == Draft()
     assert model.asked == [(1, True)]
     logits = np.log(np.array([[0.5, 0.3, 0.1, 0.1]], np.float32))
-    done = Round([0, 1], Draft(), Verdict((1,), (), 0), Times(), None, logits)
-    mixed.observe(done)
-    assert planner.learnt == [("ngram", 1, 1), ("model", 1, pytest.approx(0.1 / 0.25))]
+    law = lambda row: LAW(logits[row], [0])  # noqa: E731
+    mixed.observe(Round([0, 1], Draft(), Verdict((1,), (), 0), law=law))
+    assert planner.learnt == [("ngram", 1), ("model", pytest.approx(0.25 + 0.25 + 0.1 + 0.1))]
     planner.rates["ngram"] = (2, 1.0)
     assert mixed.propose([0, 1], 8, drawing) == chain("ngram", 1, 2)
 
 
-def test_the_mean_chance_of_what_is_drawn_is_what_both_laws_share():
+def test_what_is_drawn_is_accepted_with_the_chance_that_both_laws_share():
     p, q = np.array([0.5, 0.3, 0.1, 0.1]), np.array([0.1, 0.2, 0.3, 0.4])
     drawn = [Draft((x,), (), q[None].astype(np.float32), ("model",)) for x in range(V)]
-    mean = sum(q[x] * chance(one, p, 0.0) for x, one in enumerate(drawn))
-    assert mean == pytest.approx(np.minimum(p, q).sum())
+    grid = (np.arange(1000) + 0.5) / 1000
+    u = np.zeros((2, 2))
+    kept = 0.0
+    for x, one in enumerate(drawn):
+        for u[0, 0] in grid:
+            kept += q[x] * len(accept(one, np.array([p, p]), u).accepted) / len(grid)
+    for one in drawn:
+        assert chance(one, p, 0.0) == pytest.approx(kept, abs=1e-3)
 
     class Lazy:
         def keeps(self, i, token, p, u):
@@ -268,8 +280,33 @@ def test_the_mean_chance_of_what_is_drawn_is_what_both_laws_share():
             raise AssertionError
 
     lazy = replace(drawn[3], probs=None, law=Lazy())
-    grid = (np.arange(1000) + 0.5) / 1000
     assert np.mean([chance(lazy, p, u) for u in grid]) == pytest.approx(0.25, abs=1e-3)
+
+
+def test_each_tested_place_of_a_drawn_draft_tells_its_chance():
+    planner = Planned(model=(2, 5.0))
+    q = np.array([[0.25] * 4, [0.1, 0.2, 0.3, 0.4], [0.25] * 4], np.float32)
+    drawn = Draft((3, 3, 3), (), q, ("model",) * 3, (0.9, 0.8, 0.7))
+    mixed = Mixed([Script("model", drawn)], planner)
+    drawing = Drawing(LAW, Uniforms(*np.zeros(8)))
+    assert mixed.propose([0], 3, drawing) is not None
+    p = np.array([[0.0, 0.5, 0.0, 0.5], [0.1, 0.2, 0.3, 0.4]], np.float32)
+    mixed.observe(Round([0, 3, 1], first(drawn, 2), Verdict((3, 1), (0,), 2), law=p.__getitem__))
+    assert planner.learnt == [("model", pytest.approx(0.5), pytest.approx(1.0))]
+
+
+def test_a_first_token_that_is_not_worth_it_is_drawn_to_be_scored_alone():
+    """Whether it is verified is decided by its law, before it is drawn."""
+    planner = Planned(model=(2, 5.0))
+    planner.drawing = False
+    mixed = Mixed([ModelDrafter(Counted())], planner)
+    drawing = Drawing(LAW, Uniforms(*np.zeros(8)))
+    assert mixed.propose([0], 8, drawing) == Draft()
+    p = np.array([[0.1, 0.2, 0.7, 0.0]], np.float32)
+    mixed.observe(Round([0, 1], Draft(), Verdict((1,), (), 0), law=p.__getitem__))
+    assert planner.learnt == [("model", pytest.approx(0.1 + 0.2 + 0.1))]
+    planner.drawing = True
+    assert len(mixed.propose([0, 1], 8, drawing)) == 2  # as far as `go_on` says
 
 
 def test_lookup_steps_in_when_the_model_finds_nothing():
@@ -277,7 +314,7 @@ def test_lookup_steps_in_when_the_model_finds_nothing():
     ngram = Script("ngram", chain("ngram", 1, 2, 3))
     mixed = Mixed([ngram, Script("model", Draft())], planner)
     assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)
-    assert planner.learnt == [("model", 1, 0)]  # an empty draft was paid for all the same
+    assert planner.learnt == [("model", 0)]  # an empty draft was paid for all the same
 
 
 def decoded(mixed: Mixed, n: int, context: list[int]) -> list[int]:
@@ -356,14 +393,14 @@ def test_every_drafter_observes_and_all_drafts_teach_the_planner():
     draft = mixed.propose([0], 8, None)
     mixed.observe(Round([0, 1, 2, 0], draft, Verdict((1, 2, 0), (), 1)))
     assert ngram.seen == model.seen == [draft]
-    assert planner.learnt == [("ngram", 3, 2), ("model", 1, 0)]
+    assert planner.learnt == [("ngram", 1, 1, 0), ("model", 0)]
     mixed.observe(Round([0, 1, 2, 0, 1], draft, Verdict((1,), (), 1)))
     assert len(planner.learnt) == 2  # once per draft
     planner.rates["model-drafted"] = (1, 5.0)
     draft = mixed.propose([0, 1, 2, 0, 1], 8, None)
     assert len(draft) == 1
     mixed.observe(Round([0, 1, 2, 0, 1, 3, 2], draft, Verdict((3, 2), (0,), 1)))
-    assert planner.learnt[-1] == ("model", 2, 2)  # of what was cut, too, as far as it is known
+    assert planner.learnt[-1] == ("model", 1, 1)  # of what was cut, too, as far as it is known
     assert planner.n_texts == 0
     mixed.propose([0, 1], 8, None)
     assert planner.n_texts == 1

@@ -241,7 +241,7 @@ def test_what_does_not_pay_is_read_for_now_and_then_to_be_scored(monkeypatch: py
     planner = AutoPlanner(CostTable((0.1, 0.15, 0.2, 0.25, 0.3)))
     mixed, context, n_read = Mixed([drafter], planner), [1], []
     for _ in range(50):
-        planner.learn("model", (0.5,), 1, 0)
+        planner.learn("model", (0.5,), (0,))
     for _ in range(n_answers):
         context, drafter.left = [*context, *[1] * 60], 60
         for _ in range(n_rounds):
@@ -259,7 +259,7 @@ def test_more_may_be_read_for_what_is_known_than_for_a_guess():
     planner = AutoPlanner(CostTable((0.1, 0.12, 0.14, 0.16)))
     guess = planner.plan("model", (), 0.01)
     for i in range(100):
-        planner.learn("model", (), 1, i % 10 > 2)
+        planner.learn("model", (), (i % 10 > 2,))
     known = planner.plan("model", (), 0.01)
     assert known.width > 0
     assert known.reads == pytest.approx(2 * guess.reads, rel=0.3)

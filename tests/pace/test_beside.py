@@ -7,6 +7,7 @@ import pytest
 from edgespec.pace.beside import Beside
 from edgespec.pace.cost import CostTable
 from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.source import outcomes
 from edgespec.types import Draft, Round, Times, Verdict
 
 PLAIN_S = 1.4e-3
@@ -38,7 +39,7 @@ def decided(verifying_s: float) -> int:
     for i in range(40):
         n_hits = (3, 0, 3, 2)[i % 4]
         verdict = Verdict((1,) * (n_hits + 1), tuple(range(n_hits)), min(n_hits + 1, 3))
-        planner.learn("model", (), verdict.n_tested, n_hits)
+        planner.learn("model", (), outcomes(verdict.n_tested, n_hits))
         planner.observe(Round((), draft, verdict, Times(3e-4, 1.3 * PLAIN_S)), beside_s=verifying_s)
         for _ in range(2):
             plain = Round((), Draft(), Verdict((1,), (), 0), Times(0.0, PLAIN_S))

@@ -229,7 +229,7 @@ def scored(seconds: tuple[float, ...], step_s: float) -> int:
     """How often a source that is always wrong is scored in 4,000 rounds; that takes a round."""
     planner, n = AutoPlanner(CostTable(seconds)), 0
     for _ in range(60):
-        planner.learn("model", (), 1, 0)
+        planner.learn("model", (), (0,))
     for _ in range(4000):
         assert planner.plan("model", (), step_s).width == 0
         if planner.may_score("model"):
@@ -263,7 +263,7 @@ def test_the_more_a_refused_draft_would_lose_the_surer_it_has_to_be():
         planner = AutoPlanner(CostTable((1.0, cost, 9.0)))
         for known in (False, True):  # of the text that begins; both promise more than they cost
             for i in range(400):
-                planner.learn("ngram", (0.8,), 1, i % 10 < 8)
+                planner.learn("ngram", (0.8,), (i % 10 < 8,))
             if not known:
                 planner.renew(1)
             widths.append(planner.plan("ngram", (0.8,), 0.0).width)
@@ -279,7 +279,7 @@ def test_plan_follows_confidence_and_calibrates_it():
     assert controller.plan("ngram", unsure, 0.0).width == 0
     promised = controller.plan("ngram", sure, 0.0).worth
     for _ in range(100):
-        controller.learn("ngram", sure, 1, 0)
+        controller.learn("ngram", sure, (0,))
     now = controller.plan("ngram", sure, 0.0)
     assert now.width == 0
     assert now.worth < promised
@@ -293,8 +293,8 @@ def test_sources_are_judged_apart():
         controller.observe(
             Round((), good, Verdict((1, 2, 3), (0, 1), 2), Times(0.0, PLAIN_S * 1.3))
         )
-        controller.learn("good", (), 2, 2)
-        controller.learn("bad", (), 1, 0)
+        controller.learn("good", (), (1, 1))
+        controller.learn("bad", (), (0,))
         bad = Draft((1, 2), sources=("bad",) * 2)
         controller.observe(Round((), bad, Verdict((5,), (), 1), Times(0.0, PLAIN_S * 1.3)))
     for _ in range(2):
@@ -317,7 +317,7 @@ def test_fixed_controller_never_changes():
         controller.observe(round_of(5, 0, 1.0, 1.0))
     assert controller.plan("model", (), 1.0).width == 5
     assert controller.plan("ngram", (0.9, 0.9), 0.0).width == 2
-    controller.learn("model", (), 1, 0)
+    controller.learn("model", (), (0,))
     assert controller.plan("new", (), 0.0).worth > controller.plan("model", (), 0.0).worth
     with pytest.raises(UsageError, match="draft length 17: expected 0 to 16, or auto"):
         FixedController(17)

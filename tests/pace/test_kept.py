@@ -12,6 +12,7 @@ from edgespec.drafters.ngram import NgramDrafter
 from edgespec.pace.cost import CostTable, DraftCosts
 from edgespec.pace.kept import Kept
 from edgespec.pace.planner import AutoPlanner
+from edgespec.pace.source import outcomes
 from edgespec.types import NO_DRAFT, Round, Times, Verdict
 
 
@@ -35,8 +36,8 @@ def mixed() -> Mixed:
 def taught(one: Mixed, n: int, n_hits: int) -> Mixed:
     one.planner.plan("model", (), 0.05)
     for _ in range(n):
-        one.planner.learn("model", (0.6, 0.4), 2, n_hits)
-        one.planner.learn("ngram", (0.6,), 1, 0)
+        one.planner.learn("model", (0.6, 0.4), outcomes(2, n_hits))
+        one.planner.learn("ngram", (0.6,), (0,))
     return one
 
 
@@ -50,7 +51,7 @@ def test_a_fresh_session_begins_with_what_the_last_one_learned(tmp_path: Path):
     second = mixed()
     Kept(file, second)
     assert second.planner.plan("model", (), 0.05).width == 0
-    second.planner.learn("ngram", (0.6,), 1, 0)
+    second.planner.learn("ngram", (0.6,), (0,))
     assert second.saved()["planner"]["sources"] == first.saved()["planner"]["sources"]
     assert "ngram" not in json.loads(file.read_text())["planner"]["sources"]
 

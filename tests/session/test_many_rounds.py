@@ -122,12 +122,12 @@ def test_sampling_without_a_seed_keeps_the_law(started, names):
 def test_a_sequence_begins_with_what_others_know_of_drafts():
     new, old, other = Looking(), Looking(), Looking()
     for _ in range(20):
-        old.sources["model"].learn((), 4, 4)
-        other.sources["model"].learn((), 1, 0)
+        old.sources["model"].learn((), (1,) * 4)
+        other.sources["model"].learn((), (0,))
     new.inform([new, old, other])
     guess = Looking().to_come(1)[0]
     assert guess + 0.1 < new.to_come(1)[0] <= old.to_come(1)[0]
-    new.sources["model"].learn((), 1, 0)
+    new.sources["model"].learn((), (0,))
     own = new.to_come(4)
     new.inform([new, old, other])
     assert new.to_come(4) == own
@@ -245,9 +245,9 @@ def test_why_nothing_is_drafted_is_told_with_the_answer(started, names, costs, f
 def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_ones(tmp_path):
     file = tmp_path / "pair.json"
     told = Looking()
-    told.sources["model"].learn((0.9, 0.8), 2, 2)
+    told.sources["model"].learn((0.9, 0.8), (1, 1))
     for _ in range(20):
-        told.sources["model"].learn((), 4, 4)
+        told.sources["model"].learn((), (1,) * 4)
     first = Drafting(LiveCosts(CHEAP), ("model",))
     kept = Kept(file, first.worth)
     first.end(told)
@@ -262,7 +262,7 @@ def test_what_drafts_are_worth_is_known_from_earlier_runs_and_kept_for_later_one
     again, one = KeptBeside(file, worth), Looking()
     later.inform(one, [one])
     assert one.to_come(1)[0] > Looking().to_come(1)[0] + 0.1
-    one.sources["model"].learn((), 1, 0)
+    one.sources["model"].learn((), (0,))
     later.end(one)
     saved["planner"]["gain"], saved["steps"] = 1.5, {"model": 0.25}  # by a session, meanwhile
     file.write_text(json.dumps(saved))

@@ -26,7 +26,7 @@ class Bridge(Protocol):
     """
 
     lossless: bool  # whether sampling keeps the target's law exactly
-    asks: bool  # whether the likeliest tokens are drafted one by one, while `reader.pays`
+    asks: bool  # whether tokens are drafted one by one, while `reader.pays`
 
     def draft(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+from edgespec.decode.follow import always
 from edgespec.drafters.bridges.translated import Translated
 from edgespec.drafters.mixed import READ_STEP, Stepwise
 from edgespec.drafters.together import Wish
@@ -71,7 +72,7 @@ class Each:
     def _draft(self, wish: Wish) -> Draft:
         one = self._drafters[wish.who]
         if isinstance(one, Stepwise):
-            one.pays = wish.pays
+            one.pays = wish.pays if wish.drawing is None else always
         start = perf_counter()
         draft = one.draft(wish.context, wish.k, wish.drawing)
         if len(draft):

@@ -105,24 +105,33 @@ class ExactBridge:
         return piece, float(work[column]) / float(work.sum())
 
     def _drawn(self, reader: Reader, spelled: Sequence[int], k: int, drawing: Drawing) -> Draft:
-        """Units drawn one after the other; how many depends on their number of tokens alone."""
+        """Units drawn one after the other; whether another is, depends on its law and those before
+        it, never on what it is.
+        """
         law = drawing.law.translated(self.units.mapping.preimage)
         rows = DraftRows(reader, self.units, law, spelled)
         tokens: list[int] = []
         spelled_by: list[Path] = []
         places: list[Place] = []
+        confidence: list[float] = []
+        sure = 1.0
         row = rows.first(0, reader.read(spelled))
         ahead = -1  # the next unit's first token, where looking ahead has already drawn it
         while row is not None:
+            sure *= float(row.max()) / float(row.sum())
+            goes_on = reader.pays((*confidence, sure), True)
+            if tokens and not goes_on:
+                break
             n_before = len(rows.drafted)
             path, rest, next_ahead = self._unit(reader, rows, row, ahead, drawing)
             found = self._meaning(path)
             for n in range(len(found)):
                 places.append(Place(n_before, row, found[:n]))
             tokens += found
+            confidence += [sure] * len(found)
             spelled_by += [tuple(path), *[()] * (len(found) - 1)]
             rows.drafted += path
-            if len(tokens) >= k:
+            if not goes_on or len(tokens) >= k or not reader.pays(confidence):
                 break
             row, ahead = rest, next_ahead
             if row is None:
@@ -132,7 +141,13 @@ class ExactBridge:
             return Draft()
         sources = (self.name,) * len(tokens)
         merged = MergedLaw(self.units, rows, places)
-        return Draft(tuple(tokens), sources=sources, law=merged, pieces=tuple(spelled_by[:k]))
+        return Draft(
+            tuple(tokens),
+            sources=sources,
+            confidence=tuple(confidence[:k]),
+            law=merged,
+            pieces=tuple(spelled_by[:k]),
+        )
 
     def _unit(
         self, reader: Reader, rows: DraftRows, row: FloatArray, ahead: int, drawing: Drawing

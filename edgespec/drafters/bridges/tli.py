@@ -93,17 +93,27 @@ class TliBridge:
         law = drawing.law.translated(self._same)
         tokens: list[int] = []
         rows: list[FloatArray] = []
-        while len(tokens) < k:
+        confidence: list[float] = []
+        sure, goes_on = 1.0, True
+        while not tokens or (goes_on and len(tokens) < k and reader.pays(confidence)):
             logits = self._read(reader, spelled, tokens)
             self._lifted[self._images] = logits[self._common]
             if self._lifted.max() == -np.inf:
                 break
             row = law(self._lifted, [*context, *tokens])
+            sure *= float(row.max())
+            goes_on = reader.pays((*confidence, sure), True)
+            if tokens and not goes_on:
+                break
             tokens.append(drawing.chances.pick(row))
             rows.append(row)
+            confidence.append(sure)
         if not tokens:
             return Draft()
-        return Draft(tuple(tokens), probs=np.array(rows), sources=(self.name,) * len(tokens))
+        sources = (self.name,) * len(tokens)
+        return Draft(
+            tuple(tokens), probs=np.array(rows), sources=sources, confidence=tuple(confidence)
+        )
 
     def _read(self, reader: Reader, spelled: Sequence[int], tokens: Sequence[int]) -> FloatArray:
         """Logits [K] after what was drafted so far."""

@@ -276,7 +276,7 @@ class Drafting:
     def _wish(self, one: Wanted, k: int, price: float, *, is_scored: bool) -> Wish:
         looking, want = one.looking, one.want
 
-        def pays(confidence: Sequence[float]) -> bool:
+        def pays(confidence: Sequence[float], undrawn: bool = False, /) -> bool:
             return looking.fixed or looking.sources["model"].grown(confidence)[-1] > price
 
         # What is scored is compared with what follows, whatever that is drawn from.
