@@ -273,10 +273,10 @@ class Mixed:
 
     def _learn(self, done: Round) -> None:
         """The planner learns from the drafts that were made, by what followed."""
-        verdict, n_new = done.verdict, len(done.verdict.tokens)
+        verdict = done.verdict
         for made in self._made:
             if made.is_chain and not made.is_drawn:
-                accepted = outcomes(*tested(made.tokens, done.context[-n_new:]))
+                accepted = tested_by(made.tokens, done)
             elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
                 accepted = outcomes(verdict.n_tested, len(verdict.accepted))
                 if made.probs is not None and done.law is not None:
@@ -353,3 +353,11 @@ def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:
     """Of drafted tokens, how many what followed tells of, and how many of those were right."""
     n_hits = common_prefix(tokens, tuple(followed), len(tokens))
     return min(n_hits + 1, len(tokens), len(followed)), n_hits
+
+
+def tested_by(tokens: Sequence[int], done: Round) -> list[float]:
+    """Of tokens, drafted or not, as many as the round tells of: the target's chance of each."""
+    n_tested, n_hits = tested(tokens, done.context[-len(done.verdict.tokens) :])
+    if done.law is None or not done.draft.is_chain:
+        return outcomes(n_tested, n_hits)
+    return [float(done.law(i)[tokens[i]]) for i in range(n_tested)]

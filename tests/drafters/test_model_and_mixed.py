@@ -295,6 +295,16 @@ def test_each_tested_place_of_a_drawn_draft_tells_its_chance():
     assert planner.learnt == [("model", pytest.approx(0.5), pytest.approx(1.0))]
 
 
+def test_tokens_that_are_looked_up_are_scored_by_their_chance():
+    """Whether drawn tokens happened to be the same says less than how likely they were."""
+    planner = Planned(ngram=(1, 4.0))
+    mixed = Mixed([Script("ngram", chain("ngram", 1, 2, 3))], planner)
+    draft = mixed.propose([0], 8, None)
+    p = np.array([[0.1, 0.6, 0.3, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)
+    mixed.observe(Round([0, 1, 3], draft, Verdict((1, 3), (0,), 1), law=p.__getitem__))
+    assert planner.learnt == [("ngram", pytest.approx(0.6), pytest.approx(0.3))]
+
+
 def test_a_first_token_that_is_not_worth_it_is_drawn_to_be_scored_alone():
     """Whether it is verified is decided by its law, before it is drawn."""
     planner = Planned(model=(2, 5.0))
