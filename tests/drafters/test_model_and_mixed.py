@@ -255,7 +255,8 @@ def test_what_is_drawn_and_not_used_is_scored_by_the_law_and_not_verified():
     logits = np.log(np.array([[0.5, 0.3, 0.1, 0.1]], np.float32))
     law = lambda row: LAW(logits[row], [0])  # noqa: E731
     mixed.observe(Round([0, 1], Draft(), Verdict((1,), (), 0), law=law))
-    assert planner.learnt == [("ngram", 1), ("model", pytest.approx(0.25 + 0.25 + 0.1 + 0.1))]
+    shared = 0.25 + 0.25 + 0.1 + 0.1
+    assert planner.learnt == [("ngram", pytest.approx(0.3)), ("model", pytest.approx(shared))]
     planner.rates["ngram"] = (2, 1.0)
     assert mixed.propose([0, 1], 8, drawing) == chain("ngram", 1, 2)
 
