@@ -9,19 +9,17 @@ from random import Random
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from edgespec.decode.follow import Pays, common_prefix
+from edgespec.decode.follow import Pays
 from edgespec.drafters.rest import Rest
+from edgespec.drafters.scored import scored
 from edgespec.drafters.window import Reading, Reads
 from edgespec.errors import UsageError
 from edgespec.pace.controller import CATCH_UP
 from edgespec.pace.cost import DraftCosts
 from edgespec.pace.plan import Plan, Planner
 from edgespec.pace.planner import MOST_SAVED, SCORE_READS, source_of
-from edgespec.pace.source import outcomes
 from edgespec.protocols import Drafter, Drawing
-from edgespec.types import NO_DRAFT, Draft, FloatArray, Round
+from edgespec.types import NO_DRAFT, Draft, Round
 
 SCORED = 3  # tokens drafted to be scored
 READ_STEP = 0.25  # of a step is what reading a token takes, until it was seen
@@ -273,19 +271,10 @@ class Mixed:
 
     def _learn(self, done: Round) -> None:
         """The planner learns from the drafts that were made, by what followed."""
-        verdict = done.verdict
         for made in self._made:
-            if made.is_chain and not made.is_drawn:
-                accepted = tested_by(made.tokens, done)
-            elif len(done.draft) + done.draft.n_cut and source_of(made) == source_of(done.draft):
-                accepted = outcomes(verdict.n_tested, len(verdict.accepted))
-                if made.probs is not None and done.law is not None:
-                    accepted = [overlap(made.probs[i], done.law(i)) for i in range(len(accepted))]
-            elif made.is_drawn and done.law is not None:
-                accepted = [chance(made, done.law(0), self._luck())]
-            else:
-                continue
-            self.planner.learn(source_of(made), made.confidence, accepted)
+            accepted = scored(made, done, self._luck)
+            if accepted:
+                self.planner.learn(source_of(made), made.confidence, accepted)
         self._made = []
 
     @property
@@ -327,37 +316,3 @@ def first(draft: Draft, n: int) -> Draft:
     if not n:
         return Draft(spent=draft.spent)
     return draft if n >= len(draft) else draft.first(n)
-
-
-def chance(drawn: Draft, p: FloatArray, u: float) -> float:
-    """That the first drawn token is accepted, whichever it is; of a law that tells no q, whether
-    the drawn one is at u, as verifying would ask.
-
-    p: [V] the target's law there.
-    """
-    token = drawn.tokens[0]
-    if drawn.law is not None:
-        return float(drawn.law.keeps(0, token, float(p[token]), u))
-    return float(p[token]) if drawn.probs is None else overlap(drawn.probs[0], p)
-
-
-def overlap(q: FloatArray, p: FloatArray) -> float:
-    """The chance that a token drawn from q [V] is accepted by p [V]: the sum of the lesser ones.
-
-    Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
-    """
-    return float(np.minimum(q, p).sum())
-
-
-def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:
-    """Of drafted tokens, how many what followed tells of, and how many of those were right."""
-    n_hits = common_prefix(tokens, tuple(followed), len(tokens))
-    return min(n_hits + 1, len(tokens), len(followed)), n_hits
-
-
-def tested_by(tokens: Sequence[int], done: Round) -> list[float]:
-    """Of tokens, drafted or not, as many as the round tells of: the target's chance of each."""
-    n_tested, n_hits = tested(tokens, done.context[-len(done.verdict.tokens) :])
-    if done.law is None or not done.draft.is_chain:
-        return outcomes(n_tested, n_hits)
-    return [float(done.law(i)[tokens[i]]) for i in range(n_tested)]

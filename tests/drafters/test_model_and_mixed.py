@@ -15,9 +15,10 @@ from edgespec.decode.follow import common_prefix
 from edgespec.decode.sampling import law_of
 from edgespec.decode.uniforms import Uniforms
 from edgespec.decode.verify import accept
-from edgespec.drafters.mixed import Mixed, chance, first
+from edgespec.drafters.mixed import Mixed, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
+from edgespec.drafters.scored import chance
 from edgespec.errors import UsageError
 from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
+from random import Random
 from time import perf_counter
 
-from edgespec.drafters.mixed import tested
 from edgespec.drafters.ngram import NgramDrafter
 from edgespec.drafters.rest import Rest
+from edgespec.drafters.scored import scored
 from edgespec.pace.head import MAX_WIDTH
 from edgespec.pace.planner import LOOK_SHARE, MOST_RESTS
-from edgespec.pace.source import Source, outcomes
+from edgespec.pace.source import Source
 from edgespec.protocols import Drawing
 from edgespec.types import NO_DRAFT, Draft, Round
 
@@ -34,6 +35,7 @@ class Looking:
         self.sources = {"ngram": Source(), "model": Source()}
         self._rest, self._is_resting = Rest(self._n_rests), False
         self._made: list[Draft] = []  # in this round, used or not
+        self._luck = Random(0).random
         self.n_said, self.said_s = 0, 0.0  # tokens of this answer, and the target's time for it
         self._renew()
 
@@ -107,15 +109,11 @@ class Looking:
         return list(accumulate(self.sources["model"].to_come((), n), mul))
 
     def observe(self, done: Round) -> None:
-        verdict, n_new = done.verdict, len(done.verdict.tokens)
-        self.n_said += n_new
+        self.n_said += len(done.verdict.tokens)
         for made in self._made:
-            source = self.sources[made.sources[0]]
-            if not made.is_drawn:
-                n_tested, n_hits = tested(made.tokens, done.context[-n_new:])
-                source.learn(made.confidence, outcomes(n_tested, n_hits))
-            elif len(done.draft) and done.draft.sources[0] == made.sources[0]:
-                source.learn((), outcomes(verdict.n_tested, len(verdict.accepted)))
+            accepted = scored(made, done, self._luck)
+            if accepted:
+                self.sources[made.sources[0]].learn(made.confidence, accepted)
         self._made = []
         if not self._is_resting:
             self._ngram.observe(done)
