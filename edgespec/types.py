@@ -1,7 +1,7 @@
 """The values that travel between the parts: what is drafted, what is emitted, how it is sampled.
 
-Values without behaviour beyond their own consistency; each prints itself in one line. What is made
-every round is a named tuple, which takes a microsecond less than a frozen dataclass.
+Values without behaviour beyond their own consistency. What is made every round is a named tuple,
+which takes a microsecond less than a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -98,6 +98,10 @@ class DraftLaw(Protocol):
         """A token drawn from (p - law i)+, normalised; from p [V] where rounding leaves nothing."""
         ...
 
+    def shared(self, p: FloatArray, /) -> float:
+        """About the chance that the first token is accepted by p [V]; asks no drafter."""
+        ...
+
 
 class Spent(NamedTuple):
     """What making drafts took, in seconds.
@@ -184,11 +188,7 @@ class Draft:
 
     def path(self, node: int) -> tuple[int, ...]:
         """Tokens from the first level down to `node`; empty for -1."""
-        out: list[int] = []
-        while node >= 0:
-            out.append(self.tokens[node])
-            node = self.parents[node]
-        return tuple(reversed(out))
+        return () if node < 0 else (*self.path(self.parents[node]), self.tokens[node])
 
 
 NO_DRAFT = Draft()
@@ -298,8 +298,7 @@ class Step:
     @property
     def from_draft(self) -> tuple[bool, ...]:
         """For each emitted token, whether the drafter proposed it."""
-        n_accepted = len(self.verdict.accepted)
-        return tuple(i < n_accepted for i in range(len(self.verdict.tokens)))
+        return tuple(i < len(self.verdict.accepted) for i in range(len(self.verdict.tokens)))
 
 
 @dataclass(frozen=True)
@@ -385,8 +384,7 @@ class Stats:
 class ModelInfo:
     """What a loaded model is; `quant` in llama.cpp's words ("F16", "Q4_K - Medium").
 
-    placement: nodes of an ONNX graph by the provider that runs them, as it turned out.
-    device: where it runs, in words ("CPU, 2 threads").
+    placement: nodes of a graph by the provider that runs them. device: in words ("CPU, 2 threads").
     """
 
     path: str

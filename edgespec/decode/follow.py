@@ -18,8 +18,9 @@ MANY = 8  # tokens from which on a forward counts as reading
 
 
 class Pays(Protocol):
-    """Whether a draft of such confidences is worth another token; or, if the last of them is not
-    drawn yet but its law known, whether it is to be drawn. What is drawn is verified.
+    """Whether a draft of such confidences is worth another token; or, if the last of them is
+    undrawn, but its law known, whether it is to be drawn. A draft that is not to begin has its
+    first token all the same, to be scored: who said so drops it.
     """
 
     def __call__(self, confidence: Sequence[float], undrawn: bool = False, /) -> bool: ...

@@ -118,7 +118,7 @@ class Decoding:
         self._n_left -= len(verdict.tokens)
         self._stopped = verdict.tokens[-1] in params.stop_tokens
         times = Times(self._ask_s, target_s, law_s, told, self._want_s)
-        done = Round(context, draft, verdict, times, hidden, logits, p.__getitem__)
+        done = Round(context, draft, verdict, times, hidden, logits, p.known)
         learning = perf_counter()
         self._speculator.observe(done)
         self.tally.observe(done, perf_counter() - learning)

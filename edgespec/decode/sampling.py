@@ -198,3 +198,7 @@ class Laws:
                 before = [*before, *self._draft.path(row - 1)]
             self._rows[row] = self._law(self._logits[row], before)
         return self._rows[row]
+
+    def known(self, row: int) -> FloatArray:
+        """A row that was asked for before; another would be of a context that has grown since."""
+        return self._rows[row]

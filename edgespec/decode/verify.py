@@ -101,6 +101,9 @@ class Dense:
     def residual(self, i: int, p: FloatArray, chances: Chances) -> int:
         return chances.pick(residual(p, self._q[i]))
 
+    def shared(self, p: FloatArray) -> float:
+        return overlap(self._q[0], p)
+
 
 def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdict:
     """Keep the longest prefix that passes a joint test: on average no fewer tokens than `reject`.
@@ -124,6 +127,14 @@ def block(draft: Draft, q: FloatArray, p: Rows, u: NDArray[np.float64]) -> Verdi
     law = p[k] if n_kept == k else residual(share * p[n_kept], q[n_kept])
     token = pick(law, u[n_kept, 1])
     return Verdict((*draft.tokens[:n_kept], token), tuple(range(n_kept)), min(n_kept + 1, k))
+
+
+def overlap(q: FloatArray, p: FloatArray) -> float:
+    """The chance that a token drawn from q [V] is accepted by p [V]: the sum of the lesser ones.
+
+    Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
+    """
+    return float(np.minimum(q, p).sum()) / max(float(q.sum()), 1e-9)
 
 
 def residual(p: FloatArray, q: FloatArray) -> FloatArray:

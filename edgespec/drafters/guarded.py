@@ -261,6 +261,9 @@ class Tried:
         self._lost = True
         return False
 
+    def shared(self, p: FloatArray) -> float:
+        return self._law.shared(p)
+
     def residual(self, i: int, p: FloatArray, chances: Chances) -> int:
         if not self._lost:
             with self._guard:

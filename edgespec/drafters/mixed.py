@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,7 +102,7 @@ class Mixed:
         self._made: list[Draft] = []  # drafts of this round, used or not, as they were made
         self._payer = ""  # whose draft of this round took time
         self._is_worth_drawing = True  # said of a draft's first token, before it was drawn
-        self._luck = Random(0).random
+        self._is_drawing, self._least = False, 0.0  # tokens; what a draft has to be worth
         self._rest, self._is_resting, self._has_looked = Rest(planner.n_rests), False, False
         self._looking_s, self._n_rested = 0.0, 0  # of this round; rounds left out before it
         self._n_seen = self._n_said = 0  # ids after the last round; tokens of this answer
@@ -125,6 +125,7 @@ class Mixed:
 
     def propose(self, context: Sequence[int], room: int, drawing: Drawing | None) -> Draft:
         self._made, self._payer, self._is_resting = [], "", False
+        self._is_drawing = drawing is not None
         if len(context) != self._n_seen:
             self._begin(len(context))
         self._is_resting = self._rest.goes_on()
@@ -147,12 +148,14 @@ class Mixed:
             self._score(context, k, drawing)
         elif self._may_draft(payer, context, plan.reads, n_coming):
             far = isinstance(payer.drafter, Stepwise)
-            self._is_worth_drawing = True
+            self._is_worth_drawing, self._least = True, best.worth
             drawn = payer.draft(context, k if far else min(k, plan.width), drawing)
             self._payer = payer.source
             if len(drawn):
                 self._made.append(drawn)
-                best, draft = self._cut(payer, drawn), drawn
+                found = self._cut(payer, drawn)
+                if found.worth > best.worth:
+                    best, draft = found, drawn
             else:
                 self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)
@@ -185,9 +188,10 @@ class Mixed:
     def _goes_on(
         self, one: Candidate, confidence: Sequence[float], undrawn: bool = False, /
     ) -> bool:
+        step_s = one.costs.step_s
         if not undrawn:
-            return self.planner.go_on(one.source, confidence, one.costs.step_s)
-        draws = self.planner.draws(one.source, confidence, one.costs.step_s)
+            return self.planner.go_on(one.source, confidence, step_s, whole=self._is_drawing)
+        draws = self.planner.draws(one.source, confidence, step_s, self._least)
         if len(confidence) == 1:
             self._is_worth_drawing = draws
         return draws
@@ -233,10 +237,10 @@ class Mixed:
 
     def _cut(self, payer: Candidate, drawn: Draft) -> Plan:
         """The width of a paid draft worth verifying, now that its own confidence is known."""
-        if drawn.is_drawn:
-            return Plan(len(drawn) if self._is_worth_drawing else 0, 0.0)
-        if not drawn.confidence:
-            return Plan(len(drawn), 0.0)
+        if drawn.is_drawn and not self._is_worth_drawing:
+            return Plan(0, 0.0)
+        if drawn.is_drawn or not drawn.confidence:
+            return Plan(len(drawn), math.inf)
         return self.planner.plan(payer.source, drawn.confidence, 0.0)
 
     def observe(self, done: Round) -> None:
@@ -272,9 +276,9 @@ class Mixed:
     def _learn(self, done: Round) -> None:
         """The planner learns from the drafts that were made, by what followed."""
         for made in self._made:
-            accepted = scored(made, done, self._luck)
-            if accepted:
-                self.planner.learn(source_of(made), made.confidence, accepted)
+            if accepted := scored(made, done):
+                said = made.confidence if made.is_chain else ()
+                self.planner.learn(source_of(made), said, accepted)
         self._made = []
 
     @property

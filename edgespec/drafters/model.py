@@ -100,8 +100,8 @@ class ModelDrafter:
         confidence: list[float] = []
         sure = 1.0
         while True:
+            sure *= self._probability(logits, int(logits.argmax()))
             row = drawing.law(self._reader.whole(logits), before)
-            sure *= float(row.max())
             if sure < self.p_min:
                 break
             goes_on = self.pays((*confidence, sure), True)

@@ -5,18 +5,17 @@ Where the target's law p is known a chance is told, not what happened: it varies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from edgespec.decode.follow import common_prefix
+from edgespec.decode.verify import Dense, overlap
 from edgespec.pace.source import outcomes
-from edgespec.types import Draft, FloatArray, Round
+from edgespec.types import Draft, Round
 
 
-def scored(made: Draft, done: Round, luck: Callable[[], float]) -> list[float]:
+def scored(made: Draft, done: Round) -> list[float]:
     """Of its first tokens, as many as the round tells of, whether each was accepted: 1 or 0, or
-    the chance that it would have been. luck: uniforms in [0, 1).
+    the chance that it would have been.
     """
     if made.is_chain and not made.is_drawn:
         return followed(made.tokens, done)
@@ -26,9 +25,10 @@ def scored(made: Draft, done: Round, luck: Callable[[], float]) -> list[float]:
         if made.probs is None or done.law is None:
             return found
         return [overlap(made.probs[i], done.law(i)) for i in range(len(found))]
-    if done.law is None or not made.is_drawn:
+    if done.law is None:
         return []
-    return [chance(made, done.law(0), luck())]
+    law = made.law if made.probs is None else Dense(made.probs[:1])
+    return [] if law is None else [law.shared(done.law(0))]
 
 
 def followed(tokens: Sequence[int], done: Round) -> list[float]:
@@ -43,24 +43,3 @@ def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:
     """Of drafted tokens, how many what followed tells of, and how many of those were right."""
     n_hits = common_prefix(tokens, tuple(followed), len(tokens))
     return min(n_hits + 1, len(tokens), len(followed)), n_hits
-
-
-def chance(drawn: Draft, p: FloatArray, u: float) -> float:
-    """That the first drawn token is accepted, whichever it is; of a law that tells no q, whether
-    the drawn one is at u, as verifying would ask.
-
-    p: [V] the target's law there.
-    """
-    if drawn.law is None:
-        assert drawn.probs is not None
-        return overlap(drawn.probs[0], p)
-    token = drawn.tokens[0]
-    return float(drawn.law.keeps(0, token, float(p[token]), u))
-
-
-def overlap(q: FloatArray, p: FloatArray) -> float:
-    """The chance that a token drawn from q [V] is accepted by p [V]: the sum of the lesser ones.
-
-    Source: Leviathan et al. 2022, arXiv 2211.17192, theorem 3.5.
-    """
-    return float(np.minimum(q, p).sum())

@@ -49,10 +49,14 @@ class FixedController:
         survival = list(accumulate(map(known.coming.p, range(self.most)), mul))
         return Plan(self.most, sum(survival))
 
-    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+    def go_on(
+        self, source: str, confidence: Sequence[float], step_s: float, *, whole: bool = False
+    ) -> bool:
         return len(confidence) < self.most
 
-    def draws(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+    def draws(
+        self, source: str, confidence: Sequence[float], step_s: float, least: float = 0.0
+    ) -> bool:
         return True
 
     def learn(self, source: str, confidence: Sequence[float], accepted: Sequence[float]) -> None:

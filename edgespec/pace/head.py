@@ -15,7 +15,8 @@ MAX_WIDTH = 16
 # growth loses up to 3 % to chance, and slower growth as much after a change.
 BIAS, SLOPE, OWN = 0.4, 0.02, 0.05
 BIAS_DRIFT, SLOPE_DRIFT, OWN_DRIFT = 2e-4, 2e-5, 1e-4
-CHANCE = 0.25  # variance of the chance that a token is accepted, of the variance of whether it is
+CHANCE = 0.25  # variance of chances, of that of what comes of them, at least
+NOISE = 0.1  # weight of one in what is known of that; not of itself, or some would count more
 RECENT = 0.93  # weight of a tested token's surprise one token later
 # Deviations of the recent ones together from which on acceptance has changed; for the better it is
 # noticed sooner, because a source that is hardly used is hardly tested.
@@ -39,6 +40,7 @@ class AcceptanceHead:
         self.bias, self.slope, self.own = bias, slope, [0.0] * MAX_WIDTH
         self._home = bias  # the bias in the long run
         self._bias, self._slope, self._own = BIAS, SLOPE, [OWN] * MAX_WIDTH  # variances
+        self._noise = 0.0  # not known
         self._off = self._usual = 0.0  # what was recently unexpected, and its usual variance
 
     def p(self, position: int, feature: float = 0.0) -> float:
@@ -49,7 +51,10 @@ class AcceptanceHead:
         """One tested token. accepted: 1 or 0, or the chance that it would have been."""
         p = self.p(position, feature)
         off, spread = accepted - p, p * (1 - p) + 0.01
-        noise = CHANCE if 0 < accepted < 1 else 1.0
+        # What is left of a verdict's variance where its chance is told: all of it for 1 and 0.
+        left = max(1 - accepted * (1 - accepted) / spread, CHANCE)
+        noise, self._noise = self._noise or left, self._noise or left
+        self._noise += NOISE * (left - self._noise)
         self._notice(off, noise * spread)
         bias = self._bias + BIAS_DRIFT
         slope = min(self._slope + SLOPE_DRIFT, SLOPE)

@@ -57,14 +57,22 @@ class Planner(Protocol):
         """
         ...
 
-    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
-        """Whether a draft that has come so far is worth another token."""
+    def go_on(
+        self, source: str, confidence: Sequence[float], step_s: float, *, whole: bool = False
+    ) -> bool:
+        """Whether a draft that has come so far is worth another token.
+
+        whole: what is drafted is verified whole, as what was drawn is, and not cut.
+        """
         ...
 
-    def draws(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+    def draws(
+        self, source: str, confidence: Sequence[float], step_s: float, least: float = 0.0
+    ) -> bool:
         """Whether to draw the last of these tokens, whose law is known, and to verify it.
 
-        Before it is drawn, because what is drawn is verified whatever it is.
+        Asked before it is drawn, because it is verified whatever it is. least: what the draft has
+        to be worth for it to begin.
         """
         ...
 

@@ -122,16 +122,21 @@ class AutoPlanner:
         """Whether it was not worth drafting when last asked."""
         return self._of(source).paused
 
-    def go_on(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+    def go_on(
+        self, source: str, confidence: Sequence[float], step_s: float, *, whole: bool = False
+    ) -> bool:
         """See Planner. Compares what is drafted with up to AHEAD tokens more."""
         n_more = min(AHEAD, self.most - len(confidence))
         if n_more < 1:
             return False
         known = self._of(source)
         prices = Prices(self.rounds_s, self._rate, step_s)
-        return goes_on(known.grown(confidence), known.to_come(confidence, n_more), prices)
+        survival, chances = known.grown(confidence), known.to_come(confidence, n_more)
+        return goes_on(survival, chances, prices, whole=whole)
 
-    def draws(self, source: str, confidence: Sequence[float], step_s: float) -> bool:
+    def draws(
+        self, source: str, confidence: Sequence[float], step_s: float, least: float = 0.0
+    ) -> bool:
         """See Planner. What is drawn before is verified whether or not more is."""
         known, k = self._of(source), len(confidence)
         prices, survival = Prices(self.rounds_s, self._rate, step_s), known.grown(confidence)
@@ -139,7 +144,8 @@ class AutoPlanner:
         width, worth, expected = best_with(survival, chances, prices)
         if k > 1:
             return worth > prices.worth(sum(survival[:-1]), k - 1)
-        return worth > STAY * (1 + expected) + known.doubt * prices.risk(survival[0], width)
+        risk = known.doubt * prices.risk(survival[0], width)
+        return worth > max(least, STAY * (1 + expected) + risk)
 
     @property
     def _is_timing(self) -> bool:

@@ -36,7 +36,7 @@ class Source:
         self._n_before: int | None = None  # of them in earlier texts, where texts are told apart
         self.reach = 0  # most tokens of a draft that were ever tested
         self._usual = 1.0  # log odds that its tokens have
-        self._grown = list[float]()
+        self._grown, self._told = list[float](), (0, 0.0)  # of the last draft, and its last token
         self.balance_s = 0.0  # seconds scoring may still take; negative while paying back
         self.hope = 1.0  # the part of the usual share that scoring is worth
         self.step_s: float | None = None  # as last planned with before drafting
@@ -71,11 +71,12 @@ class Source:
 
     def grown(self, confidence: Sequence[float]) -> list[float]:
         """The same for a draft that grows from call to call; only its last token is looked at."""
+        told, self._told = self._told, (len(confidence), confidence[-1])
         k = len(confidence)
-        if k == 1 or len(self._grown) not in (k - 1, k):
-            self._grown = self.survival(confidence)
-        elif len(self._grown) < k:
+        if k > 1 and told == (k - 1, confidence[-2]):
             self._grown.append(self._grown[-1] * self.drafted.p(k - 1, last_said(confidence)))
+        elif told != self._told:
+            self._grown = self.survival(confidence)
         return self._grown
 
     def to_come(self, confidence: Sequence[float], n: int) -> Iterator[float]:
@@ -191,8 +192,15 @@ def best_with(
     return width, best, at_best
 
 
-def goes_on(survival: Sequence[float], chances: Iterable[float], prices: Prices) -> bool:
-    """Whether a draft is worth more with any number of tokens that would follow."""
+def goes_on(
+    survival: Sequence[float], chances: Iterable[float], prices: Prices, *, whole: bool = False
+) -> bool:
+    """Whether a draft is worth more with any number of tokens that would follow.
+
+    whole: than all of it, else than the best part of it.
+    """
     _, now, _ = best_drafted(survival, prices)
+    if whole:
+        now = prices.worth(sum(survival), len(survival))
     _, then, _ = best_with(survival, chances, prices)
     return then > now

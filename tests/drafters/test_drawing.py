@@ -11,7 +11,9 @@ from bridge_worlds import KINDS, distance, drafts, first_tokens_law, plain_law, 
 from edgespec.drafters.bridges.exact import ExactBridge
 from edgespec.drafters.bridges.merged import MergedLaw
 from edgespec.drafters.bridges.tli import TliBridge
+from edgespec.drafters.mixed import Mixed
 from edgespec.drafters.model import ModelDrafter
+from edgespec.pace.controller import FixedController
 from edgespec.types import Draft
 
 LETTERS = [b"a", b"b", b"c"]
@@ -47,7 +49,9 @@ class Selective:
         def pays(confidence: Sequence[float], undrawn: bool = False, /) -> bool:
             nonlocal begins
             before = confidence[-2] if len(confidence) > 1 else 1.0
-            goes_on = not undrawn or confidence[-1] / before > self._least
+            if not undrawn:  # as many tokens as it takes, whatever they are
+                return len(confidence) != 2
+            goes_on = confidence[-1] / before > self._least
             begins &= goes_on or len(confidence) > 1
             return goes_on
 
@@ -90,13 +94,34 @@ def test_drafts_differ_in_length(name: str):
         for least in (0.35, 0.5, 0.7, 0.9):
             chosen = Selective(bridge, least)
             lengths |= {len(draft) for _, draft in drafts(world, chosen, world.prompt, 3)}
-    assert lengths == {0, 1, 2, 3}
+    assert lengths >= {0, 1, 2}
 
 
 def test_the_enumeration_sees_a_decision_by_what_was_drawn():
     world, bridge = one_of("same", "flat", seed=3)
     law = first_tokens_law(world, Selective(bridge, 0.0, peeks=True), 2)
     assert distance(law, plain_law(world)) > 1e-3
+
+
+class Choosy(FixedController):
+    """Says to draw what a law gives more than so much."""
+
+    def draws(self, source, confidence, step_s, least=0.0) -> bool:
+        before = confidence[-2] if len(confidence) > 1 else 1.0
+        return confidence[-1] / before > 0.5
+
+
+class Through:
+    """What a speculator proposes with a drafter of the target's vocabulary, as a bridge."""
+
+    def draft(self, reader, spelled, context, k, drawing):
+        return Mixed([ModelDrafter(reader.model)], Choosy(3)).propose(context, k, drawing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_speculator_keeps_the_law(kind: str):
+    world, _ = one_of("same", kind, seed=3)
+    assert distance(first_tokens_law(world, Through(), 2, n_rounds=2), plain_law(world)) < 1e-9
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -14,11 +14,11 @@ from edgespec.backends.fake import TableModel
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.sampling import law_of
 from edgespec.decode.uniforms import Uniforms
-from edgespec.decode.verify import accept
+from edgespec.decode.verify import Dense, accept
 from edgespec.drafters.mixed import Mixed, first
 from edgespec.drafters.model import ModelDrafter
 from edgespec.drafters.ngram import NgramDrafter
-from edgespec.drafters.scored import chance
+from edgespec.drafters.scored import scored
 from edgespec.errors import UsageError
 from edgespec.pace.controller import FixedController
 from edgespec.pace.cost import CostTable
@@ -168,14 +168,16 @@ class Planned:
     def pay(self, source, draft_s) -> None:
         self.paid = source
 
-    def go_on(self, source, confidence, step_s) -> bool:
+    def go_on(self, source, confidence, step_s, *, whole=False) -> bool:
         return len(confidence) < 2
 
-    def draws(self, source, confidence, step_s) -> bool:
+    def draws(self, source, confidence, step_s, least=0.0) -> bool:
+        self.least = least
         return self.drawing
 
     def learn(self, source, confidence, accepted):
         self.learnt.append((source, *accepted))
+        self.said = confidence
 
     def fail(self, source: str, draft_s: float) -> None:
         assert draft_s > 0
@@ -271,18 +273,29 @@ def test_what_is_drawn_is_accepted_with_the_chance_that_both_laws_share():
     for x, one in enumerate(drawn):
         for u[0, 0] in grid:
             kept += q[x] * len(accept(one, np.array([p, p]), u).accepted) / len(grid)
+    done = Round([0, 1], Draft(), Verdict((1,), (), 0), law=p[None].__getitem__)
     for one in drawn:
-        assert chance(one, p, 0.0) == pytest.approx(kept, abs=1e-3)
+        assert scored(one, done) == [pytest.approx(kept, abs=1e-3)]
+        assert scored(replace(one, probs=None, law=Dense(one.probs)), done) == scored(one, done)
 
-    class Lazy:
-        def keeps(self, i, token, p, u):
-            return u * q[token] < p
 
-        def residual(self, i, p, chances):
-            raise AssertionError
+def test_a_law_that_does_not_sum_to_one_is_of_what_it_may_draw():
+    """As a bridge's that ends at what it cannot translate."""
+    q = np.array([0.0, 0.1, 0.1, 0.0], np.float32)
+    drawn = Draft((1,), (), q[None], ("model",))
+    p = np.array([[0.5, 0.5, 0.0, 0.0]], np.float32)
+    done = Round([0, 1], Draft(), Verdict((1,), (), 0), law=p.__getitem__)
+    assert scored(drawn, done) == [pytest.approx(0.5)]
 
-    lazy = replace(drawn[3], probs=None, law=Lazy())
-    assert np.mean([chance(lazy, p, u) for u in grid]) == pytest.approx(0.25, abs=1e-3)
+
+def test_a_trees_confidences_are_not_those_of_a_path():
+    planner = Planned(ngram=(2, 4.0))
+    tree = Draft((1, 2), (-1, -1), None, ("ngram",) * 2, (0.6, 0.3))
+    mixed = Mixed([Script("ngram", tree)], planner)
+    draft = mixed.propose([0], 8, None)
+    mixed.observe(Round([0, 2, 1], draft, Verdict((2, 1), (1,), 1)))
+    assert planner.learnt == [("ngram", 1)]
+    assert planner.said == ()
 
 
 def test_each_tested_place_of_a_drawn_draft_tells_its_chance():
@@ -291,10 +304,20 @@ def test_each_tested_place_of_a_drawn_draft_tells_its_chance():
     drawn = Draft((3, 3, 3), (), q, ("model",) * 3, (0.9, 0.8, 0.7))
     mixed = Mixed([Script("model", drawn)], planner)
     drawing = Drawing(LAW, Uniforms(*np.zeros(8)))
-    assert mixed.propose([0], 3, drawing) is not None
+    assert len(mixed.propose([0], 3, drawing)) == 2
     p = np.array([[0.0, 0.5, 0.0, 0.5], [0.1, 0.2, 0.3, 0.4]], np.float32)
     mixed.observe(Round([0, 3, 1], first(drawn, 2), Verdict((3, 1), (0,), 2), law=p.__getitem__))
     assert planner.learnt == [("model", pytest.approx(0.5), pytest.approx(1.0))]
+
+
+def test_what_was_found_is_verified_where_the_models_first_law_is_poor():
+    planner = Planned(ngram=(2, 4.0), model=(2, 5.0))
+    planner.drawing = False
+    mixed = Mixed([Script("ngram", chain("ngram", 1, 2)), ModelDrafter(Counted())], planner)
+    assert mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8)))) == chain("ngram", 1, 2)
+    assert planner.least == 4.0  # what the model's draft had to be worth
+    planner.rates["model-drafted"] = (1, 3.0)
+    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)  # and its confidence is
 
 
 def test_tokens_that_are_looked_up_are_scored_by_their_chance():

@@ -367,6 +367,32 @@ def test_live_costs_take_a_shift_for_all_widths():
     assert live.seconds[1] == pytest.approx(3.0, rel=0.01)
 
 
+def test_what_is_drawn_is_chosen_by_its_law_before():
+    """Four tokens take less than three, so a second token is drawn for the third's sake."""
+    planner = AutoPlanner(CostTable(tuple(one * PLAIN_S for one in (1.0, 1.53, 2.10, 1.62))))
+    for _ in range(200):
+        planner.learn("model", (0.7, 0.49, 0.343), (1, 1, 1))
+        planner.learn("model", (0.7,), (0,))
+    step_s = 0.02 * PLAIN_S
+    assert planner.draws("model", (0.95,), step_s)
+    assert not planner.draws("model", (0.02,), step_s)
+    assert not planner.draws("model", (0.95,), step_s, least=3.0)
+    assert planner.draws("model", (0.9, 0.8), step_s)
+    assert planner.go_on("model", (0.9, 0.3), step_s, whole=True)
+    assert not planner.go_on("model", (0.02,), step_s)
+
+
+def test_until_a_text_has_shown_something_drawing_has_to_promise_more():
+    planner = AutoPlanner(CostTable(tuple(PLAIN_S * (1 + 0.5 * n) for n in range(5))))
+    for _ in range(400):
+        planner.learn("model", (0.6,), (0.6,))
+    known = planner.sources["model"]
+    least = next(p / 100 for p in range(1, 100) if planner.draws("model", (p / 100,), 0.0))
+    known.renew(0)
+    then = next(p / 100 for p in range(1, 100) if planner.draws("model", (p / 100,), 0.0))
+    assert least + 0.05 < then
+
+
 class TimedModel:
     """A target whose forward takes known time on a clock of its own."""
 

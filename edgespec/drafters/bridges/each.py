@@ -72,6 +72,7 @@ class Each:
     def _draft(self, wish: Wish) -> Draft:
         one = self._drafters[wish.who]
         if isinstance(one, Stepwise):
+            # A wish is not asked about what is drawn, and drops nothing.
             one.pays = wish.pays if wish.drawing is None else always
         start = perf_counter()
         draft = one.draft(wish.context, wish.k, wish.drawing)

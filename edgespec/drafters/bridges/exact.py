@@ -115,10 +115,10 @@ class ExactBridge:
         places: list[Place] = []
         confidence: list[float] = []
         sure = 1.0
-        row = rows.first(0, reader.read(spelled))
+        row, share = self._first(rows, reader.read(spelled), reader)
         ahead = -1  # the next unit's first token, where looking ahead has already drawn it
         while row is not None:
-            sure *= float(row.max()) / float(row.sum())
+            sure *= share
             goes_on = reader.pays((*confidence, sure), True)
             if tokens and not goes_on:
                 break
@@ -135,7 +135,9 @@ class ExactBridge:
                 break
             row, ahead = rest, next_ahead
             if row is None:
-                row = rows.first(len(rows.drafted), reader.step(path[-1]))
+                row, share = self._first(rows, reader.step(path[-1]), reader)
+            else:
+                share = float(row.max()) / float(row.sum())
         tokens = tokens[:k]
         if not tokens:
             return Draft()
@@ -148,6 +150,12 @@ class ExactBridge:
             law=merged,
             pieces=tuple(spelled_by[:k]),
         )
+
+    def _first(
+        self, rows: DraftRows, logits: FloatArray, reader: Reader
+    ) -> tuple[FloatArray | None, float]:
+        """The law of a unit's first token, and the likeliest one's share of all."""
+        return rows.first(len(rows.drafted), logits), self._best(logits, reader.columns)[1]
 
     def _unit(
         self, reader: Reader, rows: DraftRows, row: FloatArray, ahead: int, drawing: Drawing

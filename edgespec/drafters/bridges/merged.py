@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.decode.follow import Reader
+from edgespec.decode.verify import overlap
 from edgespec.drafters.bridges.units import Path, Units, by_target, walked
 from edgespec.protocols import Law
 from edgespec.types import Chances, FloatArray
@@ -137,6 +138,11 @@ class MergedLaw:
                 return token
             weights[token] = rest
         return chances.pick(p)
+
+    def shared(self, p: FloatArray) -> float:
+        """See DraftLaw. Of what surely begins with its own token; the rest is taken to be alike."""
+        floor = self._floor(self._places[0])
+        return overlap(floor, p) if floor.any() else 0.0
 
     def _floor(self, place: Place) -> FloatArray:
         """[V_T] at most the probability of each token: what needs no row but the place's own."""

@@ -101,7 +101,7 @@ class TliBridge:
             if self._lifted.max() == -np.inf:
                 break
             row = law(self._lifted, [*context, *tokens])
-            sure *= float(row.max())
+            sure *= share_of(logits, int(logits.argmax()))
             goes_on = reader.pays((*confidence, sure), True)
             if tokens and not goes_on:
                 break

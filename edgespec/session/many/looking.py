@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
-from random import Random
 from time import perf_counter
 
 from edgespec.drafters.ngram import NgramDrafter
@@ -35,7 +34,6 @@ class Looking:
         self.sources = {"ngram": Source(), "model": Source()}
         self._rest, self._is_resting = Rest(self._n_rests), False
         self._made: list[Draft] = []  # in this round, used or not
-        self._luck = Random(0).random
         self.n_said, self.said_s = 0, 0.0  # tokens of this answer, and the target's time for it
         self._renew()
 
@@ -111,8 +109,7 @@ class Looking:
     def observe(self, done: Round) -> None:
         self.n_said += len(done.verdict.tokens)
         for made in self._made:
-            accepted = scored(made, done, self._luck)
-            if accepted:
+            if accepted := scored(made, done):
                 self.sources[made.sources[0]].learn(made.confidence, accepted)
         self._made = []
         if not self._is_resting:
