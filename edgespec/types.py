@@ -127,8 +127,9 @@ class Draft:
     probs: [k, V] law each token was drawn from, or None when the law is unknown (always the
     case in a branching tree). law: in its place, a law that is worked out as far as it is asked
     for. sources: who proposed each node. confidence: k estimates of the probability that the node
-    and all above it are accepted, or empty. n_cut: tokens dropped because a grammar refuses the
-    first of them; of that one sources and confidence still tell. spent: by its drafter, if a model.
+    and all above it are accepted, or empty; if drawn, of the likeliest tokens there. n_cut: tokens
+    dropped because a grammar refuses the first of them; of that one sources and confidence still
+    tell. spent: by its drafter, if a model.
     pieces: the drafter's own tokens for each, where those differ: for several that one of its
     tokens stands for, all with the first; empty where they are the same.
     """

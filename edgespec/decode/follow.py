@@ -58,8 +58,7 @@ class Follower:
 class Reader:
     """A draft model's logits after any context, read by its longest common prefix with the last.
 
-    columns: ids [K] that the logits' columns are of, None if every id has its own. pays: told the
-    confidences of a draft so far, whether it is worth another token.
+    columns: ids [K] that the logits' columns are of, None if every id has its own. pays: see Pays.
     """
 
     def __init__(self, model: LanguageModel) -> None:

@@ -71,10 +71,10 @@ class Mixed:
     token pays. Where even microseconds count, nobody is asked for a few rounds when nothing paid
     (rest.py). Drafts are cut to what is worth verifying, perhaps to nothing: what follows scores
     all of it anyway (arXiv 2510.20064 scores every drafter by the text that one of them had
-    verified). A draft
-    with `probs` is never cut after it was drawn: which tokens are dropped would depend on them,
-    and they would no longer have the law in `probs`; one that is drawn to be scored is dropped
-    whatever it is.
+    verified). A drawn draft is not cut: which tokens are dropped would depend on them, and they
+    would no longer have the law they were drawn from. It is drawn as far as the next token's law
+    promises enough; where its first does not, or it is drawn to be scored, it is dropped whatever
+    it is.
     """
 
     name = "mixed"
