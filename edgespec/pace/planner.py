@@ -100,7 +100,10 @@ class AutoPlanner:
             k, worth, expected = best_to_come(known.to_come((), most), prices)
             worth -= rate * fixed_s
         resuming = known.paused and not confidence
-        pays = k > 0 and worth > (RESUME if resuming else STAY) * (1 + expected) + risk
+        margin = RESUME if resuming else STAY
+        if not confidence:
+            margin *= 1 - known.doubt  # what a text is worth is not known before it was asked
+        pays = k > 0 and worth > margin * (1 + expected) + risk
         if not confidence or known.step_s is None:  # one poor draft is no reason to pause a source
             known.paused = not pays
         if not pays:
