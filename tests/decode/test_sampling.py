@@ -111,3 +111,14 @@ def test_a_ban_of_every_token_is_refused(changes: dict[str, float]) -> None:
     banned = SamplingParams(logit_bias=dict.fromkeys(range(4), -np.inf), **changes)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="logit_bias leaves none of 4 tokens: expected at least"):
         law_of(banned)(np.zeros(4, np.float32), [0])
+
+
+def test_a_row_that_was_asked_for_is_known_as_it_was_when_the_context_has_grown():
+    params = SamplingParams(temperature=1.0, repeat_penalty=2.0)
+    logits, context = np.log(np.array([[0.1, 0.2, 0.3, 0.4]] * 2, np.float32)), [3]
+    rows = Laws(law_of(params), logits, context, Draft((1,)))
+    seen = rows[0]
+    context += [1, 2]
+    np.testing.assert_array_equal(rows.known(0), seen)
+    with pytest.raises(KeyError):
+        rows.known(1)  # of a context that is no longer there

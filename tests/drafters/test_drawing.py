@@ -133,3 +133,15 @@ def test_confidence_is_the_share_of_the_likeliest_before_one_is_drawn(name: str)
         assert len(draft.confidence) == len(draft)
         assert all(0 < sure <= 1 for sure in draft.confidence)
         assert sorted(draft.confidence, reverse=True) == list(draft.confidence)
+
+
+@pytest.mark.parametrize("kind", ["flat", "text"])
+def test_a_bridges_law_tells_about_its_chance_without_asking_the_drafter(kind: str):
+    """Exactly where no n-gram may go on; else of what cannot."""
+    for ngrams, off in (((), 1e-6), (NGRAMS[:1], 0.25)):
+        world = world_of([*LETTERS, b"ca"], [*LETTERS, b"ab"], ngrams, kind=kind, seed=3)
+        bridge = ExactBridge(world.mapping, world.cache)
+        p = world.target_law(world.prompt)
+        for _, draft in drafts(world, bridge, world.prompt, 1):
+            q = [draft.law.exact(0, token) for token in range(len(p))]
+            assert draft.law.shared(p) == pytest.approx(np.minimum(q, p).sum(), abs=off)
