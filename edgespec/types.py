@@ -98,8 +98,8 @@ class DraftLaw(Protocol):
         """A token drawn from (p - law i)+, normalised; from p [V] where rounding leaves nothing."""
         ...
 
-    def shared(self, p: FloatArray, /) -> float:
-        """About the chance that the first token is accepted by p [V]; asks no drafter."""
+    def shared(self, p: FloatArray, /) -> float | None:
+        """About the chance that p [V] accepts the first token, if told without the drafter."""
         ...
 
 

@@ -261,7 +261,7 @@ class Tried:
         self._lost = True
         return False
 
-    def shared(self, p: FloatArray) -> float:
+    def shared(self, p: FloatArray) -> float | None:
         return self._law.shared(p)
 
     def residual(self, i: int, p: FloatArray, chances: Chances) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from edgespec.decode.follow import common_prefix
 from edgespec.decode.verify import Dense, overlap
+from edgespec.pace.planner import source_of
 from edgespec.pace.source import outcomes
 from edgespec.types import Draft, Round
 
@@ -19,16 +20,16 @@ def scored(made: Draft, done: Round) -> list[float]:
     """
     if made.is_chain and not made.is_drawn:
         return followed(made.tokens, done)
-    draft, verdict = done.draft, done.verdict
-    if len(draft) + draft.n_cut and draft.sources[:1] == made.sources[:1]:
-        found = outcomes(verdict.n_tested, len(verdict.accepted))
+    if len(done.draft) + done.draft.n_cut and source_of(done.draft) == source_of(made):
+        found = outcomes(done.verdict.n_tested, len(done.verdict.accepted))
         if made.probs is None or done.law is None:
             return found
         return [overlap(made.probs[i], done.law(i)) for i in range(len(found))]
     if done.law is None:
         return []
     law = made.law if made.probs is None else Dense(made.probs[:1])
-    return [] if law is None else [law.shared(done.law(0))]
+    chance = law.shared(done.law(0)) if law else None
+    return [] if chance is None else [chance]
 
 
 def followed(tokens: Sequence[int], done: Round) -> list[float]:
@@ -39,7 +40,7 @@ def followed(tokens: Sequence[int], done: Round) -> list[float]:
     return [float(done.law(i)[tokens[i]]) for i in range(n_tested)]
 
 
-def tested(tokens: Sequence[int], followed: Sequence[int]) -> tuple[int, int]:
-    """Of drafted tokens, how many what followed tells of, and how many of those were right."""
-    n_hits = common_prefix(tokens, tuple(followed), len(tokens))
-    return min(n_hits + 1, len(tokens), len(followed)), n_hits
+def tested(tokens: Sequence[int], emitted: Sequence[int]) -> tuple[int, int]:
+    """Of drafted tokens, how many what was emitted tells of, and how many of those were right."""
+    n_hits = common_prefix(tokens, tuple(emitted), len(tokens))
+    return min(n_hits + 1, len(tokens), len(emitted)), n_hits

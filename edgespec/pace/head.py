@@ -53,8 +53,8 @@ class AcceptanceHead:
         off, spread = accepted - p, p * (1 - p) + 0.01
         # What is left of a verdict's variance where its chance is told: all of it for 1 and 0.
         left = max(1 - accepted * (1 - accepted) / spread, CHANCE)
-        noise, self._noise = self._noise or left, self._noise or left
-        self._noise += NOISE * (left - self._noise)
+        noise = self._noise or left
+        self._noise = noise + NOISE * (left - noise)
         self._notice(off, noise * spread)
         bias = self._bias + BIAS_DRIFT
         slope = min(self._slope + SLOPE_DRIFT, SLOPE)

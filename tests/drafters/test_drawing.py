@@ -145,3 +145,11 @@ def test_a_bridges_law_tells_about_its_chance_without_asking_the_drafter(kind: s
         for _, draft in drafts(world, bridge, world.prompt, 1):
             q = [draft.law.exact(0, token) for token in range(len(p))]
             assert draft.law.shared(p) == pytest.approx(np.minimum(q, p).sum(), abs=off)
+
+
+def test_where_every_token_may_go_on_nothing_is_told():
+    ngrams = [((one, b"a"), one + b"a") for one in LETTERS]
+    world = world_of(LETTERS, [*LETTERS, b"aa", b"ba", b"ca"], ngrams, seed=3)
+    bridge = ExactBridge(world.mapping, world.cache)
+    for _, draft in drafts(world, bridge, world.prompt, 1):
+        assert draft.law.shared(world.target_law(world.prompt)) is None

@@ -139,10 +139,10 @@ class MergedLaw:
             weights[token] = rest
         return chances.pick(p)
 
-    def shared(self, p: FloatArray) -> float:
+    def shared(self, p: FloatArray) -> float | None:
         """See DraftLaw. Of what surely begins with its own token; the rest is taken to be alike."""
         floor = self._floor(self._places[0])
-        return overlap(floor, p) if floor.any() else 0.0
+        return overlap(floor, p) if floor.any() else None
 
     def _floor(self, place: Place) -> FloatArray:
         """[V_T] at most the probability of each token: what needs no row but the place's own."""
