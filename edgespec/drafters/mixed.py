@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -156,6 +156,11 @@ class Mixed:
                 found = self._cut(payer, drawn)
                 if found.worth > best.worth:
                     best, draft = found, drawn
+                else:  # the time is the payer's all the same
+                    draft = replace(draft, spent=drawn.spent)
+                    if len(draft):
+                        self._payer = ""
+                        self.planner.pay(payer.source, payer.last_s)
             else:
                 self.planner.fail(payer.source, payer.last_s)
         return first(draft, best.width)

@@ -316,8 +316,15 @@ def test_what_was_found_is_verified_where_the_models_first_law_is_poor():
     mixed = Mixed([Script("ngram", chain("ngram", 1, 2)), ModelDrafter(Counted())], planner)
     assert mixed.propose([0], 8, Drawing(LAW, Uniforms(*np.zeros(8)))) == chain("ngram", 1, 2)
     assert planner.least == 4.0  # what the model's draft had to be worth
+    assert planner.paid == "model"  # for the time it took
     planner.rates["model-drafted"] = (1, 3.0)
-    assert mixed.propose([0], 8, None) == chain("ngram", 1, 2)  # and its confidence is
+    draft = mixed.propose([0], 8, None)
+    assert draft == chain("ngram", 1, 2)  # and where its confidence is
+    assert draft.spent.step_s > 0
+    planner.rates["ngram"] = planner.rates["model-drafted"] = (0, 0.0)
+    assert mixed.propose([0], 8, None).spent.step_s > 0  # of a draft that was cut to nothing, too
+    mixed.observe(Round([0, 1], Draft(), Verdict((1,), (), 0)))
+    assert planner.seen == "model"
 
 
 def test_tokens_that_are_looked_up_are_scored_by_their_chance():
