@@ -14,7 +14,8 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class ModelEntry:
     pad: how a bundled file is widened, if at all. size: bytes of all parts of a hub's file.
     sha256: of a bundled file always; of a hub's file, or its first part, if it is held to one.
     onnx: the precision of the graph that a hub's file is made into, if it is; onnx_size: its bytes.
+    taught: a bundled adapter of all layers (GGUF) that the graph is made with; rows: a bundled
+    file (npy) of the ids that its head is cut to; with their sums.
     pair: the name of the pair it was read of.
     """
 
@@ -63,6 +66,10 @@ class ModelEntry:
     size: int = 0
     onnx: str = ""
     onnx_size: int = 0
+    taught: str = ""
+    taught_sha256: str = ""
+    rows: str = ""
+    rows_sha256: str = ""
     pair: str = field(default="", compare=False)
 
     @property
@@ -73,7 +80,7 @@ class ModelEntry:
     @property
     def source(self) -> ModelEntry:
         """The file that a graph is made of; itself if it is none."""
-        return replace(self, onnx="", onnx_size=0)
+        return ModelEntry(self.file, self.sha256, self.pad, self.repo, self.size, pair=self.pair)
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,11 @@ def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
                 raise KeyError("size" if entry.repo else "sha256")
             if entry.onnx and not (entry.repo and entry.sha256 and entry.onnx_size):
                 raise KeyError("repo, sha256 or onnx_size")
+            if (entry.taught or entry.rows) and not entry.onnx:
+                raise KeyError("onnx")
+            for what in ("taught", "rows"):
+                if bool(getattr(entry, what)) != bool(getattr(entry, f"{what}_sha256")):
+                    raise KeyError(f"{what} or {what}_sha256")
     except (KeyError, TypeError) as error:
         raise ModelFileError(f"manifest {name}.toml is damaged ({error}): reinstall") from error
     tried = manifest.get("tried", True) is True
@@ -189,7 +201,12 @@ def bundled(entry: ModelEntry) -> Path:
                 f"{entry.pair or entry.spec}`"
             )
         return here.path
-    path = folder() / entry.file
+    return _own(entry.file)
+
+
+def _own(name: str) -> Path:
+    """The path of a file that comes with EdgeSpec. Raises: ModelFileError without it."""
+    path = folder() / name
     if not path.is_file():
         raise ModelFileError(
             f"{path} is missing: expected a file that comes with EdgeSpec: reinstall, "
@@ -257,8 +274,19 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
         source = file_of(entry.source, cache, progress, offline=offline)
         size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
         log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
-        make(entry.onnx, source, target, lambda what, share: tell(f"once ({size}): {what}", share))
+        with_it = {what: _own(name) for what, name in _lessons(entry).items()}
+        told = partial(_told_of_making, size, tell)
+        make(entry.onnx, source, target, told, **with_it)
     return target
+
+
+def _lessons(entry: ModelEntry) -> dict[str, str]:
+    """What a graph is made with, by the maker's names for it."""
+    return {what: name for what in ("taught", "rows") if (name := getattr(entry, what))}
+
+
+def _told_of_making(size: str, tell: Progress, what: str, share: float) -> None:
+    tell(f"once ({size}): {what}", share)
 
 
 def graph_of(entry: ModelEntry, cache: Path) -> Path:
@@ -268,7 +296,8 @@ def graph_of(entry: ModelEntry, cache: Path) -> Path:
 
 def _stem(entry: ModelEntry) -> str:
     name = Path(entry.file).stem.lower()
-    return f"{name}-{entry.onnx}-{entry.sha256[:12]}-r"
+    taught = f"-t{entry.taught_sha256[:6]}{entry.rows_sha256[:6]}" * bool(_lessons(entry))
+    return f"{name}-{entry.onnx}-{entry.sha256[:12]}{taught}-r"
 
 
 def is_whole(graph: Path) -> bool:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from edgespec.errors import UsageError
 from edgespec.types import Progress
 
+from ..align.gguf_lora import open_gguf_lora
+from ..align.merge import merge
 from ..gguf.file import STALE_S
+from ..read.checkpoint import Checkpoint
 from ..read.gguf import open_gguf_checkpoint
 from .export import export
 from .graph import GraphOptions
 
 
-def made(precision: str, source: Path, out: Path, progress: Progress | None = None) -> Path:
+def made(
+    precision: str, source: Path, out: Path, progress: Progress | None = None, *,
+    taught: Path | None = None, rows: Path | None = None,
+) -> Path:  # fmt: skip
     """The folder `out`, written of the GGUF `source` and compared with it.
 
+    taught: an adapter of all its layers (GGUF), put inside first, in 8 bits. rows: ids (npy, int32,
+    ascending) that the head is cut to.
     Two processes may ask at once: both make it, and the later one replaces its equal.
     Raises: UsageError, and as `export`.
     """
@@ -30,8 +41,19 @@ def made(precision: str, source: Path, out: Path, progress: Progress | None = No
         ) from error
     remove_stale(out)
     options = GraphOptions(precision, hidden=True)  # from which --adapt learns
-    export(open_gguf_checkpoint(source), out, options, progress=progress)
+    with TemporaryDirectory(prefix=f"{out.name}.", suffix=".part", dir=out.parent) as folder:
+        checkpoint = with_lessons(source, Path(folder), taught, rows)
+        export(checkpoint, out, options, progress=progress)
     return out
+
+
+def with_lessons(source: Path, folder: Path, taught: Path | None, rows: Path | None) -> Checkpoint:
+    """The GGUF `source` as it was taught, its head cut; what has to be written goes to `folder`."""
+    base = open_gguf_checkpoint(source)
+    if taught is not None:
+        file = merge(base, open_gguf_lora(taught, base), folder / source.name)
+        base = open_gguf_checkpoint(file)
+    return base if rows is None else base.with_head(np.load(rows))
 
 
 def remove_stale(out: Path) -> None:

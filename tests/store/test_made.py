@@ -6,12 +6,16 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from edgespec.export.lora import Adapted, Lora, write_gguf
 from edgespec.export.onnx import check, made
-from onnx_maker import quick
+from edgespec.export.read.gguf import open_gguf_checkpoint
+from onnx_maker import opened, quick
 
 from edgespec.cli import main
 from edgespec.config import cache_folder
@@ -84,6 +88,69 @@ def test_a_graph_is_made_on_first_use_and_then_found(files: Path) -> None:
     assert tuple(map(pairs.bundled, pair.entries)) == made_of
     assert said == []
     assert main(["generate", "--pair", "small-int4", "-p", "Once", "-n", "4", "--offline"]) == 0
+
+
+def lessons(folder: Path, base: Path) -> dict[str, object]:
+    """An adapter of the last layer's output and every other row, bundled; for a manifest."""
+    checkpoint = open_gguf_checkpoint(base)
+    name = f"blk.{checkpoint.decoder.n_layers - 1}.ffn_down"
+    n_out, n_in = checkpoint.tensors[f"{name}.weight"].shape
+    draw = np.random.default_rng(0).standard_normal
+    one = Adapted(draw((4, n_in), np.float32), draw((n_out, 4), np.float32), 1.0)
+    (folder / "taught").mkdir()
+    write_gguf(Lora(base, checkpoint.decoder, {name: one}), folder / "taught" / "a.gguf")
+    rows = np.arange(0, checkpoint.decoder.n_vocab, 2, dtype=np.int32)
+    np.save(folder / "taught" / "a.npy", rows)
+    out: dict[str, object] = {}
+    for what, file in {"taught": "taught/a.gguf", "rows": "taught/a.npy"}.items():
+        out |= {what: file, f"{what}_sha256": sha256_of(folder / file)}
+    return out
+
+
+@pytest.mark.slow
+def test_a_graph_is_made_with_what_its_model_was_taught(files: Path) -> None:
+    folder, cache = pairs.folder(), cache_folder()
+    taught = lessons(folder, files / "foreign.gguf")
+    table = manifest(drafter={**taught, "onnx": "int8"})
+    (folder / "taught-int4.toml").write_text(toml(table))
+    (folder / "whole-int4.toml").write_text(toml(manifest(drafter={"onnx": "int8"})))
+    one, other = (pairs.find(name).drafter for name in ("taught-int4", "whole-int4"))
+    assert pairs.graph_of(one, cache) != pairs.graph_of(other, cache)
+    assert one.source == other.source
+    graph, whole = (pairs.file_of(entry, cache) for entry in (one, other))
+    assert pairs.made(one, cache) == [graph] and pairs.made(other, cache) == [whole]
+    with closing(opened(graph)) as cut, closing(opened(whole)) as all_rows:
+        assert cut.token_ids is not None
+        assert cut.token_ids.tolist() == list(range(0, all_rows.n_vocab, 2))
+        z, untaught = cut.forward([5, 6]), all_rows.forward([5, 6])[:, ::2]
+        assert z.shape == untaught.shape
+        assert np.abs(z - untaught).max() > 0.1
+    assert [path for path in cache.iterdir() if path.suffix == ".part"] == []
+
+
+@pytest.mark.parametrize(
+    "given, lacks",
+    [
+        ({"taught": "taught/a.gguf"}, "taught or taught_sha256"),
+        ({"rows_sha256": "0" * 64}, "rows or rows_sha256"),
+        ({"rows": "taught/a.npy", "rows_sha256": "0" * 64, "onnx": "", "onnx_size": 0}, "onnx"),
+    ],
+)
+def test_what_is_taught_has_a_sum_and_goes_into_a_graph(
+    given: dict[str, object], lacks: str
+) -> None:
+    with pytest.raises(ModelFileError, match=f"x.toml is damaged .'{lacks}"):
+        pairs.parsed(manifest(drafter=given), "x")
+
+
+def test_a_lesson_that_is_missing_is_named_before_anything_is_made(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = {"taught": "taught/a.gguf", "taught_sha256": "0" * 64}
+    (pairs.folder() / "taught-int4.toml").write_text(toml(manifest(drafter=lesson)))
+    with pytest.raises(ModelFileError, match=r"taught/a.gguf is missing: .*reinstall"):
+        pairs.file_of(pairs.find("taught-int4").drafter, cache_folder())
+    assert list(cache_folder().glob("*")) == []
 
 
 @pytest.mark.slow
