@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgespec.adapt.kept_prompts import Messages
 from edgespec.cli.adapt_pair import prompts_of, unmade
@@ -25,8 +25,10 @@ RECIPES = (
     "fastdraft",
 )  # fmt: skip
 MERGED = ("q8_0", "q4_1", "f16")
-RARE = ("--lora", "--recipe", "--epochs", "--drop-layers", "--merged", "--parallel")
+RARE = ("--lora", "--recipe", "--epochs", "--rate", "--drop-layers", "--merged", "--parallel")
 RANKS = (1, 256)
+
+Number = TypeVar("Number", int, float)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--lora", type=int, metavar="R", help="... rank of the adapters in all layers (16)")
     add("--recipe", choices=RECIPES, metavar="NAME", help=f"... {', '.join(RECIPES)} (covering)")
     add("--epochs", type=int, metavar="N", help="... times each answer is seen (3)")
+    add("--rate", type=float, metavar="X", help="... how far a step goes, at most (0.0005)")
     add("--drop-layers", type=int, metavar="N", help="... layers to leave out first (0)")
     add("--merged", choices=MERGED, metavar="TYPE",
         help=f"... of the merged file's matrices: {', '.join(MERGED)} (q8_0)")  # fmt: skip
@@ -45,8 +48,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def given(args: Namespace) -> list[str]:
     """Flags of `train` that were given."""
-    names = ("prompts", "lora", "recipe", "epochs", "drop_layers", "merged", "parallel", "out")
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    names = [flag.removeprefix("--") for flag in ("--prompts", *RARE, "--out")]
+    return [f"--{name}" for name in names if getattr(args, name.replace("-", "_")) is not None]
 
 
 def train(
@@ -55,6 +58,7 @@ def train(
     """Lines for the reader and the record for scripts. Raises: EdgeSpecError."""
     rank = chosen(args.lora, 16, "--lora", *RANKS)
     epochs = chosen(args.epochs, 3, "--epochs", 1, 100)
+    rate = chosen(args.rate, 5e-4, "--rate", 1e-6, 0.1)
     n_parallel = chosen(args.parallel, 16, "--parallel", 1, 64)
     flow = import_module("edgespec.export.align.flow")
     prompts, whose = asked(args, config, flow.FEWEST)
@@ -65,7 +69,7 @@ def train(
             config.threads,
         ),
         drafter, place(args.out or f"{drafter.stem}-aligned"), rank,
-        args.recipe or "covering", epochs,
+        args.recipe or "covering", epochs, rate,
         n_dropped=args.drop_layers or 0, merged=args.merged or "q8_0",
     )  # fmt: skip
     report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)
@@ -92,10 +96,10 @@ def once(prompts: Sequence[Messages]) -> list[Messages]:
     return list({json.dumps(one): one for one in prompts}.values())
 
 
-def chosen(value: int | None, default: int, flag: str, least: int, most: int) -> int:
+def chosen(value: Number | None, default: Number, flag: str, least: Number, most: Number) -> Number:
     """A number within bounds. Raises: UsageError."""
     if value is None:
         return default
     if not least <= value <= most:
-        raise UsageError(f"{flag} is {value}: expected {least} to {most}")
+        raise UsageError(f"{flag} is {value}: expected {least:g} to {most:g}")
     return value

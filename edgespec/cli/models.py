@@ -162,7 +162,8 @@ def shown(name: str) -> Shown:
 def state(entry: pairs.ModelEntry, name: str) -> str:
     """Whether a file is there, and if bundled, is the one the manifest names."""
     if entry.onnx and pairs.is_here(entry, cache_folder()):
-        return f"made into {entry.onnx} for ONNX Runtime"
+        taught = ", taught by its target" if entry.taught else ""
+        return f"made into {entry.onnx} for ONNX Runtime{taught}"
     if entry.repo:
         held, pull = pairs.held(entry), f"`edgespec models pull {name}`"
         to_make = f"{in_words(entry.onnx_size)} of {entry.onnx} to make" if entry.onnx else ""

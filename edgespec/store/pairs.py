@@ -23,7 +23,7 @@ from typing import Any
 from edgespec.backends.onnx.folder import DESCRIPTION
 from edgespec.config import cache_folder
 from edgespec.errors import ModelFileError, UsageError, is_own, not_installed
-from edgespec.files import in_words
+from edgespec.files import in_words, sha256_of
 from edgespec.store import hub, shelf
 from edgespec.types import Progress
 
@@ -76,6 +76,14 @@ class ModelEntry:
     def spec(self) -> str:
         """What names a hub's file."""
         return f"{self.repo}:{self.file}"
+
+    @property
+    def lessons(self) -> dict[str, tuple[str, str]]:
+        """What a graph is made with, by the maker's names for it: files and their sums."""
+        both = {
+            "taught": (self.taught, self.taught_sha256), "rows": (self.rows, self.rows_sha256)
+        }  # fmt: skip
+        return {what: one for what, one in both.items() if any(one)}
 
     @property
     def source(self) -> ModelEntry:
@@ -169,10 +177,10 @@ def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
                 raise KeyError("size" if entry.repo else "sha256")
             if entry.onnx and not (entry.repo and entry.sha256 and entry.onnx_size):
                 raise KeyError("repo, sha256 or onnx_size")
-            if (entry.taught or entry.rows) and not entry.onnx:
+            if entry.lessons and not entry.onnx:
                 raise KeyError("onnx")
-            for what in ("taught", "rows"):
-                if bool(getattr(entry, what)) != bool(getattr(entry, f"{what}_sha256")):
+            for what, one in entry.lessons.items():
+                if not all(one):
                     raise KeyError(f"{what} or {what}_sha256")
     except (KeyError, TypeError) as error:
         raise ModelFileError(f"manifest {name}.toml is damaged ({error}): reinstall") from error
@@ -271,18 +279,23 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
     check_room(entry, cache)
     with _extra_needed():
         make = _maker("onnx")  # what it needs is missing before anything is fetched
+        lessons = {what: _lesson(*one) for what, one in entry.lessons.items()}
         source = file_of(entry.source, cache, progress, offline=offline)
         size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
         log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
-        with_it = {what: _own(name) for what, name in _lessons(entry).items()}
         told = partial(_told_of_making, size, tell)
-        make(entry.onnx, source, target, told, **with_it)
+        make(entry.onnx, source, target, told, **lessons)
     return target
 
 
-def _lessons(entry: ModelEntry) -> dict[str, str]:
-    """What a graph is made with, by the maker's names for it."""
-    return {what: name for what in ("taught", "rows") if (name := getattr(entry, what))}
+def _lesson(name: str, sha256: str) -> Path:
+    """The path of what a graph is made with. Raises: ModelFileError for another file, or none."""
+    path = _own(name)
+    if sha256_of(path) != sha256:
+        raise ModelFileError(
+            f"{path} is not the file the manifest names (its sha256 differs): reinstall EdgeSpec"
+        )
+    return path
 
 
 def _told_of_making(size: str, tell: Progress, what: str, share: float) -> None:
@@ -296,8 +309,8 @@ def graph_of(entry: ModelEntry, cache: Path) -> Path:
 
 def _stem(entry: ModelEntry) -> str:
     name = Path(entry.file).stem.lower()
-    taught = f"-t{entry.taught_sha256[:6]}{entry.rows_sha256[:6]}" * bool(_lessons(entry))
-    return f"{name}-{entry.onnx}-{entry.sha256[:12]}{taught}-r"
+    sums = "".join(sha256[:6] for _, sha256 in entry.lessons.values())
+    return f"{name}-{entry.onnx}-{entry.sha256[:12]}{f'-t{sums}' if sums else ''}-r"
 
 
 def is_whole(graph: Path) -> bool:

@@ -196,6 +196,7 @@ def test_a_merged_model_says_what_base_and_adapter_say(tmp_path: Path, kind: str
     [
         (["train", "--lora", "0"], "--lora is 0: expected 1 to 256"),
         (["train", "--epochs", "0"], "--epochs is 0: expected 1 to 100"),
+        (["train", "--rate", "nan"], "--rate is nan: expected 1e-06 to 0.1"),
         (["show", "--lora", "8"], "--lora goes with `edgespec adapt train`"),
         (["train", "--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
     ],

@@ -111,9 +111,9 @@ def lessons(folder: Path, base: Path) -> dict[str, object]:
 def test_a_graph_is_made_with_what_its_model_was_taught(files: Path) -> None:
     folder, cache = pairs.folder(), cache_folder()
     taught = lessons(folder, files / "foreign.gguf")
-    table = manifest(drafter={**taught, "onnx": "int8"})
+    table = manifest(drafter=taught)
     (folder / "taught-int4.toml").write_text(toml(table))
-    (folder / "whole-int4.toml").write_text(toml(manifest(drafter={"onnx": "int8"})))
+    (folder / "whole-int4.toml").write_text(toml(manifest()))
     one, other = (pairs.find(name).drafter for name in ("taught-int4", "whole-int4"))
     assert pairs.graph_of(one, cache) != pairs.graph_of(other, cache)
     assert one.source == other.source
@@ -143,14 +143,19 @@ def test_what_is_taught_has_a_sum_and_goes_into_a_graph(
         pairs.parsed(manifest(drafter=given), "x")
 
 
-def test_a_lesson_that_is_missing_is_named_before_anything_is_made(
-    files: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lesson_that_is_missing_or_another_is_named_before_anything_is_made(
+    files: Path,
 ) -> None:
     lesson = {"taught": "taught/a.gguf", "taught_sha256": "0" * 64}
     (pairs.folder() / "taught-int4.toml").write_text(toml(manifest(drafter=lesson)))
+    entry = pairs.find("taught-int4").drafter
     with pytest.raises(ModelFileError, match=r"taught/a.gguf is missing: .*reinstall"):
-        pairs.file_of(pairs.find("taught-int4").drafter, cache_folder())
-    assert list(cache_folder().glob("*")) == []
+        pairs.file_of(entry, cache_folder())
+    (pairs.folder() / "taught").mkdir()
+    (pairs.folder() / "taught" / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelFileError, match=r"a.gguf is not the file the manifest .*reinstall"):
+        pairs.file_of(entry, cache_folder())
+    assert list(cache_folder().glob("*int4*")) == []
 
 
 @pytest.mark.slow
