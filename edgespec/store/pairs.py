@@ -12,7 +12,7 @@ import glob
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,8 +54,9 @@ class ModelEntry:
     pad: how a bundled file is widened, if at all. size: bytes of all parts of a hub's file.
     sha256: of a bundled file always; of a hub's file, or its first part, if it is held to one.
     onnx: the precision of the graph that a hub's file is made into, if it is; onnx_size: its bytes.
-    taught: a bundled adapter of all layers (GGUF) that the graph is made with; rows: a bundled
-    file (npy) of the ids that its head is cut to; with their sums.
+    taught: a bundled adapter (GGUF) that the graph is made with; rows: a bundled file (npy) of the
+    ids that its head is cut to; with their sums. layers: those of the file that are left where it
+    was taught with fewer.
     pair: the name of the pair it was read of.
     """
 
@@ -66,6 +67,7 @@ class ModelEntry:
     size: int = 0
     onnx: str = ""
     onnx_size: int = 0
+    layers: Sequence[int] = ()
     taught: str = ""
     taught_sha256: str = ""
     rows: str = ""
@@ -179,6 +181,8 @@ def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
                 raise KeyError("repo, sha256 or onnx_size")
             if entry.lessons and not entry.onnx:
                 raise KeyError("onnx")
+            if entry.layers and not entry.taught:
+                raise KeyError("taught")
             for what, one in entry.lessons.items():
                 if not all(one):
                     raise KeyError(f"{what} or {what}_sha256")
@@ -284,7 +288,7 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
         size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
         log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
         told = partial(_told_of_making, size, tell)
-        make(entry.onnx, source, target, told, **lessons)
+        make(entry.onnx, source, target, told, layers=entry.layers, **lessons)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,7 @@ from edgespec.errors import UsageError
 from edgespec.types import Progress
 
 from ..align.gguf_lora import open_gguf_lora
+from ..align.layers import with_layers
 from ..align.merge import merge
 from ..gguf.file import STALE_S
 from ..read.checkpoint import Checkpoint
@@ -23,12 +25,12 @@ from .graph import GraphOptions
 
 def made(
     precision: str, source: Path, out: Path, progress: Progress | None = None, *,
-    taught: Path | None = None, rows: Path | None = None,
+    layers: Sequence[int] = (), taught: Path | None = None, rows: Path | None = None,
 ) -> Path:  # fmt: skip
-    """The folder `out`, written of the GGUF `source` and compared with it.
+    """The folder `out`, written of the GGUF `source` and compared with what it is made of.
 
-    taught: an adapter of all its layers (GGUF), put inside first, in 8 bits. rows: ids (npy, int32,
-    ascending) that the head is cut to.
+    layers: those to keep, none: all. taught: an adapter of them (GGUF), put inside first, in 8
+    bits. rows: ids (npy, int32, ascending) that the head is cut to.
     Two processes may ask at once: both make it, and the later one replaces its equal.
     Raises: UsageError, and as `export`.
     """
@@ -42,16 +44,20 @@ def made(
     remove_stale(out)
     options = GraphOptions(precision, hidden=True)  # from which --adapt learns
     with TemporaryDirectory(prefix=f"{out.name}.", suffix=".part", dir=out.parent) as folder:
-        checkpoint = with_lessons(source, Path(folder), taught, rows)
+        base = open_gguf_checkpoint(source)
+        checkpoint = with_lessons(
+            with_layers(base, layers) if layers else base, Path(folder), taught, rows
+        )
         export(checkpoint, out, options, progress=progress)
     return out
 
 
-def with_lessons(source: Path, folder: Path, taught: Path | None, rows: Path | None) -> Checkpoint:
-    """The GGUF `source` as it was taught, its head cut; what has to be written goes to `folder`."""
-    base = open_gguf_checkpoint(source)
+def with_lessons(
+    base: Checkpoint, folder: Path, taught: Path | None, rows: Path | None
+) -> Checkpoint:
+    """A model as it was taught, its head cut; what has to be written goes to `folder`."""
     if taught is not None:
-        file = merge(base, open_gguf_lora(taught, base), folder / source.name)
+        file = merge(base, open_gguf_lora(taught, base), folder / base.path.name)
         base = open_gguf_checkpoint(file)
     return base if rows is None else base.with_head(np.load(rows))
 

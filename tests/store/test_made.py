@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from edgespec.export.align.layers import with_layers
 from edgespec.export.lora import Adapted, Lora, write_gguf
 from edgespec.export.onnx import check, made
 from edgespec.export.read.gguf import open_gguf_checkpoint
@@ -90,10 +92,11 @@ def test_a_graph_is_made_on_first_use_and_then_found(files: Path) -> None:
     assert main(["generate", "--pair", "small-int4", "-p", "Once", "-n", "4", "--offline"]) == 0
 
 
-def lessons(folder: Path, base: Path) -> dict[str, object]:
-    """An adapter of the last layer's output and every other row, bundled; for a manifest."""
-    checkpoint = open_gguf_checkpoint(base)
-    name = f"blk.{checkpoint.decoder.n_layers - 1}.ffn_down"
+def lessons(folder: Path, base: Path, layers: list[int]) -> dict[str, object]:
+    """An adapter of the last of these layers' output and every other row, bundled, to name in a
+    manifest."""
+    checkpoint = with_layers(open_gguf_checkpoint(base), layers)
+    name = f"blk.{len(layers) - 1}.ffn_down"
     n_out, n_in = checkpoint.tensors[f"{name}.weight"].shape
     draw = np.random.default_rng(0).standard_normal
     one = Adapted(draw((4, n_in), np.float32), draw((n_out, 4), np.float32), 1.0)
@@ -101,18 +104,24 @@ def lessons(folder: Path, base: Path) -> dict[str, object]:
     write_gguf(Lora(base, checkpoint.decoder, {name: one}), folder / "taught" / "a.gguf")
     rows = np.arange(0, checkpoint.decoder.n_vocab, 2, dtype=np.int32)
     np.save(folder / "taught" / "a.npy", rows)
-    out: dict[str, object] = {}
+    out: dict[str, object] = {"layers": layers}
     for what, file in {"taught": "taught/a.gguf", "rows": "taught/a.npy"}.items():
         out |= {what: file, f"{what}_sha256": sha256_of(folder / file)}
     return out
 
 
+def n_inputs(graph: Path) -> int:
+    """Two of them are a layer's."""
+    return len(onnx.load(graph / "model.onnx", load_external_data=False).graph.input)
+
+
 @pytest.mark.slow
-def test_a_graph_is_made_with_what_its_model_was_taught(files: Path) -> None:
-    folder, cache = pairs.folder(), cache_folder()
-    taught = lessons(folder, files / "foreign.gguf")
-    table = manifest(drafter=taught)
-    (folder / "taught-int4.toml").write_text(toml(table))
+@pytest.mark.parametrize("n_dropped", [0, 1])
+def test_a_graph_is_made_with_what_its_model_was_taught(files: Path, n_dropped: int) -> None:
+    folder, cache, base = pairs.folder(), cache_folder(), files / "foreign.gguf"
+    n_layers = open_gguf_checkpoint(base).decoder.n_layers
+    taught = lessons(folder, base, list(range(n_dropped, n_layers)))
+    (folder / "taught-int4.toml").write_text(toml(manifest(drafter=taught)))
     (folder / "whole-int4.toml").write_text(toml(manifest()))
     one, other = (pairs.find(name).drafter for name in ("taught-int4", "whole-int4"))
     assert pairs.graph_of(one, cache) != pairs.graph_of(other, cache)
@@ -120,6 +129,7 @@ def test_a_graph_is_made_with_what_its_model_was_taught(files: Path) -> None:
     graph, whole = (pairs.file_of(entry, cache) for entry in (one, other))
     assert pairs.made(one, cache) == [graph] and pairs.made(other, cache) == [whole]
     with closing(opened(graph)) as cut, closing(opened(whole)) as all_rows:
+        assert n_inputs(graph) == n_inputs(whole) - 2 * n_dropped
         assert cut.token_ids is not None
         assert cut.token_ids.tolist() == list(range(0, all_rows.n_vocab, 2))
         z, untaught = cut.forward([5, 6]), all_rows.forward([5, 6])[:, ::2]
@@ -134,6 +144,7 @@ def test_a_graph_is_made_with_what_its_model_was_taught(files: Path) -> None:
         ({"taught": "taught/a.gguf"}, "taught or taught_sha256"),
         ({"rows_sha256": "0" * 64}, "rows or rows_sha256"),
         ({"rows": "taught/a.npy", "rows_sha256": "0" * 64, "onnx": "", "onnx_size": 0}, "onnx"),
+        ({"layers": [0, 1]}, "taught"),
     ],
 )
 def test_what_is_taught_has_a_sum_and_goes_into_a_graph(
