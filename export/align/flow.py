@@ -2,7 +2,7 @@
 
 Writes OUT.gguf and OUT.onnx_adapter, the adapter for each backend, and OUT.merged.gguf, the drafter
 with it inside; that alone, where layers were left out. OUT.work keeps the answers, as text too,
-and the training's state, to go on from.
+the training's state, to go on from, and the adapter of the layers that are left.
 """
 
 from __future__ import annotations
@@ -234,8 +234,11 @@ def kept_layers(file: Path, of: str) -> list[int]:
 
 def written(plan: AlignPlan, base: Checkpoint, adapter: Path) -> list[Path]:
     """The files. base: with the layers that were kept."""
-    whole = plan.n_dropped == 0
-    files = lora.export(adapter, base, plan.out) if whole else []
+    if plan.n_dropped:  # it does not fit the whole drafter
+        name = f"adapter-{base.decoder.n_layers}"
+        files = lora.export(adapter, base, plan.work / name, kinds=("gguf",))
+    else:
+        files = lora.export(adapter, base, plan.out)
     return [*files, merge(base, lora.open_lora(adapter, base), merged_path(plan.out), plan.merged)]
 
 

@@ -17,6 +17,7 @@ import pytest
 from edgespec.export.align import lesson
 from edgespec.export.align.flow import AlignPlan, check_out, kept_layers
 from edgespec.export.align.gather import Asked, as_text, gather, kept, lessons
+from edgespec.export.align.gguf_lora import open_gguf_lora
 from edgespec.export.align.layers import least_missed, with_layers
 from edgespec.export.align.merge import merge
 from edgespec.export.align.recipes import KINDS, Recipe
@@ -330,10 +331,20 @@ def test_training_brings_a_drafter_nearer_to_its_target(tmp_path: Path, monkeypa
     assert main([*words, "--epochs", "10"]) == 0  # nothing is asked or trained again
     assert json.loads(capsys.readouterr().out)["after"] == record["after"]
     Path("drafter-aligned.merged.gguf").rename("taught.gguf")
+    assert main([*words, "--drop-layers", "1", "--epochs", "1"]) == 0
+    fewer = json.loads(capsys.readouterr().out)
+    kept, adapter, whole = fewer["kept"], *map(Path, fewer["files"])
+    n = open_gguf_checkpoint(demo("drafter")).decoder.n_layers
+    assert len(kept) == n - 1
+    assert adapter.name == f"adapter-{n - 1}.gguf"  # in the folder of what is kept
+    base = with_layers(open_gguf_checkpoint(demo("drafter")), kept)
+    again = merge(base, open_gguf_lora(adapter, base), tmp_path / "again.gguf")
+    expected = numpy_logits(whole, TOKENS)
+    assert np.abs(numpy_logits(again, TOKENS) - expected).max() < 0.02 * np.abs(expected).max()
     assert main([*words, "-md", "taught.gguf", "-m", str(demo("target")), "--epochs", "1",
                  "-o", "drafter-aligned"]) == 0  # fmt: skip
-    again = json.loads(capsys.readouterr().out)  # begun anew, not taught the same once more
-    assert again["after"]["overlap"] > again["before"]["overlap"] > record["before"]["overlap"]
+    anew = json.loads(capsys.readouterr().out)  # begun anew, not taught the same once more
+    assert anew["after"]["overlap"] > anew["before"]["overlap"] > record["before"]["overlap"]
 
 
 def test_what_is_kept_to_go_on_from_is_of_its_models(tmp_path: Path, caplog):
