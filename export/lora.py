@@ -205,8 +205,13 @@ def matching(patterns: Any, module: str, default: Any) -> Any:
     return default
 
 
-def write_gguf(lora: Lora, path: Path) -> None:
-    """The adapter for llama.cpp, which multiplies b @ a by adapter.lora.alpha / r."""
+def write_gguf(lora: Lora, path: Path, *, in_8_bits: bool = False) -> None:
+    """The adapter for llama.cpp, which multiplies b @ a by adapter.lora.alpha / r.
+
+    in_8_bits: half the size, for ranks that are multiples of 32.
+    """
+    stored = in_blocks if in_8_bits else halved
+    kind = gguf.GGMLQuantizationType.Q8_0 if in_8_bits else None
     alpha = max(one.scale * len(one.a) for one in lora.matrices.values())
     alpha = float(np.float32(alpha)) or 1.0
     writer = gguf.GGUFWriter(str(path), lora.decoder.architecture)
@@ -218,8 +223,8 @@ def write_gguf(lora: Lora, path: Path) -> None:
         b = one.b * np.float32(one.scale * len(one.a) / alpha)
         if lora.decoder.architecture in INTERLEAVED:
             b = turned(name, b, lora.decoder)
-        writer.add_tensor(f"{name}.weight.lora_a", halved(one.a))
-        writer.add_tensor(f"{name}.weight.lora_b", halved(b))
+        writer.add_tensor(f"{name}.weight.lora_a", stored(one.a), raw_dtype=kind)
+        writer.add_tensor(f"{name}.weight.lora_b", stored(b), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -230,6 +235,11 @@ def halved(values: Floats) -> NDArray[Any]:
     """In F16, which llama.cpp computes with as well; as they are where one is too large for it."""
     fits = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
     return np.ascontiguousarray(values, np.float16 if fits else np.float32)
+
+
+def in_blocks(values: Floats) -> NDArray[Any]:
+    """As Q8_0."""
+    return np.asarray(gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0))
 
 
 def write_onnx(lora: Lora, path: Path, dtype: type[np.floating[Any]]) -> None:

@@ -66,7 +66,7 @@ class Recipe:
     epochs: int = 3
     rate: float = 5e-4
     warmup: float = 0.05
-    tokens: int = 2048
+    tokens: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -99,9 +99,10 @@ def lessons(folder: Path, base: Path, layers: list[int]) -> dict[str, object]:
     name = f"blk.{len(layers) - 1}.ffn_down"
     n_out, n_in = checkpoint.tensors[f"{name}.weight"].shape
     draw = np.random.default_rng(0).standard_normal
-    one = Adapted(draw((4, n_in), np.float32), draw((n_out, 4), np.float32), 1.0)
+    one = Adapted(draw((32, n_in), np.float32), draw((n_out, 32), np.float32), 0.1)
     (folder / "taught").mkdir()
-    write_gguf(Lora(base, checkpoint.decoder, {name: one}), folder / "taught" / "a.gguf")
+    lora = Lora(base, checkpoint.decoder, {name: one})
+    write_gguf(lora, folder / "taught" / "a.gguf", in_8_bits=True)
     rows = np.arange(0, checkpoint.decoder.n_vocab, 2, dtype=np.int32)
     np.save(folder / "taught" / "a.npy", rows)
     out: dict[str, object] = {"layers": layers}
