@@ -208,8 +208,14 @@ def matching(patterns: Any, module: str, default: Any) -> Any:
 def write_gguf(lora: Lora, path: Path, *, in_8_bits: bool = False) -> None:
     """The adapter for llama.cpp, which multiplies b @ a by adapter.lora.alpha / r.
 
-    in_8_bits: half the size, for ranks that are multiples of 32.
+    in_8_bits: half the size. Raises: UsageError then, for a rank that is no multiple of 32.
     """
+    ranks = {len(one.a) for one in lora.matrices.values()}
+    if in_8_bits and any(rank % 32 for rank in ranks):
+        raise UsageError(
+            f"{lora.path.name} has rank {min(ranks)}: expected a multiple of 32 to store in 8 "
+            "bits; train it with --lora 32"
+        )
     stored = in_blocks if in_8_bits else halved
     kind = gguf.GGMLQuantizationType.Q8_0 if in_8_bits else None
     alpha = max(one.scale * len(one.a) for one in lora.matrices.values())
@@ -219,6 +225,7 @@ def write_gguf(lora: Lora, path: Path, *, in_8_bits: bool = False) -> None:
     writer.add_name(lora.path.resolve().name)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    writer.add_block_count(lora.decoder.n_layers)  # a model of other layers has such tensors, too
     for name, one in lora.matrices.items():
         b = one.b * np.float32(one.scale * len(one.a) / alpha)
         if lora.decoder.architecture in INTERLEAVED:

@@ -74,7 +74,7 @@ def train(
     )  # fmt: skip
     report = flow.run(plan, (lambda what, share: None) if quiet else show_progress)
     lines = [f"prompts: {whose}", *str(report).split("\n")]
-    lines.append(f"answers and state stay in {plan.work}: delete it when you are done")
+    lines.append(f"answers, state and what was learned stay in {plan.work}: delete it when done")
     lines.append(f"draft with it: edgespec chat -m {target} -md {report.files[-1]}")
     return lines, report.record()
 

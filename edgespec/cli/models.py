@@ -164,6 +164,10 @@ def state(entry: pairs.ModelEntry, name: str) -> str:
     if entry.onnx and pairs.is_here(entry, cache_folder()):
         taught = ", taught by its target" if entry.taught else ""
         return f"made into {entry.onnx} for ONNX Runtime{taught}"
+    try:
+        pairs.lessons_of(entry)
+    except ModelFileError as error:
+        return str(error)
     if entry.repo:
         held, pull = pairs.held(entry), f"`edgespec models pull {name}`"
         to_make = f"{in_words(entry.onnx_size)} of {entry.onnx} to make" if entry.onnx else ""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import glob
+import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +45,7 @@ MAKERS = "edgespec.makers"  # entry points, see pyproject.toml
 # How the files of padded models end, where not in their kind and .gguf.
 ENDINGS = {"int4": "-int4-b32", "int4-b128": "-int4-b128", "q4_0-fitted": "-q4_0g.gguf"}
 
+MERGED = 4  # sizes of a file that the one with an adapter inside may have, while a graph is made
 RECIPE = 2  # counts changes of what graphs are made like, so that no older one is served
 
 
@@ -67,7 +69,7 @@ class ModelEntry:
     size: int = 0
     onnx: str = ""
     onnx_size: int = 0
-    layers: Sequence[int] = ()
+    layers: tuple[int, ...] = ()
     taught: str = ""
     taught_sha256: str = ""
     rows: str = ""
@@ -170,8 +172,10 @@ def namesakes(pair: Pair) -> list[Pair]:
 def parsed(manifest: Mapping[str, Any], name: str) -> Pair:
     """A manifest's table as a Pair. Raises: ModelFileError naming what does not fit."""
     try:
+        tables = (manifest[part] for part in ("target", "drafter"))
         target, drafter = (
-            ModelEntry(**manifest[part], pair=name) for part in ("target", "drafter")
+            ModelEntry(**{**one, "layers": tuple(one.get("layers", ())), "pair": name})
+            for one in tables
         )
         words = {key: str(manifest[key]) for key in ("about", "licence", "vocabulary")}
         for entry in (target, drafter):
@@ -244,6 +248,9 @@ def files(
     pair: Pair, cache: Path, progress: Progress | None = None, *, offline: bool = False
 ) -> tuple[Path, Path]:
     """Paths of target and drafter; otherwise as `file_of`."""
+    for entry in pair.entries:
+        if entry.lessons and not is_here(entry, cache):
+            lessons_of(entry)  # before the other one is fetched
     target, drafter = (file_of(entry, cache, progress, offline=offline) for entry in pair.entries)
     return target, drafter
 
@@ -283,7 +290,7 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
     check_room(entry, cache)
     with _extra_needed():
         make = _maker("onnx")  # what it needs is missing before anything is fetched
-        lessons = {what: _lesson(*one) for what, one in entry.lessons.items()}
+        lessons = lessons_of(entry)
         source = file_of(entry.source, cache, progress, offline=offline)
         size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
         log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
@@ -292,14 +299,16 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
     return target
 
 
-def _lesson(name: str, sha256: str) -> Path:
-    """The path of what a graph is made with. Raises: ModelFileError for another file, or none."""
-    path = _own(name)
-    if sha256_of(path) != sha256:
-        raise ModelFileError(
-            f"{path} is not the file the manifest names (its sha256 differs): reinstall EdgeSpec"
-        )
-    return path
+def lessons_of(entry: ModelEntry) -> dict[str, Path]:
+    """The files that its graph is made with. Raises: ModelFileError for others, or none."""
+    found = {what: _own(name) for what, (name, _) in entry.lessons.items()}
+    for what, path in found.items():
+        if sha256_of(path) != entry.lessons[what][1]:
+            raise ModelFileError(
+                f"{path} is not the file the manifest names (its sha256 differs): reinstall "
+                "EdgeSpec"
+            )
+    return found
 
 
 def _told_of_making(size: str, tell: Progress, what: str, share: float) -> None:
@@ -313,8 +322,11 @@ def graph_of(entry: ModelEntry, cache: Path) -> Path:
 
 def _stem(entry: ModelEntry) -> str:
     name = Path(entry.file).stem.lower()
-    sums = "".join(sha256[:6] for _, sha256 in entry.lessons.values())
-    return f"{name}-{entry.onnx}-{entry.sha256[:12]}{f'-t{sums}' if sums else ''}-r"
+    taught = ""
+    if entry.lessons:
+        which = repr((entry.layers, entry.taught_sha256, entry.rows_sha256))
+        taught = f"-t{hashlib.sha256(which.encode()).hexdigest()[:12]}"
+    return f"{name}-{entry.onnx}-{entry.sha256[:12]}{taught}-r"
 
 
 def is_whole(graph: Path) -> bool:
@@ -324,7 +336,8 @@ def is_whole(graph: Path) -> bool:
 
 def check_room(entry: ModelEntry, cache: Path) -> None:
     """Raises: UsageError unless there is room to make a graph, and to fetch its file if need be."""
-    needed = entry.onnx_size + (0 if held(entry.source) else entry.size)
+    merged = MERGED * entry.size if entry.taught else 0
+    needed = entry.onnx_size + merged + (0 if held(entry.source) else entry.size)
     free = shutil.disk_usage(next(at for at in (cache, *cache.parents) if at.is_dir())).free
     if free < needed:
         raise UsageError(
@@ -358,7 +371,7 @@ def _maker(name: str) -> Callable[..., Any]:
 
 
 def made(entry: ModelEntry, cache: Path) -> list[Path]:
-    """What was made for it, by this version or an earlier one: files or folders."""
+    """What was made for it, by this version or an earlier one that taught it alike."""
     if entry.onnx:
         return sorted(cache.glob(f"{glob.escape(_stem(entry))}*[0-9]"))
     if not entry.pad:

@@ -37,6 +37,12 @@ def open_gguf_lora(path: Path, base: Checkpoint) -> Lora:
         raise ModelFileError(
             f"{path} says alpha = {alpha!r:.40}: expected a number; train it again"
         )
+    n_layers = metadata(reader, f"{architecture}.block_count", decoder.n_layers)
+    if n_layers != decoder.n_layers:
+        raise ModelFileError(
+            f"{path} is of a model of {n_layers!r:.40} layers: expected one of {base.path.name}, "
+            f"which has {decoder.n_layers}; name the model it was trained on with -md"
+        )
     parts: dict[str, dict[str, Floats]] = {}
     for tensor in reader.tensors:
         found = PART.fullmatch(tensor.name)

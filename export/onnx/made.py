@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -37,29 +38,44 @@ def made(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"{out.parent} cannot be made ({error.strerror}): expected a folder to write; set "
-            "EDGESPEC_HOME to one of yours"
-        ) from error
+        raise cannot_be_made(out.parent, error) from error
     remove_stale(out)
     options = GraphOptions(precision, hidden=True)  # from which --adapt learns
-    with TemporaryDirectory(prefix=f"{out.name}.", suffix=".part", dir=out.parent) as folder:
-        base = open_gguf_checkpoint(source)
-        checkpoint = with_lessons(
-            with_layers(base, layers) if layers else base, Path(folder), taught, rows
-        )
-        export(checkpoint, out, options, progress=progress)
+    base = open_gguf_checkpoint(source)
+    if layers:
+        base = with_layers(base, layers)
+    with ExitStack() as stack:
+        if taught is not None:
+            base = open_gguf_checkpoint(stack.enter_context(merged(base, taught, out)))
+        if rows is not None:
+            base = base.with_head(np.load(rows))
+        export(base, out, options, progress=progress)
     return out
 
 
-def with_lessons(
-    base: Checkpoint, folder: Path, taught: Path | None, rows: Path | None
-) -> Checkpoint:
-    """A model as it was taught, its head cut; what has to be written goes to `folder`."""
-    if taught is not None:
-        file = merge(base, open_gguf_lora(taught, base), folder / base.path.name)
-        base = open_gguf_checkpoint(file)
-    return base if rows is None else base.with_head(np.load(rows))
+@contextmanager
+def merged(base: Checkpoint, taught: Path, out: Path) -> Iterator[Path]:
+    """The model with an adapter inside, a file beside `out` for as long as it is needed.
+
+    Raises: UsageError, ModelFileError.
+    """
+    folder = out.with_name(f"{out.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise cannot_be_made(folder, error) from error
+    try:
+        yield merge(base, open_gguf_lora(taught, base), folder / base.path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # on Windows it may still be mapped
+
+
+def cannot_be_made(folder: Path, error: OSError) -> UsageError:
+    """What to say then."""
+    return UsageError(
+        f"{folder} cannot be made ({error.strerror}): expected a folder to write; set "
+        "EDGESPEC_HOME to one of yours"
+    )
 
 
 def remove_stale(out: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from edgespec.export.align.gguf_lora import open_gguf_lora
-from edgespec.export.lora import export, halved, open_lora
+from edgespec.export.lora import Adapted, Lora, export, halved, open_lora, write_gguf
 from edgespec.export.onnx.export import export as export_onnx
 from edgespec.export.onnx.graph import GraphOptions, write_graph
 from edgespec.export.read.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ from llama_reference import numpy_logits, write_llama
 from edgespec.backends import ModelOptions, open_model
 from edgespec.backends.llamacpp.library import library
 from edgespec.cli import main
-from edgespec.errors import EdgeSpecError, ModelFileError
+from edgespec.errors import EdgeSpecError, ModelFileError, UsageError
 from edgespec.store import pairs
 
 HEAD_DIM, TOKENS = 16, [1, 5, 90, 7, 7, 31, 2, 64]
@@ -234,6 +234,26 @@ def test_a_gguf_adapter_is_in_f16_and_reads_back_so(base: Path, tmp_path: Path) 
         assert np.allclose(other.scale * other.b, one.scale * one.b, **close)
 
 
+def test_an_adapter_in_8_bits_reads_back_so_and_needs_whole_blocks(
+    base: Path, tmp_path: Path
+) -> None:
+    checkpoint, draw = open_gguf_checkpoint(base), np.random.default_rng(0).standard_normal
+    name = "blk.0.ffn_gate"
+    n_out, n_in = checkpoint.tensors[f"{name}.weight"].shape
+    one = Adapted(draw((32, n_in), np.float32), draw((n_out, 32), np.float32), 0.5)
+    write_gguf(Lora(base, checkpoint.decoder, {name: one}), tmp_path / "8.gguf", in_8_bits=True)
+    assert {one.tensor_type.name for one in gguf.GGUFReader(tmp_path / "8.gguf").tensors} == {
+        "Q8_0"
+    }
+    found = open_gguf_lora(tmp_path / "8.gguf", checkpoint).matrices[name]
+    assert np.abs(found.a - one.a).max() < 0.02 * np.abs(one.a).max()
+    assert np.abs(found.scale * found.b - 0.5 * one.b).max() < 0.01 * np.abs(one.b).max()
+    small = Adapted(one.a[:16], one.b[:, :16], 1.0)
+    with pytest.raises(UsageError, match=r"rank 16: expected a multiple of 32 .* --lora 32"):
+        write_gguf(Lora(base, checkpoint.decoder, {name: small}), tmp_path / "s", in_8_bits=True)
+    assert not (tmp_path / "s").exists()
+
+
 def test_what_f16_has_no_room_for_stays_in_f32() -> None:
     assert halved(np.float32([[1, -7e4]])).dtype == np.float32
     assert halved(np.float32([[1, -6e4]])).dtype == np.float16
@@ -418,6 +438,11 @@ def test_a_model_is_opened_with_an_adapter_by_either_backend(tmp_path: Path):
         ("nowhere.gguf", "new.gguf", "nowhere.gguf cannot be read"),
         ("base.gguf", "new.gguf", "is no adapter of a 'llama': expected a LoRA of base.gguf"),
         ("other.gguf", "new.gguf", "for blk.0.attn_q: expected [64, r] x [r, 64]"),
+        (
+            "fewer.gguf",
+            "new.gguf",
+            "is of a model of 1 layers: expected one of base.gguf, which has",
+        ),
         ("strange.gguf", "new.gguf", "has strange.lora_a: expected lora_a and lora_b of matrices"),
         ("coarse.gguf", "new.gguf", "as Q4_0: expected F32, F16, BF16, Q8_0; train it again"),
         ("adapter.gguf", "new", "new: expected a new file's name that ends in .gguf"),
@@ -433,8 +458,12 @@ def test_what_cannot_be_merged_is_one_line(
     write_adapter(tmp_path / "adapter", MODULES)
     export(tmp_path / "adapter", open_gguf_checkpoint(base), tmp_path / "adapter")
     matrix = "blk.0.attn_q.weight"
-    for name, tensor in (("other", matrix), ("strange", "strange"), ("coarse", matrix)):
+    for name, tensor in {
+        "other": matrix, "fewer": matrix, "strange": "strange", "coarse": matrix
+    }.items():  # fmt: skip
         writer = gguf.GGUFWriter(f"{name}.gguf", "llama")
+        if name == "fewer":
+            writer.add_block_count(1)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         down = np.ones((2, 32), np.float32)
         if name == "coarse":

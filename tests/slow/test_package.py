@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgespec.store import pairs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,8 +23,14 @@ def test_a_wheel_holds_one_top_level_package_with_its_models(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0].split("-")[0] for name in names} == {"edgespec"}
-    for name in ("export/pad/padded.py", "models/demo.toml", "models/demo/target.gguf", "py.typed"):
-        assert f"edgespec/{name}" in names
+    lessons = {
+        f"models/{file}"
+        for name in pairs.names()
+        for entry in pairs.find(name).entries
+        for file, _ in entry.lessons.values()
+    }
+    some = ("export/pad/padded.py", "models/demo.toml", "models/demo/target.gguf", "py.typed")
+    assert {f"edgespec/{name}" for name in (*some, *lessons)} <= set(names)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import edgespec; "
         "assert edgespec.__file__.startswith(sys.argv[1]); "

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,14 @@ import numpy as np
 import onnx
 import pytest
 from edgespec.export.align.layers import with_layers
+from edgespec.export.align.merge import merge
 from edgespec.export.lora import Adapted, Lora, write_gguf
 from edgespec.export.onnx import check, made
 from edgespec.export.read.gguf import open_gguf_checkpoint
+from llama_reference import numpy_logits
 from onnx_maker import opened, quick
 
-from edgespec.cli import main
+from edgespec.cli import main, models
 from edgespec.config import cache_folder
 from edgespec.errors import ModelFileError, UsageError
 from edgespec.files import sha256_of
@@ -102,6 +105,7 @@ def lessons(folder: Path, base: Path, layers: list[int]) -> dict[str, object]:
     one = Adapted(draw((32, n_in), np.float32), draw((n_out, 32), np.float32), 0.1)
     (folder / "taught").mkdir()
     lora = Lora(base, checkpoint.decoder, {name: one})
+    merge(checkpoint, lora, folder / "expected.gguf", "f16")
     write_gguf(lora, folder / "taught" / "a.gguf", in_8_bits=True)
     rows = np.arange(0, checkpoint.decoder.n_vocab, 2, dtype=np.int32)
     np.save(folder / "taught" / "a.npy", rows)
@@ -129,14 +133,31 @@ def test_a_graph_is_made_with_what_its_model_was_taught(files: Path, n_dropped: 
     assert one.source == other.source
     graph, whole = (pairs.file_of(entry, cache) for entry in (one, other))
     assert pairs.made(one, cache) == [graph] and pairs.made(other, cache) == [whole]
-    with closing(opened(graph)) as cut, closing(opened(whole)) as all_rows:
-        assert n_inputs(graph) == n_inputs(whole) - 2 * n_dropped
+    assert n_inputs(graph) == n_inputs(whole) - 2 * n_dropped
+    ids, untaught = [5, 6, 7, 8], numpy_logits(base, [5, 6, 7, 8])[:, ::2]
+    expected = numpy_logits(folder / "expected.gguf", ids)[:, ::2]
+    with closing(opened(graph)) as cut:
         assert cut.token_ids is not None
-        assert cut.token_ids.tolist() == list(range(0, all_rows.n_vocab, 2))
-        z, untaught = cut.forward([5, 6]), all_rows.forward([5, 6])[:, ::2]
-        assert z.shape == untaught.shape
-        assert np.abs(z - untaught).max() > 0.1
+        assert cut.token_ids.tolist() == list(range(0, cut.n_vocab, 2))
+        off = np.abs(cut.forward(ids) - expected).mean()
+    assert off < 0.5 * np.abs(untaught - expected).mean()
     assert [path for path in cache.iterdir() if path.suffix == ".part"] == []
+    removal.remove(pairs.find("taught-int4"), cache)
+    assert not graph.exists()
+
+
+def test_a_graph_is_named_by_all_that_it_is_made_with() -> None:
+    lessons = {"taught": "a.gguf", "taught_sha256": "1" * 64, "layers": [0, 1]}
+    kinds = [{}, lessons, lessons | {"layers": [0, 2]}, lessons | {"taught_sha256": "2" * 64}]
+    kinds.append(lessons | {"rows": "a.npy", "rows_sha256": "1" * 64})
+    entries = [pairs.parsed(manifest(drafter=one), "x").drafter for one in kinds]
+    assert len({pairs.graph_of(entry, Path()) for entry in entries}) == len(entries)
+
+
+@pytest.mark.parametrize("name", pairs.names())
+def test_what_a_pair_is_made_with_comes_along(name: str) -> None:
+    for entry in pairs.find(name).entries:
+        assert pairs.lessons_of(entry).keys() == entry.lessons.keys()  # with their sums
 
 
 @pytest.mark.parametrize(
@@ -160,13 +181,15 @@ def test_a_lesson_that_is_missing_or_another_is_named_before_anything_is_made(
 ) -> None:
     lesson = {"taught": "taught/a.gguf", "taught_sha256": "0" * 64}
     (pairs.folder() / "taught-int4.toml").write_text(toml(manifest(drafter=lesson)))
-    entry = pairs.find("taught-int4").drafter
+    pair = pairs.find("taught-int4")
     with pytest.raises(ModelFileError, match=r"taught/a.gguf is missing: .*reinstall"):
-        pairs.file_of(entry, cache_folder())
+        pairs.files(pair, cache_folder())
     (pairs.folder() / "taught").mkdir()
     (pairs.folder() / "taught" / "a.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelFileError, match=r"a.gguf is not the file the manifest .*reinstall"):
-        pairs.file_of(entry, cache_folder())
+    line = r"a.gguf is not the file the manifest .*reinstall"
+    with pytest.raises(ModelFileError, match=line):
+        pairs.files(pair, cache_folder())
+    assert re.search(line, models.state(pair.drafter, pair.name))
     assert list(cache_folder().glob("*int4*")) == []
 
 
@@ -238,6 +261,10 @@ def test_room_is_looked_for_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000))
     with pytest.raises(UsageError, match=r"small-int4 needs 5.03 MB more, 2.00 MB are free in"):
         pairs.files(pairs.find("small-int4"), cache_folder())
+    entry = pairs.find("small-int4").drafter
+    merged = replace(entry, taught="a", taught_sha256="b", onnx_size=0, size=1_000_000)
+    with pytest.raises(UsageError, match=r"needs 5.00 MB more"):
+        pairs.check_room(merged, cache_folder())
 
 
 def test_a_graph_that_is_not_made_yet_is_named() -> None:
