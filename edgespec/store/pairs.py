@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -294,8 +293,14 @@ def _graph(entry: ModelEntry, cache: Path, progress: Progress | None, *, offline
         source = file_of(entry.source, cache, progress, offline=offline)
         size, tell = in_words(entry.onnx_size), progress or (lambda what, share: None)
         log.info("making %s, %s, of %s: it takes minutes, once", target, size, source)
-        told = partial(_told_of_making, size, tell)
-        make(entry.onnx, source, target, told, layers=entry.layers, **lessons)
+        make(
+            entry.onnx,
+            source,
+            target,
+            lambda what, share: tell(f"once ({size}): {what}", share),
+            layers=entry.layers,
+            **lessons,
+        )
     return target
 
 
@@ -309,10 +314,6 @@ def lessons_of(entry: ModelEntry) -> dict[str, Path]:
                 "EdgeSpec"
             )
     return found
-
-
-def _told_of_making(size: str, tell: Progress, what: str, share: float) -> None:
-    tell(f"once ({size}): {what}", share)
 
 
 def graph_of(entry: ModelEntry, cache: Path) -> Path:
