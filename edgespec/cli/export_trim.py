@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-m", "--target", type=place, metavar="FILE", help="the model it drafts for")
     add("-o", "--out", type=place, metavar="FILE", help="what to write (DRAFTER-trimmed here)")
     add("--to", choices=("gguf", "onnx"), default="gguf", help="format to write (gguf)")
-    add("--precision", choices=("fp32", "fp16", "int8", "int4"), default="int4",
+    add("--precision", choices=("fp32", "fp16", "int8-channel", "int8", "int4"), default="int4",
         help="of an ONNX model's weights (int4)")  # fmt: skip
     add("--block", type=int, choices=(32, 128), default=32, help="weights with one scale (32)")
     size = parser.add_mutually_exclusive_group()

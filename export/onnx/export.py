@@ -30,7 +30,13 @@ from .folder import new_folder, write_vocabulary
 from .graph import ARCHITECTURES, GraphOptions, bits_of, write_graph
 
 WRITING = 0.35  # of the time of an export: 0.25 to 0.4 for 135 M to 1.5 B; the rest is comparing
-BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.17, "int4": 0.67}  # per weight, scales of 32 in it
+BYTES = {
+    "fp32": 4.0,
+    "fp16": 2.0,
+    "int8-channel": 1.0,
+    "int8": 1.17,
+    "int4": 0.67,
+}  # per weight, scales of 32 in it
 
 
 @dataclass(frozen=True)

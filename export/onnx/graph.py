@@ -27,10 +27,11 @@ from edgespec.errors import ModelFileError
 
 from ..quant.blocks import EXACT, SMALLER, Blocks, blocks_of, joined
 from ..read.checkpoint import HEAD_BIAS, TOKENS, Checkpoint, Decoder, Tensor
+from .channels import Channels
 from .file import OnnxFile
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "int8-channel", "int8", "int4")
 ACCURACY = 4  # MatMulNBits may round its input to 8 bits per block, as llama.cpp does
 HEAD_DIM = 16  # of which heads must be multiples, for GroupQueryAttention on a CPU
 HEAD_BITS = 8  # of an int4 graph: four bits for the head cost more quality than they save time
@@ -39,8 +40,9 @@ Weights = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """precision: of PRECISIONS. block: values with one scale, for int8 and int4. context: most
-    tokens, 0 for what the model was trained for. hidden: whether hidden_states are given out.
+    """precision: of PRECISIONS; int8-channel has one scale for a row. block: values with one scale,
+    for int8 and int4. context: most tokens, 0 for what the model was trained for. hidden: whether
+    hidden_states are given out.
     """
 
     precision: str = "int4"
@@ -99,6 +101,7 @@ class Builder:
         self.blocks = blocks
         self.decoder: Decoder = checkpoint.decoder
         self.dtype = options.dtype
+        self.channels = Channels(file) if options.precision == "int8-channel" else None
         self.summed: dict[str, str] = {}  # inputs of matrices, and the same with their sums behind
 
     def write(self, told: Callable[[float], None]) -> None:
@@ -233,6 +236,8 @@ class Builder:
 
     def can_fuse(self, parts: list[str]) -> bool:
         """Whether the matrices may be one: none has an adapter, all have such blocks."""
+        if self.channels:
+            return not self.options.lora
         names = [f"{part}.weight" for part in parts]
         forms = {(self.bits(n), SMALLER.get(self.checkpoint[n].kind)) for n in names}
         return not self.options.lora and len(forms) == 1
@@ -282,6 +287,8 @@ class Builder:
 
     def matmul(self, name: str, matrices: Mapping[str, Tensor], x: str, bits: int) -> str:
         """x [1, T, n_in] times the rows [n_out, n_in] of all matrices in the wanted precision."""
+        if self.channels:
+            return self.channels.product(name, matrices, x)
         n_in, block = next(iter(matrices.values())).shape[1], self.options.block
         if not bits:
             weights = np.concatenate([matrix.floats() for matrix in matrices.values()])

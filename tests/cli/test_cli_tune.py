@@ -172,7 +172,8 @@ def test_the_same_weights_made_into_graphs_take_part_if_they_are_here(
 def test_namesakes_are_the_same_files_otherwise():
     assert [p.name for p in pairs.namesakes(pairs.find("demo"))] == []
     assert [p.name for p in pairs.namesakes(pairs.find("qwen2.5-coder-1.5b-smol"))] == [
-        "qwen2.5-coder-1.5b-smol-int4"
+        "qwen2.5-coder-1.5b-smol-int4",
+        "qwen2.5-coder-1.5b-smol-int8",
     ]
     assert [p.name for p in pairs.namesakes(pairs.find("qwen2.5-coder-1.5b-int4"))] == [
         "qwen2.5-coder-1.5b"

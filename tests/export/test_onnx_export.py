@@ -206,6 +206,7 @@ def test_other_quantized_files_lose_next_to_nothing_in_an_int4_graph(
     [
         pytest.param(GraphOptions("fp16"), 0.002, 0.97, marks=pytest.mark.slow),
         pytest.param(GraphOptions("int8"), 0.05, 0.95, marks=pytest.mark.slow),
+        (GraphOptions("int8-channel"), 0.1, 0.95),
         (GraphOptions("int4"), 0.3, 0.8),
         pytest.param(GraphOptions("int4", block=128), 0.4, 0.75, marks=pytest.mark.slow),
     ],
