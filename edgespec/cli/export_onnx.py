@@ -15,13 +15,15 @@ from edgespec.option import real, whole
 ABOUT = (
     "Write a model as a folder for ONNX Runtime (-m FOLDER, -md FOLDER), compared with the "
     "original before it counts. In int4 a quantized file's matrices keep their numbers, those of "
-    "more than 4 bits in 8; in int8-channel, one scale for a row, a target verifies many tokens in "
-    "little more than the time of one. With --npu the shapes are fixed, as NPUs want them."
+    "more than 4 bits in 8. In int8-channel, one scale for a row, a CPU that is quick at whole "
+    "numbers verifies eight tokens in little more than the time of one. With --npu the shapes are "
+    "fixed, as NPUs want them."
 )
 USAGE = "MODEL [-o FOLDER] [--precision P] [--npu] [options]"
 EXAMPLE = "edgespec export onnx model-q4_0.gguf -o model-int4"
 DEFAULTS = None
-PRECISIONS = ("fp32", "fp16", "int8-channel", "int8", "int4")
+CHANNEL = "int8-channel"
+PRECISIONS = ("fp32", "fp16", CHANNEL, "int8", "int4")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("model", type=place, metavar="MODEL", help="a GGUF file, or a Hugging Face folder")
     add("-o", "--out", type=place, metavar="FOLDER", help="what to write (MODEL-PRECISION here)")
     add("--precision", choices=PRECISIONS, help="of the weights (int4, for NPUs int8)")
-    add("--block", type=int, choices=(32, 128), default=32, help="weights with one scale (32)")
+    add("--block", type=int, choices=(32, 128), help="weights with one scale (32)")
     add("-c", "--context", type=whole, default=0, metavar="N", help="positions (the model's own)")
     add("--text", nargs="+", metavar="FILE", help="held-out text to compare on")
     add("--calibrate", nargs="+", metavar="FILE", help="text that int4 is fitted to, NPUs' ranges")
@@ -59,8 +61,10 @@ def run(args: Namespace) -> int:
         raise UsageError("--draft-tokens is for graphs of fixed width: expected --npu with it")
     onnx = import_module("edgespec.export.onnx.export")
     precision = args.precision or "int4"
+    if precision == CHANNEL and args.calibrate:
+        raise UsageError(f"--calibrate is not for {CHANNEL}: leave one of them out")
     options = import_module("edgespec.export.onnx.graph").GraphOptions(
-        precision, args.block, args.context, args.hidden, args.lora
+        precision, block_of(args), args.context, args.hidden, args.lora
     )
     demands = onnx.Demands(
         texts=read(args.text),
@@ -82,6 +86,13 @@ def static(args: Namespace, checkpoint: object) -> object:
     options = npu.StaticOptions(args.context or 1024, 4 if k is None else k, precision, args.npu)
     text = "\n\n".join(read(args.calibrate) or import_module("edgespec.export.onnx.sample").TEXTS)
     return npu.export_static(checkpoint, out_of(args, precision), options, text, show_progress)
+
+
+def block_of(args: Namespace) -> int:
+    """Weights with one scale. Raises: UsageError where a row has one."""
+    if args.block and args.precision == CHANNEL:
+        raise UsageError(f"--block is not for {CHANNEL}, one scale for a row: leave it out")
+    return args.block or 32
 
 
 def out_of(args: Namespace, precision: str) -> Path:

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgespec.cli.export_onnx import PRECISIONS, block_of
 from edgespec.cli.output import add_json, show_progress, write_json
 from edgespec.cli.prompts import ASSISTANT, GROUPS, built_in, read_prompts, set_names
 from edgespec.errors import UsageError
@@ -37,9 +38,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-m", "--target", type=place, metavar="FILE", help="the model it drafts for")
     add("-o", "--out", type=place, metavar="FILE", help="what to write (DRAFTER-trimmed here)")
     add("--to", choices=("gguf", "onnx"), default="gguf", help="format to write (gguf)")
-    add("--precision", choices=("fp32", "fp16", "int8-channel", "int8", "int4"), default="int4",
+    add("--precision", choices=PRECISIONS, default="int4",
         help="of an ONNX model's weights (int4)")  # fmt: skip
-    add("--block", type=int, choices=(32, 128), default=32, help="weights with one scale (32)")
+    add("--block", type=int, choices=(32, 128), help="weights with one scale (32)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--keep", type=whole, metavar="K", help="rows to keep")
     size.add_argument("--coverage", type=real, metavar="P", help="rows for this share of the text")
@@ -113,7 +114,7 @@ def plan_of(args: Namespace, flow: Any) -> Any:
         n_threads=args.threads,
         to=args.to,
         precision=args.precision,
-        block=args.block,
+        block=block_of(args),
     )
 
 

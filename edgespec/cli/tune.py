@@ -111,9 +111,9 @@ def lines_of(found: Tuning) -> list[str]:
     if found.filling is not None:
         lines.append(price(found.filling))
     if found.choice["pair"]:
-        lines.append(f"the same weights run fastest as {found.choice['pair']}: texts part at ties")
+        lines.append(f"the same files run fastest as {found.choice['pair']}, rounded otherwise")
     for name in found.absent:
-        lines.append(f"not tried: {name}, the same weights: type `edgespec models pull {name}`")
+        lines.append(f"not tried: {name}, the same files: type `edgespec models pull {name}`")
     if found.choice["drafter"] == "none":
         lines.append("drafting does not pay here: the pair decodes plainly")
     return lines

@@ -16,40 +16,44 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.errors import ModelFileError
+
 from ..quant.blocks import in_parts
 from ..read.checkpoint import Tensor
 from .file import OnnxFile
 
+CHANNEL = "int8-channel"  # the precision's name
 HIGHEST, PARTS = 63, 128  # codes of a high part, and low ones to a step of it
 ZERO = 64  # the code of 0
 WIDEST = 127  # code of a row's largest weight
+LEAST = 1e-20  # of an input's or a row's largest number, below which all count as 0
 
 
 class Channels:
-    """Writes products of a graph in 32 bits."""
+    """Writes the products of a graph whose other numbers are float32."""
 
     def __init__(self, file: OnnxFile) -> None:
         self.file = file
         self.cut: dict[str, tuple[str, str]] = {}  # inputs, and their two parts with the steps
         self.highest = file.weight("channels.highest", np.array(HIGHEST, np.float32))
         self.parts = file.weight("channels.parts", np.array(PARTS, np.float32))
-        self.least = file.weight("channels.least", np.array(1e-20, np.float32))
+        self.least = file.weight("channels.least", np.array(LEAST, np.float32))
         self.one = file.weight("channels.one", np.array(1, np.float32))
         self.zero = file.weight("channels.zero", np.array(ZERO, np.uint8))
 
     def product(self, name: str, matrices: Mapping[str, Tensor], x: str) -> str:
         """x [1, T, n_in] times the rows [n_out, n_in] of all matrices."""
-        both, per_one = self.in_two(x)
+        codes_of_x, per_one = self.in_two(x)
         codes, scales = rounded(list(matrices.values()))
         node = self.file.node
         inputs = [
-            both,
+            codes_of_x,
             self.file.weight(f"{name}.codes", codes),
             self.one,
             self.file.weight(f"{name}.scales", scales),
             self.zero,
         ]
-        products = node("com.microsoft:MatMulIntegerToFloat", inputs, f"{name}.both")
+        products = node("com.microsoft:MatMulIntegerToFloat", inputs, f"{name}.products")
         high, low = f"{name}.high", f"{name}.low"
         node("Split", [products], [high, low], axis=1, num_outputs=2)
         smaller = node("Div", [low, self.parts], f"{name}.smaller")
@@ -62,20 +66,19 @@ class Channels:
             size = node("Abs", [x], f"{x}.size")
             axis = self.file.weight(f"{x}.axis", np.array([2]))
             most = node("ReduceMax", [size, axis], f"{x}.most", keepdims=1)
-            some = node("Max", [most, self.least], f"{x}.some")
-            per_one = node("Div", [self.highest, some], f"{x}.per_one")
+            most = node("Max", [most, self.least], f"{x}.range")
+            per_one = node("Div", [self.highest, most], f"{x}.per_one")
             scaled = node("Mul", [x, per_one], f"{x}.scaled")
             high = node("Round", [scaled], f"{x}.high")
             left = node("Sub", [scaled, high], f"{x}.left")
             low = node("Mul", [left, self.parts], f"{x}.low")
             rows = node("Concat", [high, low], f"{x}.rows", axis=1)
-            both = node("QuantizeLinear", [rows, self.one, self.zero], f"{x}.both")
-            self.cut[x] = both, per_one
+            self.cut[x] = node("QuantizeLinear", [rows, self.one, self.zero], f"{x}.codes"), per_one
         return self.cut[x]
 
 
 def rounded(matrices: list[Tensor]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes [n_in, n_out] of all rows, and a scale for each."""
+    """Codes [n_in, n_out] of all rows, and a scale for each. Raises: ModelFileError."""
     n_out = sum(matrix.shape[0] for matrix in matrices)
     codes = np.empty((matrices[0].shape[1], n_out), np.int8)
     scales = np.empty(n_out, np.float32)
@@ -85,7 +88,9 @@ def rounded(matrices: list[Tensor]) -> tuple[NDArray[np.int8], NDArray[np.float3
             rows = matrix.rows(part).floats()
             here = slice(at, at + len(rows))
             most = np.abs(rows).max(axis=1)
-            scales[here] = np.where(most == 0, 1, most) / WIDEST
+            if not np.isfinite(most).all():
+                raise ModelFileError("a weight is no number: expected finite ones; fetch it again")
+            scales[here] = np.where(most < LEAST, 1, most) / WIDEST
             codes[:, here] = np.rint(rows / scales[here, None]).T
             at += len(rows)
     return codes, scales

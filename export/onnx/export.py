@@ -25,18 +25,14 @@ from edgespec.types import Progress
 from ..quant.blocks import Blocks
 from ..quant.quantized import quantized
 from ..read.checkpoint import HEAD, TOKENS, Checkpoint
+from .channels import CHANNEL
 from .check import Check, check_graph
 from .folder import new_folder, write_vocabulary
 from .graph import ARCHITECTURES, GraphOptions, bits_of, write_graph
 
 WRITING = 0.35  # of the time of an export: 0.25 to 0.4 for 135 M to 1.5 B; the rest is comparing
-BYTES = {
-    "fp32": 4.0,
-    "fp16": 2.0,
-    "int8-channel": 1.0,
-    "int8": 1.17,
-    "int4": 0.67,
-}  # per weight, scales of 32 in it
+# Per weight, the scales of blocks of 32 in it.
+BYTES = {"fp32": 4.0, "fp16": 2.0, CHANNEL: 1.0, "int8": 1.17, "int4": 0.67}
 
 
 @dataclass(frozen=True)

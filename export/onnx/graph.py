@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespec.errors import ModelFileError
+from edgespec.errors import ModelFileError, UsageError
 
 from ..quant.blocks import EXACT, SMALLER, Blocks, blocks_of, joined
 from ..read.checkpoint import HEAD_BIAS, TOKENS, Checkpoint, Decoder, Tensor
-from .channels import Channels
+from .channels import CHANNEL, Channels
 from .file import OnnxFile
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-PRECISIONS = ("fp32", "fp16", "int8-channel", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", CHANNEL, "int8", "int4")
 ACCURACY = 4  # MatMulNBits may round its input to 8 bits per block, as llama.cpp does
 HEAD_DIM = 16  # of which heads must be multiples, for GroupQueryAttention on a CPU
 HEAD_BITS = 8  # of an int4 graph: four bits for the head cost more quality than they save time
@@ -40,9 +40,9 @@ Weights = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """precision: of PRECISIONS; int8-channel has one scale for a row. block: values with one scale,
-    for int8 and int4. context: most tokens, 0 for what the model was trained for. hidden: whether
-    hidden_states are given out.
+    """precision: of PRECISIONS, int8-channel for CPUs. block: values with one scale, for int8 and
+    int4. context: most tokens, 0 for what the model was trained for. hidden: whether hidden_states
+    are given out. Raises: UsageError.
     """
 
     precision: str = "int4"
@@ -50,6 +50,12 @@ class GraphOptions:
     context: int = 0
     hidden: bool = False
     lora: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}"
+            )
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -101,7 +107,7 @@ class Builder:
         self.blocks = blocks
         self.decoder: Decoder = checkpoint.decoder
         self.dtype = options.dtype
-        self.channels = Channels(file) if options.precision == "int8-channel" else None
+        self.channels = Channels(file) if options.precision == CHANNEL else None
         self.summed: dict[str, str] = {}  # inputs of matrices, and the same with their sums behind
 
     def write(self, told: Callable[[float], None]) -> None:

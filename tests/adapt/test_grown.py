@@ -105,7 +105,7 @@ def test_a_head_that_is_not_the_table_stays(tmp_path: Path, stories260k, caplog)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8-channel", "int8"])
 def test_a_graph_grows_rows_from_its_input(quant: str, tmp_path: Path, stories260k) -> None:
     source = make(tmp_path / "w.gguf", "llama", kind="F32", tied=True, vocabulary=stories260k)
     exported(source, tmp_path / "whole", GraphOptions(quant, hidden=True), ANY_LOSS)

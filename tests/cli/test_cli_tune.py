@@ -158,11 +158,11 @@ def test_the_same_weights_made_into_graphs_take_part_if_they_are_here(
     assert pair is not None
     if is_here:
         assert "* 2.00  plain demo-graphs" in out
-        assert "the same weights run fastest as demo-graphs" in out
+        assert "the same files run fastest as demo-graphs" in out
         assert pair.values["pair"] == "demo-graphs"
         assert "draft_model" not in pair.values
     else:
-        assert "not tried: demo-graphs, the same weights: type `edgespec models pull demo-g" in out
+        assert "not tried: demo-graphs, the same files: type `edgespec models pull demo-g" in out
         assert pair.values["pair"] == "demo"
     out = main([*words, "--name", "mine", "-m", str(pairs.bundled(usual("demo").target))])
     assert out == 0

@@ -325,7 +325,7 @@ def test_the_check_reads_a_thousand_tokens_and_chats_as_the_model_has_them() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8-channel", "int8"])
 @pytest.mark.parametrize("name", ["blk.1.ffn_down.weight", "blk.0.attn_k.weight"])
 def test_a_graph_that_computes_something_else_is_refused(
     precision: str, name: str, out: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path

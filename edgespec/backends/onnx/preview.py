@@ -17,6 +17,7 @@ from edgespec.backends.preview import Cache, Preview
 from edgespec.backends.vocabulary import open_tokenizer
 from edgespec.errors import ModelFileError
 
+PARTED = 5  # times the logits: two parts of each, together, apart, and added
 STATIC = ("key.", "value.")  # inputs of a static graph that are its cache
 
 
@@ -26,6 +27,7 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
     check_options(options, folder.name)
     about = onnx_folder.description(folder)
     ids, n_vocab = onnx_folder.token_ids(folder, about), int(about["n_vocab"])
+    parted = about["quant"] == "int8-channel"
     problems, tokenizer, cache = list[str](), None, None
     try:
         tokenizer = open_tokenizer(folder, about["tokenizer"], n_vocab=n_vocab)
@@ -39,7 +41,7 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
         quant=str(about["quant"]),
         n_params=int(about["n_params"]),
         weights_bytes=onnx_folder.size_of(folder),
-        logits_bytes=4 * ROWS * (n_vocab if ids is None else len(ids)),
+        logits_bytes=4 * ROWS * (n_vocab if ids is None else len(ids)) * (PARTED if parted else 1),
         n_vocab=n_vocab,
         tokenizer=tokenizer,
         token_ids=ids,
