@@ -16,7 +16,7 @@ from edgespec.cli.verify import fresh
 
 pytestmark = pytest.mark.real
 
-NAME = "qwen2.5-coder-1.5b-smol-int4"
+NAME = "qwen2.5-coder-1.5b-smol-int8"
 
 
 def test_a_pair_of_graphs_is_made_and_says_what_its_target_says(
@@ -31,7 +31,7 @@ def test_a_pair_of_graphs_is_made_and_says_what_its_target_says(
     monkeypatch.setattr(lossless, "WIDTHS", (4, 8))
     with edgespec.load(pair=NAME, ctx_size=1024, max_tokens=20) as session:
         info = session.target.info()
-        assert (info.backend, info.quant) == ("onnx", "int4-b32")
+        assert (info.backend, info.quant) == ("onnx", "int8-channel")
         said = "".join(piece.text for piece in session.chat([{"role": "user", "content": "Hi"}]))
         assert said.startswith("Hello! How can I")
         prompts = [session.prompt(built_in("questions")[0].messages)]

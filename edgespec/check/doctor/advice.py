@@ -20,6 +20,7 @@ WORTH = 1.05  # times plain decoding, below which a drafter is not recommended
 # onnxruntime 1.31.1. A forward of 4 tokens over one: F16 1.42, Q8_0 2.07, Q4_0 2.44, Q4_K_M 3.11;
 # MatMulNBits int4 of block 128 1.58. One token: Q4_0 11.6 ms, Q4_K_M 11.2, int4 of block 128 11.0.
 INT4_VERIFY, F16_VERIFY = 1.58, 1.42
+XEON_CHANNEL, CHANNEL_VERIFY = "1.5 B weights on two Xeon cores with AMX", 1.14
 ZEN4 = "0.55 B weights on two Zen 4 cores"
 # 0.53 B weights on two Xeon cores, the same libraries, stories: tokens/s plain and with a drafter.
 XEON = "0.53 B weights on two Xeon cores"
@@ -196,5 +197,7 @@ def _of_quantization(report: Report, trial: Trial) -> list[str]:
         f"verifying 4 tokens costs {verify:.1f}x one here: drafting may gain more with an int4 "
         "ONNX target (`edgespec export onnx` on its F16 file); elsewhere "
         f"({ZEN4}) they cost {INT4_VERIFY:.1f}x, and one token no more than in Q4; F16 verifies "
-        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer"
+        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer",
+        f"or with one in --precision int8-channel: elsewhere ({XEON_CHANNEL}) 4 tokens cost "
+        f"{CHANNEL_VERIFY:.1f}x, one 1.3 times as long as in int4",
     ]
