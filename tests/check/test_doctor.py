@@ -710,6 +710,7 @@ def test_other_quantizations_are_named_with_where_they_were_measured(
     )
     assert [note.startswith(expected) for note in found] == [True] * bool(expected)
     assert all("elsewhere (" in note for note in found)
+    assert ("--precision int8-channel" in "".join(found)) == expected.startswith("verifying")
 
 
 def test_known_pairs_are_found_by_the_name_of_the_target() -> None:

@@ -197,7 +197,6 @@ def _of_quantization(report: Report, trial: Trial) -> list[str]:
         f"verifying 4 tokens costs {verify:.1f}x one here: drafting may gain more with an int4 "
         "ONNX target (`edgespec export onnx` on its F16 file); elsewhere "
         f"({ZEN4}) they cost {INT4_VERIFY:.1f}x, and one token no more than in Q4; F16 verifies "
-        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer",
-        f"or with one in --precision int8-channel: elsewhere ({XEON_CHANNEL}) 4 tokens cost "
-        f"{CHANNEL_VERIFY:.1f}x, one 1.3 times as long as in int4",
+        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer; with --precision int8-channel "
+        f"they cost {CHANNEL_VERIFY:.1f}x elsewhere ({XEON_CHANNEL}), and one token 1.3 times int4's"
     ]
