@@ -20,11 +20,12 @@ WORTH = 1.05  # times plain decoding, below which a drafter is not recommended
 # onnxruntime 1.31.1. A forward of 4 tokens over one: F16 1.42, Q8_0 2.07, Q4_0 2.44, Q4_K_M 3.11;
 # MatMulNBits int4 of block 128 1.58. One token: Q4_0 11.6 ms, Q4_K_M 11.2, int4 of block 128 11.0.
 INT4_VERIFY, F16_VERIFY = 1.58, 1.42
-XEON_CHANNEL, CHANNEL_VERIFY = "1.5 B weights on two Xeon cores with AMX", 1.14
 ZEN4 = "0.55 B weights on two Zen 4 cores"
 # 0.53 B weights on two Xeon cores, the same libraries, stories: tokens/s plain and with a drafter.
 XEON = "0.53 B weights on two Xeon cores"
 XEON_F16, XEON_Q4 = (12.9, 37.7), (29.9, 43.8)  # Q4_K_M
+# 1.5 B weights there, onnxruntime 1.32: 4 tokens over one, in int8-channel.
+XEON_CHANNEL, CHANNEL_VERIFY = "1.5 B weights on two Xeon cores with AMX", 1.14
 LIKE_THOSE = 100_000_000  # parameters from which a target is compared with these
 DEAR = 1.8  # tokens' time for verifying 4, from which another kind of file is worth a word
 FLOATS = ("all F32", "F32", "F16", "BF16")
@@ -197,6 +198,7 @@ def _of_quantization(report: Report, trial: Trial) -> list[str]:
         f"verifying 4 tokens costs {verify:.1f}x one here: drafting may gain more with an int4 "
         "ONNX target (`edgespec export onnx` on its F16 file); elsewhere "
         f"({ZEN4}) they cost {INT4_VERIFY:.1f}x, and one token no more than in Q4; F16 verifies "
-        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer; with --precision int8-channel "
-        f"they cost {CHANNEL_VERIFY:.1f}x elsewhere ({XEON_CHANNEL}), and one token 1.3 times int4's"
+        f"cheaply too ({F16_VERIFY:.1f}x), but its tokens take longer; with --precision "
+        f"int8-channel they cost {CHANNEL_VERIFY:.1f}x ({XEON_CHANNEL}), and one token 1.3 times "
+        "int4's"
     ]
