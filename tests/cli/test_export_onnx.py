@@ -89,6 +89,18 @@ def bad(tmp_path: Path, stories260k: Path, tiny: Path) -> dict[str, str]:
         ("{tiny} -o {here}/o --max-loss x", "'x': expected a number"),
         ("{tiny} -o {here}/o --draft-tokens 4", "graphs of fixed width: expected --npu with it"),
         ("{tiny} -o {here}/o --npu --hidden", "--hidden is not for --npu: leave one of them out"),
+        (
+            "{tiny} -o {here}/o --precision int8-channel --block 32",
+            "--block is not for int8-channel",
+        ),
+        (
+            "{tiny} -o {here}/o --precision int8-channel --calibrate {one.txt}",
+            "--calibrate is not for int8-channel: leave one of them out",
+        ),
+        (
+            "{tiny} -o {here}/o --precision int8-channel --npu",
+            "'int8-channel' is unknown: expected",
+        ),
         ("", "required: MODEL"),
     ],
 )
