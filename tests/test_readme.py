@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = [
+    one
+    for one in ROOT.rglob("*.md")
+    if not {"build", "node_modules"} & set(one.relative_to(ROOT).parts)
+    and not any(part.startswith(".") for part in one.relative_to(ROOT).parts)
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -27,6 +34,21 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words, input="Hello", capture_output=True, text=True, env=environment, timeout=120
     )
+
+
+def anchors(guide: Path) -> set[str]:
+    """What links to its headings end in."""
+    headings = re.findall(r"^#+ (.*)$", guide.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_are_there(guide: Path):
+    text = guide.read_text(encoding="utf-8")
+    for name, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)", text):
+        there = (guide.parent / name).resolve() if name else guide
+        assert there.exists(), f"{name} of {guide}"
+        assert not anchor or anchor in anchors(there), f"{name}#{anchor} of {guide}"
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from edgespec.backends.onnx.folder import CHANNEL
 from edgespec.cli.output import show_progress
 from edgespec.errors import UsageError
 from edgespec.files import place, text_of
@@ -22,7 +23,6 @@ ABOUT = (
 USAGE = "MODEL [-o FOLDER] [--precision P] [--npu] [options]"
 EXAMPLE = "edgespec export onnx model-q4_0.gguf -o model-int4"
 DEFAULTS = None
-CHANNEL = "int8-channel"
 PRECISIONS = ("fp32", "fp16", CHANNEL, "int8", "int4")
 
 

@@ -1,7 +1,7 @@
 """From models to a tuned pair: threads first, then placement, drafter and method on real prompts.
 
 What changes the target's answers (its KV type, its file) is never chosen here, only what changes
-how long they take; but a known pair that is the same weights made into graphs, or the files those
+how long they take; but a known pair that is the same files made into graphs, or the files those
 were made of, takes part if it is here. Every step keeps what it measured.
 """
 
@@ -49,7 +49,7 @@ Told = Callable[[str, float], None]
 class Tuning:
     """What was tried and found. threads: rows of stages 1 and 2; ways: of the race.
 
-    absent: pairs of the same weights that would have taken part, were they here. filling: what
+    absent: pairs of the same files that would have taken part, were they here. filling: what
     --exact costs, where it was asked for.
     """
 
@@ -170,7 +170,7 @@ def opened(path: Path, config: Config) -> Iterator[OpenModel]:
 
 
 def made_otherwise(found: Tuning, place: Mapping[str, str]) -> list[Setup]:
-    """Known pairs of the same weights as the configured one; notes in `found` what is not here."""
+    """Known pairs of the same files as the configured one; notes in `found` what is not here."""
     config = found.config
     own = (*MODELS, "n_gpu_layers", "kv_type")
     if any(getattr(config, name) != getattr(Config, name) for name in own):

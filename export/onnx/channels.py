@@ -23,7 +23,6 @@ from ..quant.blocks import in_parts
 from ..read.checkpoint import Tensor
 from .file import OnnxFile
 
-CHANNEL = "int8-channel"  # the precision's name
 HIGHEST, PARTS = 63, 128  # codes of a high part, and low ones to a step of it
 ZERO = 64  # the code of 0
 WIDEST = 127  # code of a row's largest weight

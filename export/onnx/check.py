@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespec.backends import ModelOptions, open_model
+from edgespec.backends.onnx.folder import CHANNEL
 from edgespec.errors import BackendError, TokenizerError, UsageError
 from edgespec.protocols import Tokenizer
 from edgespec.text.template import ChatTemplate
 
 from ..read.checkpoint import Checkpoint
-from .channels import CHANNEL
 from .sample import CHATS, TEXTS
 
 # Rise of perplexity that is still taken for rounding, as a share, and least top-1 agreement.

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgespec.backends.onnx.folder import DESCRIPTION, FORMAT, GRAPH
+from edgespec.backends.onnx.folder import CHANNEL, DESCRIPTION, FORMAT, GRAPH
 from edgespec.types import Progress
 
 from ..quant.blocks import Blocks
 from ..quant.quantized import quantized
 from ..read.checkpoint import HEAD, TOKENS, Checkpoint
-from .channels import CHANNEL
 from .check import Check, check_graph
 from .folder import new_folder, write_vocabulary
 from .graph import ARCHITECTURES, GraphOptions, bits_of, write_graph

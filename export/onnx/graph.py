@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespec.backends.onnx.folder import CHANNEL
 from edgespec.errors import ModelFileError, UsageError
 
 from ..quant.blocks import EXACT, SMALLER, Blocks, blocks_of, joined
 from ..read.checkpoint import HEAD_BIAS, TOKENS, Checkpoint, Decoder, Tensor
-from .channels import CHANNEL, Channels
+from .channels import Channels
 from .file import OnnxFile
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")

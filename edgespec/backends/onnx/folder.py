@@ -20,6 +20,7 @@ NEEDED = ("kind", "architecture", "name", "n_vocab", "n_embd", "n_context", "n_p
           "tokenizer", "token_ids")  # fmt: skip
 COUNTS = ("n_vocab", "n_embd", "n_context", "n_params")
 KINDS = ("dynamic", "static")
+CHANNEL = "int8-channel"  # the quant of a graph whose products are of two parts of its inputs
 
 
 def folder_of(path: Path) -> Path:

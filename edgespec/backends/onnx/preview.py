@@ -27,7 +27,7 @@ def preview_of(path: Path, options: ModelOptions) -> Preview:
     check_options(options, folder.name)
     about = onnx_folder.description(folder)
     ids, n_vocab = onnx_folder.token_ids(folder, about), int(about["n_vocab"])
-    parted = about["quant"] == "int8-channel"
+    parted = about["quant"] == onnx_folder.CHANNEL
     problems, tokenizer, cache = list[str](), None, None
     try:
         tokenizer = open_tokenizer(folder, about["tokenizer"], n_vocab=n_vocab)
