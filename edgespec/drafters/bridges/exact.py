@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespec.decode.follow import Reader
+from edgespec.drafters.bridges.likeliest import Likeliest
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.merged import DraftRows, MergedLaw, Place
 from edgespec.drafters.bridges.ngrams import MAX_PIECES, NgramCache
@@ -31,7 +29,7 @@ class ExactBridge:
 
     def __init__(self, mapping: Mapping, cache: NgramCache, *, name: str = "model") -> None:
         self.units, self.name = Units(mapping, cache), name
-        self._work = np.empty(0, np.float32)
+        self._likeliest = Likeliest(self.units, name)
 
     def draft(
         self,
@@ -41,68 +39,21 @@ class ExactBridge:
         k: int,
         drawing: Drawing | None,
     ) -> Draft:
-        """See bridges.Bridge. Fewer than k where the drafter's context ends."""
+        """See bridges.Bridge. Fewer than k where the drafter's context ends.
+
+        Not drawn, and without a law, where the text's end has to be spelled again.
+        """
         k = min(k, reader.room(spelled) // MAX_PIECES)
         if k < 1 or not self.units.usable.any():
             return Draft()
-        if drawing is None:
-            return self._likeliest(reader, spelled, k)
+        if drawing is None or self._likeliest.heals(spelled):
+            return self._likeliest.draft(reader, spelled, context, k)
         return self._drawn(reader, spelled, k, drawing)
-
-    def _likeliest(self, reader: Reader, spelled: Sequence[int], k: int) -> Draft:
-        """Greedy tokens, merged by the longest match and verified by equality."""
-        tokens: list[int] = []
-        confidence: list[float] = []
-        pieces: list[int] = []
-        spelled_by: list[Path] = []
-        sure: list[float] = []  # that the pieces so far are what the target will say
-        at, longest, logits = 0, self.units.cache.longest, reader.read(spelled)
-        while not tokens or (len(tokens) < k and reader.pays(confidence)):
-            n, target, is_open = longest(pieces, at)
-            if at == len(pieces) or (is_open and len(pieces) - at < MAX_PIECES):
-                if pieces:
-                    logits = reader.step(pieces[-1])
-                piece, share = self._best(logits, reader.columns)
-                pieces.append(piece)
-                sure.append(share * (sure[-1] if sure else 1.0))
-                continue
-            found = (target,) if n else self._alone(pieces[at])
-            if not found:
-                break
-            spelled_by += [tuple(pieces[at : at + max(n, 1)]), *[()] * (len(found) - 1)]
-            at += max(n, 1)
-            tokens += found
-            confidence += [sure[at - 1]] * len(found)
-        tokens, confidence = tokens[:k], confidence[:k]
-        sources = (self.name,) * len(tokens)
-        return Draft(
-            tuple(tokens),
-            sources=sources,
-            confidence=tuple(confidence),
-            pieces=tuple(spelled_by[:k]),
-        )
 
     def _alone(self, piece: int) -> Path:
         """The target's tokens for one of the drafter's."""
         image = int(self.units.mapping.image[piece])
         return (image,) if image >= 0 else self.units.mapping.split_of(piece) or ()
-
-    def _best(self, logits: FloatArray, columns: NDArray[np.intp] | None) -> tuple[int, float]:
-        """The likeliest token that can be translated, and its probability among all.
-
-        columns: ids [K] that the logits [K] are of, None if every id has its own.
-        """
-        usable = self.units.usable
-        column = int(logits.argmax())
-        if len(self._work) != len(logits):
-            self._work = np.empty_like(logits)
-        work = np.subtract(logits, logits[column], out=self._work)
-        if not usable[column if columns is None else columns[column]]:
-            able = usable if columns is None else usable[columns]
-            column = int(np.where(able, logits, -np.inf).argmax())
-        np.exp(work, out=work)
-        piece = column if columns is None else int(columns[column])
-        return piece, float(work[column]) / float(work.sum())
 
     def _drawn(self, reader: Reader, spelled: Sequence[int], k: int, drawing: Drawing) -> Draft:
         """Units drawn one after the other; whether another is, depends on its law and those before
@@ -155,7 +106,9 @@ class ExactBridge:
         self, rows: DraftRows, logits: FloatArray, reader: Reader
     ) -> tuple[FloatArray | None, float]:
         """The law of a unit's first token, and the likeliest one's share of all."""
-        return rows.first(len(rows.drafted), logits), self._best(logits, reader.columns)[1]
+        return rows.first(len(rows.drafted), logits), self._likeliest.best(
+            logits, reader.columns, self.units.usable
+        )[1]
 
     def _unit(
         self, reader: Reader, rows: DraftRows, row: FloatArray, ahead: int, drawing: Drawing

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from edgespec.decode.follow import Reader
 from edgespec.drafters.bridges.mapping import Mapping
 from edgespec.drafters.bridges.ngrams import NgramCache
-from edgespec.drafters.bridges.text import LOOK_BEHIND, MAX_PIECES, TextBridge, Window
+from edgespec.drafters.bridges.retold import LOOK_BEHIND, Retold
+from edgespec.drafters.bridges.text import MAX_PIECES, TextBridge
 from edgespec.text.vocabulary import Vocabulary
 
 LETTERS = [b"a", b"b", b"c"]
@@ -174,7 +175,7 @@ def test_the_window_begins_with_a_whole_character():
     two = Two([b"x"], [*CHARACTERS, b"\x82", b"\xac", b"\xe2"])
     context = [b"\xe2", b"\x82", b"\xac", *[b"x"] * (LOOK_BEHIND - 2)]
     ids = [two.mapping.target.pieces.index(piece) for piece in context]
-    window = Window(two.mapping, ids)
+    window = Retold(two.mapping, ids)
     window.add(0)
     assert window._behind == b"x" * (LOOK_BEHIND - 2)
     assert window.following() == [3]
