@@ -28,36 +28,31 @@ class Healing:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._pieces, self._by_bytes = vocabulary.pieces, vocabulary.by_bytes
-        self._known = dict[bytes, tuple[NDArray[np.bool_], NDArray[np.bool_]]]()
+        self._known = dict[bytes, NDArray[np.bool_]]()
 
     def taken_back(self, spelled: Sequence[int]) -> bytes:
-        """What the last of the ids spells; nothing where that stays: it ends in no line break, is
-        the first, or no longer token begins with it.
+        """What the last of the ids spells; nothing where that stays: it is the first, it ends in no
+        line break, or nothing is written in one with a break.
         """
         data = self._pieces[spelled[-1]]
-        if len(spelled) < 2 or not data.endswith(BREAKS):
-            return b""
-        low, high = self._beginning(data)
-        return data if high - low > 1 else b""
-
-    def longer(self, data: bytes) -> NDArray[np.bool_]:
-        """[V] the tokens that begin with `data` and are more."""
-        return self._of(data)[0]
+        return data if len(spelled) > 1 and data[-1:] in self._breaks else b""
 
     def able(self, data: bytes) -> NDArray[np.bool_]:
         """[V] the tokens that begin with `data`, and those that it begins with."""
-        return self._of(data)[1]
-
-    def _of(self, data: bytes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         if data not in self._known:
-            longer = np.zeros(len(self._pieces), bool)
-            longer[self._order[slice(*self._beginning(data))]] = True
-            able, begins = longer.copy(), (data[:n] for n in range(1, len(data) + 1))
-            own = [self._by_bytes[one] for one in begins if one in self._by_bytes]
-            able[own] = True
-            longer[own] = False
-            self._known[data] = longer, able
+            found = self._known[data] = np.zeros(len(self._pieces), bool)
+            found[self._order[slice(*self._beginning(data))]] = True
+            begins = (self._by_bytes.get(data[:n]) for n in range(1, len(data)))
+            found[[token for token in begins if token is not None]] = True
         return self._known[data]
+
+    @cached_property
+    def _breaks(self) -> frozenset[bytes]:
+        """The line breaks with which tokens begin that are more than breaks."""
+        longer = (
+            self._pieces[i] for one in BREAKS for i in self._order[slice(*self._beginning(one))]
+        )
+        return frozenset(piece[:1] for piece in longer if piece.strip(b"".join(BREAKS)))
 
     @cached_property
     def _order(self) -> list[int]:

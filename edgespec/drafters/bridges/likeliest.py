@@ -94,33 +94,44 @@ class Likeliest:
     ) -> tuple[Said, FloatArray | None]:
         """A draft that says nothing yet, and the logits of its first piece; or one that says what a
         break at the context's end is the beginning of.
-
-        A break that stays, but is followed by what the target would have written in one with it,
-        gives way to a longer token if that is likelier than all else.
         """
-        mapping, columns = self._units.mapping, reader.columns
-        plain, data = Said(spelled, Retold(mapping, context)), self._healing.taken_back(spelled)
+        mapping, data = self._units.mapping, self._healing.taken_back(spelled)
+        plain = Said(spelled, Retold(mapping, context))
         if not data:
             return plain, reader.read(spelled)
         healed = Said(spelled[:-1], Retold(mapping, context, n_known=len(data)))
-        row = reader.read(healed.behind)
-        longer = self._next(healed.text, row, columns, self._healing.longer(data))
-        while data:
-            piece, share = self._next(healed.text, row, columns, self._healing.able(data))
+        row, left = reader.read(healed.behind), data
+        other = self._next(healed.text, row, reader.columns, self._but(data, spelled[-1]))
+        while left:
+            piece, share = self._next(healed.text, row, reader.columns, self._healing.able(left))
             if piece < 0:
                 return plain, reader.read(spelled)
             healed.add(piece, share)
-            data = data[len(mapping.draft.pieces[piece]) :]
-            row = reader.read(healed.ids) if data else row
+            left = left[len(mapping.draft.pieces[piece]) :]
+            row = reader.read(healed.ids) if left else row
         if healed.text.pieces != [spelled[-1]]:
             return healed, None
-        stays, row = healed.sure[0], reader.read(spelled)
-        piece, share = self.best(row, columns, self._units.usable)
-        if plain.text.reaches_over(piece) and stays * (1 - share) < longer[1]:
-            healed = Said(spelled[:-1], Retold(mapping, context, n_known=healed.text.n_known))
-            healed.add(*longer)
+        row, stays = reader.read(spelled), healed.sure[0]
+        if mapping.draft.pieces[other[0]].startswith(data) and self._leads_nowhere(
+            plain.text, row, reader.columns, (1 - stays) * other[1] / stays
+        ):
+            healed = Said(spelled[:-1], Retold(mapping, context, n_known=len(data)))
+            healed.add(*other)
             return healed, None
         return plain, row
+
+    def _but(self, data: bytes, token: int) -> Able:
+        """[V] what may stand in place of `data`, but this token."""
+        able = self._healing.able(data).copy()
+        able[token] = False
+        return able
+
+    def _leads_nowhere(self, text: Retold, row: FloatArray, columns: Columns, share: float) -> bool:
+        """Whether the likeliest piece would grow together with the context's end, and less than
+        this share is left to all others.
+        """
+        piece, its_share = self.best(row, columns, self._units.usable)
+        return text.reaches_over(piece) and 1 - its_share < share
 
     def _next(
         self, text: Retold, row: FloatArray, columns: Columns, among: Able | None = None

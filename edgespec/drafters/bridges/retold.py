@@ -40,7 +40,7 @@ class Retold:
         self._text = b""
         self.pieces: list[int] = []
         self._ends: list[int] = []  # where in the text each piece that spells something ends
-        self.n_known = self._n_again = n_known  # the latter are still to come
+        self._n_again = n_known  # those that are still to come
         self._n_healed = 0  # pieces that spell any of them
 
     def add(self, piece: int) -> bool:
