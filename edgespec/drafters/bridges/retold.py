@@ -37,7 +37,7 @@ class Retold:
         while start < len(context) and spells[context[start]][0] & 0xC0 == 0x80:
             start += 1  # the window would begin within a character
         self._behind = self._target.spelling(context[start:])
-        self._text = b""
+        self._text, self._last = b"", (b"", list[int]())
         self.pieces: list[int] = []
         self._ends: list[int] = []  # where in the text each piece that spells something ends
         self._n_again = n_known  # those that are still to come
@@ -66,7 +66,7 @@ class Retold:
         if self._text or self._opens or not data:
             return False
         try:
-            return self._after_behind(self._target.encode(self._behind + data)) is None
+            return self._after_behind(self._read(self._behind + data)) is None
         except TokenizerError:
             return False
 
@@ -80,7 +80,7 @@ class Retold:
         text = data[len(self._behind) :]
         if not text or self._opens:
             return self._target.encode(text, start=True)
-        found = self._after_behind(self._target.encode(data))
+        found = self._after_behind(self._read(data))
         # A token may reach over the end of the context; the target can no longer choose that one.
         return self._target.encode(text) if found is None else found
 
@@ -127,6 +127,12 @@ class Retold:
                 continue
             group = 0
         return (*found, *[()] * (len(ids) - len(found)))
+
+    def _read(self, data: bytes) -> list[int]:
+        """The target's ids for `data`, which is often asked for twice. Raises: TokenizerError."""
+        if data != self._last[0]:
+            self._last = data, self._target.encode(data)
+        return self._last[1]
 
     def _added(self) -> int:
         """Less one where the target's ids spell a space more than the text has."""
