@@ -4,7 +4,7 @@ OmniDraft's translation (arXiv 2507.02659, section 3) with three changes. A toke
 is split into the target's own tokens for its bytes instead of ending the draft. What cannot be
 translated is not drawn in the first place. And when sampling, each proposal is compared with the
 probability of having made it (`merged`), not with equation 2 of the paper, so that what is emitted
-keeps the target's law.
+keeps the target's law. The likeliest text, which needs no law, is translated whole (`likeliest`).
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ class Likeliest:
             if tokens and not reader.pays(said.confidence(tokens)):
                 break
             row = reader.read(said.ids) if row is None else row
-            if not said.add(*self._next(said.text, row, reader.columns)):
+            piece, share = self._next(said.text, row, reader.columns)
+            if piece < 0:
+                break
+            if not said.add(piece, share):
                 tokens = self._ended(said.text)
                 break
             tokens, row = self._settled(said.text), None

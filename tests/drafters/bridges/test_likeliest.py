@@ -124,6 +124,12 @@ def test_a_head_without_what_could_stand_there_drafts_on():
     assert tokens == [b"b"]
 
 
+def test_a_head_without_anything_to_translate_drafts_nothing():
+    rows = {(b"a",): {b"b": 0.9}}
+    tokens, _, _ = drafted(rows, [b"a"], 2, target=[b"a", b"{"], kept=[b"b"])
+    assert tokens == []
+
+
 def test_an_end_of_the_text_ends_the_draft():
     rows = {(b"a",): {b"b": 0.9}, (b"a", b"b"): {b"": 0.9}}
     tokens, draft, _ = drafted(rows, [b"a"], 4, eos=True)
