@@ -125,9 +125,8 @@ def test_a_head_without_what_could_stand_there_drafts_on():
 
 
 def test_a_head_without_anything_to_translate_drafts_nothing():
-    rows = {(b"a",): {b"b": 0.9}}
-    tokens, _, _ = drafted(rows, [b"a"], 2, target=[b"a", b"{"], kept=[b"b"])
-    assert tokens == []
+    draft, target = [b"b", b"{", b"a"], [b"a", b"{"]
+    assert drafted({}, [b"a"], 2, draft=draft, target=target, kept=[b"b"])[0] == []
 
 
 def test_an_end_of_the_text_ends_the_draft():
