@@ -20,7 +20,7 @@ from edgespec.types import Draft
 
 ASK = [{"role": "user", "content": "Tell me a story about a fox who lost her kite."}]
 N = 48
-GOOD_CALLS = 12  # of the draft model, before it fails
+GOOD_CALLS = 16  # of the draft model, before it fails
 
 
 @pytest.fixture(scope="module")
